@@ -1,0 +1,369 @@
+package stub
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// The format of a batch, as the interpreter reads it: a header, the entries, then the data. All numbers are in
+// the machine's byte order; hull runs on little-endian machines only.
+const (
+	headerSize = 64
+	entrySize  = 96
+
+	// Offsets in the header.
+	headerCount   = 0  // entries
+	headerReply   = 8  // bytes of the batch that the reply consists of
+	headerFlags   = 16 // flagTrace, flagLast
+	headerStopped = 24 // index of the entry that the stub stopped at
+	headerErrno   = 32 // its errno; or 0: all is done
+	headerReplyFD = 40 // where the reply is written
+	headerExit    = 48 // with flagLast: exit status after the reply
+
+	// Offsets in an entry.
+	entryNr      = 0  // system call, or one of the ops below
+	entryRefs    = 4  // bit i: argument i is the index of an entry whose result is meant
+	entryArgs    = 8  // six arguments
+	entryResult  = 56 // what the call returned; a negative errno
+	entryOnOK    = 64 // next entry
+	entryOnErr   = 68 // next entry, or stop
+	entryMatch   = 72 // errno for which onMatch is next
+	entryOnMatch = 76
+	entryTime    = 80 // with flagTrace: struct timespec, CLOCK_MONOTONIC, at the end of the call
+
+	flagTrace = 1 << 0
+	flagLast  = 1 << 1
+
+	stop = -1
+)
+
+// Operations beside system calls.
+const (
+	opNop   = 0x10000 // 0
+	opTest  = 0x10001 // (a & b) == c, else errno d
+	opLoad  = 0x10002 // the 32-bit number at address a
+	opStore = 0x10003 // 32-bit number b to address a
+)
+
+// Control is the number of the descriptor over which a stub gets its batches.
+const Control = 3
+
+// A Result names the result of an entry, for later entries of the same batch and, after Do, for the parent.
+type Result int
+
+// A Label names a place in a batch that entries jump to.
+type Label int
+
+// A Data names bytes of a batch: constants for the stub, or room for what a call returns.
+type Data struct {
+	out  bool
+	off  int
+	size int
+}
+
+// Arg is an argument of a system call: a number, the address of data, or an earlier result.
+type Arg struct {
+	kind argKind
+	n    uint64
+	data Data
+}
+
+type argKind uint8
+
+const (
+	argNumber argKind = iota
+	argData
+	argResult
+)
+
+// Int returns a number as an argument. Negative numbers are sign-extended, as for AT_FDCWD.
+func Int[N ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](n N) Arg {
+	return Arg{n: uint64(n)}
+}
+
+// Arg returns the result as an argument.
+func (r Result) Arg() Arg { return Arg{kind: argResult, n: uint64(r)} }
+
+// Arg returns the address of the data as an argument.
+func (d Data) Arg() Arg { return Arg{kind: argData, data: d} }
+
+// at returns the part of d from offset n on.
+func (d Data) at(n int) Data { return Data{d.out, d.off + n, d.size - n} }
+
+type entry struct {
+	nr    uint32
+	args  [6]Arg
+	nargs uint8
+	field string
+	note  string // what an error says of the arguments
+
+	onOK, onErr, onMatch Label // 0: next entry, stop, none
+	ignore               bool
+	match                unix.Errno
+
+	result int64
+	took   int64 // nanoseconds since the batch began, with tracing
+}
+
+// A pointer within the constants.
+type fixup struct {
+	at Data
+	to Data
+}
+
+// Batch is a list of system calls that a stub executes in order until one fails. The zero value is empty and ready.
+type Batch struct {
+	entries []entry
+	out     []byte // filled by the reply
+	consts  []byte
+	fixups  []fixup
+	labels  []int // entry index of each label
+	field   string
+
+	replyFD int // with last
+	exit    int
+	last    bool
+}
+
+// In says which field of config.json the calls that follow come from. Errors and traces name it.
+func (b *Batch) In(field string) { b.field = field }
+
+// Len returns the number of entries.
+func (b *Batch) Len() int { return len(b.entries) }
+
+// Const puts bytes into the batch.
+func (b *Batch) Const(p []byte) Data {
+	b.consts = append(b.consts, make([]byte, -len(b.consts)&7)...)
+	d := Data{off: len(b.consts), size: len(p)}
+	b.consts = append(b.consts, p...)
+	return d
+}
+
+// String puts a NUL-terminated string into the batch. A NUL within it panics: those are refused when the
+// configuration is checked.
+func (b *Batch) String(s string) Data {
+	for i := range len(s) {
+		if s[i] == 0 {
+			panic("bug: NUL in a string for the kernel")
+		}
+	}
+	d := Data{off: len(b.consts), size: len(s) + 1}
+	b.consts = append(append(b.consts, s...), 0)
+	return d
+}
+
+// Strings puts an array of pointers to strings into the batch, with a nil at its end, as execve(2) takes.
+func (b *Batch) Strings(ss []string) Data {
+	to := make([]Data, len(ss))
+	for i, s := range ss {
+		to[i] = b.String(s)
+	}
+	d := b.Const(make([]byte, 8*(len(ss)+1)))
+	for i := range to {
+		b.point(d.at(8*i), to[i])
+	}
+	return d
+}
+
+// Out makes room for n bytes that a call writes. After Do, Bytes returns them.
+func (b *Batch) Out(n int) Data {
+	b.out = append(b.out, make([]byte, -len(b.out)&7)...)
+	d := Data{out: true, off: len(b.out), size: n}
+	b.out = append(b.out, make([]byte, n)...)
+	return d
+}
+
+// point makes the eight bytes at a constant a pointer.
+func (b *Batch) point(at, to Data) { b.fixups = append(b.fixups, fixup{at, to}) }
+
+// Call appends a system call.
+func (b *Batch) Call(nr uintptr, args ...Arg) Result {
+	e := entry{nr: uint32(nr), nargs: uint8(len(args)), field: b.field}
+	copy(e.args[:], args)
+	b.entries = append(b.entries, e)
+	return Result(len(b.entries) - 1)
+}
+
+// note is what an error message says of the last call's object.
+func (b *Batch) note(s string) { b.entries[len(b.entries)-1].note = s }
+
+// Label makes a label that Mark gives its place.
+func (b *Batch) Label() Label {
+	b.labels = append(b.labels, -1)
+	return Label(len(b.labels))
+}
+
+// Mark puts the label before the next entry.
+func (b *Batch) Mark(l Label) { b.labels[l-1] = len(b.entries) }
+
+// Ignore lets the batch go on if the call of r fails with errno, or with any if errno is 0.
+func (b *Batch) Ignore(r Result, errno unix.Errno) {
+	next := b.Label()
+	b.labels[next-1] = int(r) + 1
+	b.OnErr(r, errno, next)
+}
+
+// OnErr jumps to l if the call of r fails with errno, or with any other if errno is 0. A call can have one of each.
+func (b *Batch) OnErr(r Result, errno unix.Errno, l Label) {
+	e := &b.entries[r]
+	if errno == 0 {
+		e.onErr = l
+	} else {
+		e.match, e.onMatch = errno, l
+	}
+}
+
+// OnOK jumps to l if the call of r succeeds.
+func (b *Batch) OnOK(r Result, l Label) { b.entries[r].onOK = l }
+
+// Retry repeats the call of r for as long as it fails with errno.
+func (b *Batch) Retry(r Result, errno unix.Errno) {
+	again := b.Label()
+	b.labels[again-1] = int(r)
+	b.OnErr(r, errno, again)
+}
+
+// Assert fails with errno unless a&mask is want. what says which condition it is.
+func (b *Batch) Assert(a Arg, mask, want uint64, errno unix.Errno, what string) Result {
+	r := b.Call(opTest, a, Int(mask), Int(want), Int(errno))
+	b.note(what)
+	return r
+}
+
+// Load returns the 32-bit number at offset n of d as a result.
+func (b *Batch) Load(d Data, n int) Result { return b.Call(opLoad, d.at(n).Arg()) }
+
+// Store writes the low 32 bits of a to offset n of d.
+func (b *Batch) Store(d Data, n int, a Arg) { b.Call(opStore, d.at(n).Arg(), a) }
+
+// Goto jumps to l.
+func (b *Batch) Goto(l Label) { b.OnOK(b.Call(opNop), l) }
+
+// Value returns what the call of r returned. Valid after a successful Do.
+func (b *Batch) Value(r Result) int64 { return b.entries[r].result }
+
+// Errno returns the errno of the call of r, or 0. Valid after Do.
+func (b *Batch) Errno(r Result) unix.Errno {
+	if v := b.entries[r].result; v < 0 && v > -4096 {
+		return unix.Errno(-v)
+	}
+	return 0
+}
+
+// Bytes returns what calls wrote to d. Valid after Do.
+func (b *Batch) Bytes(d Data) []byte {
+	if !d.out {
+		panic("bug: constants are not read back")
+	}
+	return b.out[d.off : d.off+d.size : d.off+d.size]
+}
+
+// Uint32 returns the number at offset n of d. Valid after Do.
+func (b *Batch) Uint32(d Data, n int) uint32 { return binary.LittleEndian.Uint32(b.Bytes(d)[n:]) }
+
+// replySize is the number of bytes a reply has: all but the constants.
+func (b *Batch) replySize() int { return headerSize + entrySize*len(b.entries) + len(b.out) }
+
+// address returns where the interpreter will have d.
+func (b *Batch) address(d Data) uint64 {
+	a := batchAddr + headerSize + entrySize*len(b.entries) + d.off
+	if !d.out {
+		a += len(b.out) + -len(b.out)&7
+	}
+	return uint64(a)
+}
+
+// encode returns the message for the stub: the length of the batch, then the batch.
+func (b *Batch) encode(trace bool) ([]byte, error) {
+	pad := -len(b.out) & 7
+	b.out = append(b.out, make([]byte, pad)...)
+	size := b.replySize() + len(b.consts)
+	if size > batchMax {
+		return nil, fmt.Errorf("batch of %d bytes: %w", size, unix.E2BIG)
+	}
+	le := binary.LittleEndian
+	msg := make([]byte, 8+size)
+	le.PutUint64(msg, uint64(size))
+	h := msg[8:]
+	le.PutUint64(h[headerCount:], uint64(len(b.entries)))
+	le.PutUint64(h[headerReply:], uint64(b.replySize()))
+	le.PutUint64(h[headerReplyFD:], Control)
+	var flags uint64
+	if trace {
+		flags |= flagTrace
+	}
+	if b.last {
+		flags |= flagLast
+		le.PutUint64(h[headerReplyFD:], uint64(b.replyFD))
+		le.PutUint64(h[headerExit:], uint64(b.exit))
+	}
+	le.PutUint64(h[headerFlags:], flags)
+	for i := range b.entries {
+		b.encodeEntry(h[headerSize+entrySize*i:][:entrySize], i)
+	}
+	consts := h[b.replySize():]
+	copy(consts, b.consts)
+	for _, f := range b.fixups {
+		le.PutUint64(consts[f.at.off:], b.address(f.to))
+	}
+	return msg, nil
+}
+
+func (b *Batch) encodeEntry(p []byte, i int) {
+	le := binary.LittleEndian
+	e := &b.entries[i]
+	var refs uint32
+	for j, a := range e.args {
+		n := a.n
+		switch a.kind {
+		case argData:
+			n = b.address(a.data)
+		case argResult:
+			refs |= 1 << j
+		}
+		le.PutUint64(p[entryArgs+8*j:], n)
+	}
+	le.PutUint32(p[entryNr:], e.nr)
+	le.PutUint32(p[entryRefs:], refs)
+	le.PutUint32(p[entryOnOK:], b.target(e.onOK, i+1))
+	le.PutUint32(p[entryOnErr:], b.target(e.onErr, stop))
+	le.PutUint32(p[entryMatch:], uint32(e.match))
+	le.PutUint32(p[entryOnMatch:], b.target(e.onMatch, stop))
+}
+
+func (b *Batch) target(l Label, none int) uint32 {
+	if l == 0 {
+		return uint32(none)
+	}
+	if b.labels[l-1] < 0 {
+		panic("bug: label without a place")
+	}
+	return uint32(b.labels[l-1])
+}
+
+// decode takes the results from a reply and returns the index of the entry that failed, or -1.
+// The stub may have been tampered with: the reply has the length that was asked for, and nothing in it is an index
+// without being checked.
+func (b *Batch) decode(reply []byte) (failed int, errno unix.Errno, err error) {
+	if len(reply) != b.replySize() {
+		return 0, 0, fmt.Errorf("reply of %d bytes, want %d", len(reply), b.replySize())
+	}
+	le := binary.LittleEndian
+	for i := range b.entries {
+		p := reply[headerSize+entrySize*i:]
+		b.entries[i].result = int64(le.Uint64(p[entryResult:]))
+		b.entries[i].took = int64(le.Uint64(p[entryTime:]))*1e9 + int64(le.Uint64(p[entryTime+8:]))
+	}
+	copy(b.out, reply[headerSize+entrySize*len(b.entries):])
+	n := le.Uint64(reply[headerErrno:])
+	if n == 0 {
+		return -1, 0, nil
+	}
+	at := le.Uint64(reply[headerStopped:])
+	if at >= uint64(len(b.entries)) || n > 4095 {
+		return 0, 0, fmt.Errorf("reply out of range: entry %d, errno %d", at, n)
+	}
+	return int(at), unix.Errno(n), nil
+}

@@ -1,0 +1,98 @@
+package stub
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// interpreterStart returns the address of the stub's machine code, in image_GOARCH.s. It is data here, never called.
+func interpreterStart() uintptr
+
+const (
+	textAddr  = 0x00400000 // where the image has its code
+	batchAddr = 0x10000000 // where it keeps the batch; BASE in image_GOARCH.s
+	batchMax  = 16 << 20   // largest batch: execve's arguments are at most 6 MiB (execve(2), "Limits on size")
+)
+
+// sentinel stands behind the last instruction.
+const sentinel = "hull.endhull.end"
+
+func code() []byte {
+	start := interpreterStart()
+	const max = 4096
+	text := unsafe.Slice((*byte)(unsafe.Pointer(start)), max)
+	for i := 0; i+len(sentinel) <= max; i++ {
+		if string(text[i:i+len(sentinel)]) == sentinel {
+			return text[:i]
+		}
+	}
+	panic("bug: the stub's code has no end")
+}
+
+// elf returns a static executable of one page: an ELF header, three program headers and the interpreter.
+// The header's e_flags, which means nothing to Linux on these machines, holds the number of descriptors to keep.
+func elf(fds int) []byte {
+	const (
+		headers = 64 + 3*56
+		rx      = 5
+		rw      = 6
+	)
+	text := code()
+	size := uint64(headers + len(text))
+	b := make([]byte, 0, size)
+	le := binary.LittleEndian
+	b = append(b, "\x7fELF\x02\x01\x01"...)
+	b = append(b, make([]byte, 9)...)
+	b = le.AppendUint16(b, 2) // ET_EXEC
+	b = le.AppendUint16(b, machine)
+	b = le.AppendUint32(b, 1)
+	b = le.AppendUint64(b, textAddr+headers) // entry point
+	b = le.AppendUint64(b, 64)               // program headers
+	b = le.AppendUint64(b, 0)
+	b = le.AppendUint32(b, uint32(fds)) // e_flags, at FDS in image_GOARCH.s
+	for _, n := range []uint16{64, 56, 3, 64, 0, 0} {
+		b = le.AppendUint16(b, n)
+	}
+	segment := func(kind, flags uint32, offset, addr, filesz, memsz, align uint64) {
+		b = le.AppendUint32(b, kind)
+		b = le.AppendUint32(b, flags)
+		for _, n := range []uint64{offset, addr, addr, filesz, memsz, align} {
+			b = le.AppendUint64(b, n)
+		}
+	}
+	const load, stack = 1, 0x6474e551
+	segment(load, rx, 0, textAddr, size, size, 0x10000)
+	segment(load, rw, 0, batchAddr, 0, batchMax, 0x10000)
+	segment(stack, rw, 0, 0, 0, 0, 16)
+	return append(b, text...)
+}
+
+// newImage returns a sealed, executable file that holds the interpreter and nothing else.
+// Its stub keeps the first fds descriptors only. A container that gets hold of it through /proc/PID/exe can neither change it nor learn anything from it.
+func newImage(fds int) (*os.File, error) {
+	const name = "hull-stub"
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	// MFD_EXEC (6.3) states the intent, which vm.memfd_noexec=1 wants; kernels before answer EINVAL.
+	fd, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate(name, flags)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(elf(fds)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("fcntl F_ADD_SEALS: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,212 @@
+#include "textflag.h"
+
+// The interpreter that a stub runs, described in image.go. It is never called: image copies it into a memfd,
+// so it must not refer to any symbol, and it runs where no Go runtime is.
+//
+//	R12  base of the batch        R13  current entry
+//	R14  first errno kept for the reply
+//
+// Offsets of the header and of an entry are those of the structs in batch.go; a test compares them.
+
+#define BASE 0x10000000
+#define FDS 0x00400030
+#define SYS_write 1
+#define SYS_rt_sigprocmask 14
+#define SYS_recvfrom 45
+#define SYS_prctl 157
+#define SYS_clock_gettime 228
+#define SYS_exit_group 231
+#define SYS_close_range 436
+
+TEXT ·interpreter(SB), NOSPLIT|NOFRAME, $0
+	MOVQ $BASE, R12
+
+	// Block every signal: none may end the stub half-way or reach the container's process.
+	MOVQ $-1, AX
+	MOVQ AX, (R12)
+	MOVQ $2, DI                  // SIG_SETMASK
+	MOVQ R12, SI
+	XORL DX, DX
+	MOVQ $8, R10
+	MOVQ $SYS_rt_sigprocmask, AX
+	SYSCALL
+
+	// Not dumpable before anything else can happen.
+	MOVQ $4, DI                  // PR_SET_DUMPABLE
+	XORL SI, SI
+	MOVQ $SYS_prctl, AX
+	SYSCALL
+
+	// Close what the parent was given without close-on-exec. The number of descriptors to keep is in the ELF header.
+	MOVQ $FDS, BX
+	MOVL (BX), DI
+	MOVQ $-1, SI
+	XORL DX, DX
+	MOVQ $SYS_close_range, AX
+	SYSCALL
+
+receive:
+	// The length of the batch, then the batch.
+	MOVQ $8, DX
+	MOVQ $BASE, SI
+	MOVQ $3, DI
+	MOVQ $0x100, R10             // MSG_WAITALL
+	XORL R8, R8
+	XORL R9, R9
+	MOVQ $SYS_recvfrom, AX
+	SYSCALL
+	CMPQ AX, $8
+	JNE  gone
+	MOVQ (R12), DX
+	MOVQ DX, BX
+	MOVQ $BASE, SI
+	MOVQ $3, DI
+	MOVQ $0x100, R10
+	XORL R8, R8
+	XORL R9, R9
+	MOVQ $SYS_recvfrom, AX
+	SYSCALL
+	CMPQ AX, BX
+	JNE  gone
+
+	XORL R15, R15                // index of the current entry
+	XORL R14, R14                // errno
+
+next:
+	CMPQ R15, 0(R12)             // header.count
+	JGE  finish
+	IMUL3Q $96, R15, R13
+	ADDQ R12, R13
+	ADDQ $64, R13                // sizeof header
+
+	// Arguments: those whose bit is set in refs are indexes of entries whose results are meant.
+	MOVL 4(R13), BX
+	MOVQ 8(R13), DI
+	BTL  $0, BX
+	JCC  a1
+	IMUL3Q $96, DI, DI
+	MOVQ 120(R12)(DI*1), DI      // 64 + 56
+a1:
+	MOVQ 16(R13), SI
+	BTL  $1, BX
+	JCC  a2
+	IMUL3Q $96, SI, SI
+	MOVQ 120(R12)(SI*1), SI
+a2:
+	MOVQ 24(R13), DX
+	BTL  $2, BX
+	JCC  a3
+	IMUL3Q $96, DX, DX
+	MOVQ 120(R12)(DX*1), DX
+a3:
+	MOVQ 32(R13), R10
+	BTL  $3, BX
+	JCC  a4
+	IMUL3Q $96, R10, R10
+	MOVQ 120(R12)(R10*1), R10
+a4:
+	MOVQ 40(R13), R8
+	BTL  $4, BX
+	JCC  a5
+	IMUL3Q $96, R8, R8
+	MOVQ 120(R12)(R8*1), R8
+a5:
+	MOVQ 48(R13), R9
+	BTL  $5, BX
+	JCC  a6
+	IMUL3Q $96, R9, R9
+	MOVQ 120(R12)(R9*1), R9
+a6:
+	MOVL 0(R13), AX
+	CMPL AX, $0x10000
+	JGE  pseudo
+	SYSCALL
+
+done:
+	MOVQ AX, 56(R13)
+	MOVQ 16(R12), BX             // header.flags
+	BTQ  $0, BX                  // flagTrace
+	JCC  branch
+	MOVQ $1, DI                  // CLOCK_MONOTONIC
+	LEAQ 80(R13), SI
+	MOVQ $SYS_clock_gettime, AX
+	SYSCALL
+	MOVQ 56(R13), AX
+
+branch:
+	CMPQ AX, $-4095
+	JCC  failed                  // unsigned >=
+	MOVLQSX 64(R13), R15         // onOK
+	JMP  next
+failed:
+	NEGQ AX
+	CMPL AX, 72(R13)             // match
+	JNE  other
+	MOVLQSX 76(R13), R15         // onMatch
+	JMP  next
+other:
+	MOVLQSX 68(R13), BX          // onErr
+	CMPQ BX, $0
+	JLT  stop
+	MOVQ BX, R15
+	JMP  next
+stop:
+	MOVQ AX, R14
+
+finish:
+	MOVQ R15, 24(R12)            // header.stopped
+	MOVQ R14, 32(R12)            // header.errno
+	MOVQ 40(R12), DI             // header.replyFD
+	MOVQ R12, SI
+	MOVQ 8(R12), DX              // header.reply, bytes
+	MOVQ $SYS_write, AX
+	SYSCALL
+	MOVQ 16(R12), BX
+	BTQ  $1, BX                  // flagLast
+	JCC  receive
+	MOVQ 48(R12), DI             // header.exit
+	JMP  exit
+gone:
+	MOVQ $125, DI
+exit:
+	MOVQ $SYS_exit_group, AX
+	SYSCALL
+	// A filter can refuse even this.
+	UNDEF
+
+pseudo:
+	CMPL AX, $0x10001
+	JEQ  test
+	CMPL AX, $0x10002
+	JEQ  load
+	CMPL AX, $0x10003
+	JEQ  store
+	XORL AX, AX                  // opNop
+	JMP  done
+test:
+	ANDQ SI, DI
+	XORL AX, AX
+	CMPQ DI, DX
+	JEQ  done
+	MOVQ R10, AX
+	NEGQ AX
+	JMP  done
+load:
+	MOVL (DI), AX
+	JMP  done
+store:
+	MOVL SI, (DI)
+	XORL AX, AX
+	JMP  done
+
+	// The end, for image to find.
+	LONG $0x6c6c7568
+	LONG $0x646e652e
+	LONG $0x6c6c7568
+	LONG $0x646e652e
+
+// func interpreterStart() uintptr
+TEXT ·interpreterStart(SB), NOSPLIT, $0-8
+	MOVQ $·interpreter(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET

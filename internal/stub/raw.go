@@ -1,0 +1,15 @@
+package stub
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func siginfoBytes(info *unix.Siginfo) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(info)), unsafe.Sizeof(*info))
+}
+
+func bytesOf[T any](p *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(p)), unsafe.Sizeof(*p))
+}

@@ -1,0 +1,530 @@
+package stub
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+)
+
+// initSocket is where a stub has the socket that the stub it clones will use.
+const initSocket = 4
+
+// FirstExtra is the number of the first of Config.Extra in a stub.
+const FirstExtra = 5
+
+// Timeout bounds every wait for a stub: a stub that is frozen with its cgroup, or that waits for a file system that
+// doesn't answer, never replies.
+const Timeout = 30 * time.Second
+
+// Errors of a stub that can't answer.
+var (
+	ErrGone    = errors.New("the process that sets up the container ended")
+	ErrTimeout = errors.New("the process that sets up the container does not answer")
+)
+
+// Config says how a stub starts.
+type Config struct {
+	// Stdio are descriptors 0, 1 and 2 of the stub. Nil means /dev/null.
+	Stdio [3]*os.File
+	// Extra are further descriptors, numbered from FirstExtra.
+	Extra []*os.File
+	// Cgroup is a directory of cgroup v2 that the stub is started in (CLONE_INTO_CGROUP, Linux 5.7); or nil.
+	Cgroup *os.File
+	// Trace is told of every call, if it is set.
+	Trace func(Call)
+}
+
+// Stub is a process that executes batches.
+type Stub struct {
+	Pid   int
+	PidFD *os.File
+
+	conn   int      // our end of the socket; -1 after Close
+	next   *os.File // our end of the socket of the stub that Fork makes
+	stage1 *Stub    // the stub that has cloned this one, until it is reaped
+	trace  func(Call)
+	sent   *Batch
+	began  time.Time
+}
+
+// Start starts a stub in the namespaces of the caller.
+func Start(cfg Config) (_ *Stub, err error) {
+	image, err := newImage(FirstExtra + len(cfg.Extra))
+	if err != nil {
+		return nil, err
+	}
+	defer image.Close()
+
+	conn, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	next, theirNext, err := socketpair()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer theirNext.Close()
+
+	files := make([]uintptr, 0, FirstExtra+len(cfg.Extra))
+	var null *os.File
+	for _, f := range cfg.Stdio {
+		if f == nil {
+			if null == nil {
+				if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+					return nil, errors.Join(err, conn.Close(), next.Close())
+				}
+				defer null.Close()
+			}
+			f = null
+		}
+		files = append(files, f.Fd())
+	}
+	files = append(files, theirs.Fd(), theirNext.Fd())
+	for _, f := range cfg.Extra {
+		files = append(files, f.Fd())
+	}
+	pidfd := -1
+	attr := &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd}}
+	if cfg.Cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cfg.Cgroup.Fd())
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", image.Fd())
+	pid, err := syscall.ForkExec(path, []string{"hull init"}, attr)
+	runtime.KeepAlive(cfg)
+	if err != nil {
+		conn.Close()
+		next.Close()
+		return nil, &fault.Error{Step: "execve of the stub", Err: err}
+	}
+	s := &Stub{Pid: pid, PidFD: newFile(pidfd, "pidfd"), next: next, trace: cfg.Trace}
+	if s.conn, err = detach(conn); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := s.closeInherited(len(files)); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return s, nil
+}
+
+// closeInherited does what the interpreter could not where close_range(2) is missing (it is in Linux 5.9): it closes
+// all descriptors from first on that this program has.
+func (s *Stub) closeInherited(first int) error {
+	if err := unix.CloseRange(math.MaxInt32, math.MaxInt32, 0); err == nil {
+		return nil
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	b := new(Batch)
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			b.Ignore(b.Call(unix.SYS_CLOSE, Int(fd)), 0)
+		}
+	}
+	return s.Do(b)
+}
+
+func newFile(fd int, name string) *os.File {
+	if fd < 0 {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), name)
+}
+
+func socketpair() (ours, theirs *os.File, err error) {
+	sp, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(sp[0]), "stub"), os.NewFile(uintptr(sp[1]), "stub"), nil
+}
+
+// detach returns a descriptor of its own for f and closes f.
+func detach(f *os.File) (int, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+}
+
+// Do sends the batch, waits for the stub to execute it and takes the results. The error is a *fault.Error with the
+// field, the call and the errno of the entry that failed.
+func (s *Stub) Do(b *Batch) error {
+	if len(b.entries) == 0 {
+		return nil
+	}
+	if err := s.Send(b); err != nil {
+		return err
+	}
+	return s.Receive()
+}
+
+// Send hands the batch to the stub without waiting, so that the caller can do something else meanwhile.
+// Receive must follow.
+func (s *Stub) Send(b *Batch) error {
+	msg, err := b.encode(s.trace != nil)
+	if err != nil {
+		return err
+	}
+	s.began = time.Now()
+	if err := s.write(msg); err != nil {
+		return err
+	}
+	s.sent = b
+	return nil
+}
+
+// Receive waits for the reply to the batch that was sent.
+func (s *Stub) Receive() error {
+	return s.receive(nil)
+}
+
+// receive is Receive after the first bytes of the reply have been read.
+func (s *Stub) receive(first []byte) error {
+	b := s.sent
+	s.sent = nil
+	reply := make([]byte, b.replySize())
+	if err := s.readFull(reply[copy(reply, first):]); err != nil {
+		return err
+	}
+	failed, errno, err := b.decode(reply)
+	if err != nil {
+		return err
+	}
+	if s.trace != nil {
+		b.traceTo(s.trace, failed)
+	}
+	if failed < 0 {
+		return nil
+	}
+	return b.failure(failed, errno)
+}
+
+// failure describes the call that failed.
+func (b *Batch) failure(i int, errno unix.Errno) error {
+	e := &b.entries[i]
+	step := callName(e.nr)
+	if e.nr == opTest {
+		step = ""
+	}
+	if e.note != "" {
+		step += " " + e.note
+	}
+	return &fault.Error{Field: e.field, Step: trimSpace(step), Err: errno}
+}
+
+func (s *Stub) write(p []byte) error {
+	for len(p) > 0 {
+		n, err := unix.SendmsgN(s.conn, p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			p = p[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := s.poll(unix.POLLOUT); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%w: sendmsg: %w", ErrGone, err)
+		}
+	}
+	return nil
+}
+
+func (s *Stub) readFull(p []byte) error {
+	for len(p) > 0 {
+		if err := s.poll(unix.POLLIN); err != nil {
+			return err
+		}
+		n, err := unix.Read(s.conn, p)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("%w: read: %w", ErrGone, err)
+		case n == 0:
+			return ErrGone
+		default:
+			p = p[n:]
+		}
+	}
+	return nil
+}
+
+// poll waits until the socket is ready. That the stub has died is an end of file there, unless another process holds
+// a copy of its end; so its pidfd is watched too.
+func (s *Stub) poll(events int16) error {
+	deadline := time.Now().Add(Timeout)
+	fds := []unix.PollFd{{Fd: int32(s.conn), Events: events}}
+	if s.PidFD != nil {
+		fds = append(fds, unix.PollFd{Fd: int32(s.PidFD.Fd()), Events: unix.POLLIN})
+	}
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return ErrTimeout
+		}
+		n, err := unix.Poll(fds, int(left.Milliseconds())+1)
+		switch {
+		case err == unix.EINTR || n == 0:
+			continue
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case fds[0].Revents != 0:
+			return nil
+		default:
+			return ErrGone
+		}
+	}
+}
+
+// RecvFDs takes n descriptors that a batch has sent with SendFDs. It must be called before the reply is received.
+func (s *Stub) RecvFDs(n int) ([]*os.File, error) {
+	_, files, err := s.recvmsg(n)
+	if err == nil && len(files) != n {
+		closeAll(files)
+		err = fmt.Errorf("recvmsg: %d descriptors, want %d", len(files), n)
+	}
+	return files, err
+}
+
+// recvmsg reads one byte and the descriptors, n at most, that came with it.
+func (s *Stub) recvmsg(n int) (one []byte, files []*os.File, err error) {
+	if err := s.poll(unix.POLLIN); err != nil {
+		return nil, nil, err
+	}
+	one, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4*n))
+	got, oobn, _, _, err := unix.Recvmsg(s.conn, one, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("recvmsg", err)
+	}
+	if got == 0 {
+		return nil, nil, ErrGone
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return nil, nil, os.NewSyscallError("recvmsg", err)
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "from the stub"))
+		}
+	}
+	return one, files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// PassFDs sends descriptors to the stub; the batch sent next takes them with RecvFDs, in the same order.
+func (s *Stub) PassFDs(files ...*os.File) error {
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	err := unix.Sendmsg(s.conn, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	runtime.KeepAlive(files)
+	return os.NewSyscallError("sendmsg", err)
+}
+
+// Fork executes pre in the stub and lets it clone a child with the namespaces in flags (CLONE_NEW*). The child is the
+// caller's, as the stub itself is. It inherits the descriptors and namespaces of the stub and is returned as a stub of
+// its own; the first one is ended. Fork can be used once.
+//
+// cgroup is a directory of cgroup v2 that the child is cloned into, as one of the stub's descriptors; or -1.
+func (s *Stub) Fork(pre *Batch, flags uint64) (*Stub, error) {
+	if err := s.SendFork(pre, flags); err != nil {
+		return nil, err
+	}
+	return s.ReceiveFork()
+}
+
+// SendFork is Fork without waiting. ReceiveFork must follow.
+func (s *Stub) SendFork(pre *Batch, flags uint64) error {
+	b := pre
+	pidfd := b.Out(4)
+	child := b.Label()
+	pid := b.Call(unix.SYS_CLONE, Int(flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
+	b.note(namespaceNames(flags))
+	b.OnOK(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the parent"), child)
+	parent := b.Label()
+	b.OnErr(pid+1, 0, parent)
+	b.Mark(parent)
+	fd := b.Load(pidfd, 0)
+	b.SendFDs(fd.Arg())
+	end := b.Label()
+	b.Goto(end)
+	b.Mark(child)
+	b.Call(unix.SYS_DUP3, Int(initSocket), Int(Control), Int(unix.O_CLOEXEC))
+	b.Mark(end)
+	b.Call(unix.SYS_CLOSE, Int(initSocket))
+	return s.Send(b)
+}
+
+// ReceiveFork waits for what SendFork asked for.
+func (s *Stub) ReceiveFork() (*Stub, error) {
+	b := s.sent
+	// The descriptor comes first, unless a call before it has failed: then the byte is the first of the reply.
+	first, files, err := s.recvmsg(1)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, s.receive(first)
+	}
+	if err := s.Receive(); err != nil {
+		files[0].Close()
+		return nil, err
+	}
+	n := &Stub{PidFD: files[0], stage1: s, trace: s.trace}
+	for i := range b.entries {
+		if b.entries[i].nr == unix.SYS_CLONE {
+			n.Pid = int(b.entries[i].result)
+		}
+	}
+	n.conn, err = detach(s.next)
+	s.next = nil
+	s.Close()
+	if err != nil {
+		n.conn = -1
+		n.Kill()
+		return nil, err
+	}
+	// The child's own reply to the same batch.
+	n.sent = b
+	if err := n.Receive(); err != nil {
+		n.Kill()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Last hands over a batch that the stub executes alone, and closes the socket. The batch ends in execve. If a call
+// fails, the stub writes its reply to descriptor report, which must be open in the stub and close-on-exec, and exits
+// with status exit; ReadReport reads it.
+func (s *Stub) Last(b *Batch, report, exit int) error {
+	b.last, b.replyFD, b.exit = true, report, exit
+	msg, err := b.encode(false)
+	if err != nil {
+		return err
+	}
+	if err := s.write(msg); err != nil {
+		return err
+	}
+	s.reapStage1()
+	return s.Close()
+}
+
+func (s *Stub) reapStage1() {
+	if s.stage1 != nil {
+		s.stage1.Wait()
+		s.stage1 = nil
+	}
+}
+
+// ReadReport reads what a stub wrote after the batch it was left with failed. Nothing but an end of file is success:
+// execve has closed the descriptor.
+func (b *Batch) ReadReport(r io.Reader) error {
+	reply := make([]byte, b.replySize())
+	switch n, err := io.ReadFull(r, reply); {
+	case n == 0 && err == io.EOF:
+		return nil
+	case err != nil:
+		return err
+	}
+	failed, errno, err := b.decode(reply)
+	if err != nil || failed < 0 {
+		return err
+	}
+	return b.failure(failed, errno)
+}
+
+// Close closes the socket. A stub that waits for a batch exits.
+func (s *Stub) Close() error {
+	if s.next != nil {
+		s.next.Close()
+		s.next = nil
+	}
+	if s.conn < 0 {
+		return nil
+	}
+	err := unix.Close(s.conn)
+	s.conn = -1
+	return err
+}
+
+// Kill ends the stub and reaps it.
+func (s *Stub) Kill() {
+	s.Close()
+	s.reapStage1()
+	if s.PidFD != nil {
+		unix.PidfdSendSignal(int(s.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		s.Wait()
+	}
+}
+
+// Wait waits until the process has ended, reaps it and closes its pidfd. ECHILD means that someone else in this
+// program has reaped it.
+func (s *Stub) Wait() (unix.WaitStatus, error) {
+	defer func() {
+		if s.PidFD != nil {
+			s.PidFD.Close()
+			s.PidFD = nil
+		}
+	}()
+	return WaitPidFD(s.PidFD)
+}
+
+// WaitPidFD waits for a child by its pidfd and reaps it.
+func WaitPidFD(pidfd *os.File) (unix.WaitStatus, error) {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), &info, unix.WEXITED, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		runtime.KeepAlive(pidfd)
+		if err != nil {
+			return 0, os.NewSyscallError("waitid", err)
+		}
+		return waitStatus(&info), nil
+	}
+}
+
+// waitStatus makes a status as of wait4(2) of what waitid(2) tells.
+func waitStatus(info *unix.Siginfo) unix.WaitStatus {
+	// In struct siginfo of 64-bit machines, si_code is at 8 and si_status at 24.
+	raw := siginfoBytes(info)
+	code := int32(binary.LittleEndian.Uint32(raw[8:]))
+	status := binary.LittleEndian.Uint32(raw[24:])
+	const exited, dumped = 1, 3
+	switch code {
+	case exited:
+		return unix.WaitStatus(status << 8)
+	case dumped:
+		return unix.WaitStatus(status | 0x80)
+	default:
+		return unix.WaitStatus(status)
+	}
+}
