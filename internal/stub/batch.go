@@ -186,8 +186,8 @@ func (b *Batch) Call(nr uintptr, args ...Arg) Result {
 	return Result(len(b.entries) - 1)
 }
 
-// note is what an error message says of the last call's object.
-func (b *Batch) note(s string) { b.entries[len(b.entries)-1].note = s }
+// Note says what an error message names as the last call's object.
+func (b *Batch) Note(s string) { b.entries[len(b.entries)-1].note = s }
 
 // Label makes a label that Mark gives its place.
 func (b *Batch) Label() Label {
@@ -228,7 +228,7 @@ func (b *Batch) Retry(r Result, errno unix.Errno) {
 // Assert fails with errno unless a&mask is want. what says which condition it is.
 func (b *Batch) Assert(a Arg, mask, want uint64, errno unix.Errno, what string) Result {
 	r := b.Call(opTest, a, Int(mask), Int(want), Int(errno))
-	b.note(what)
+	b.Note(what)
 	return r
 }
 

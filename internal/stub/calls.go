@@ -3,7 +3,6 @@ package stub
 import (
 	"encoding/binary"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,8 +37,8 @@ func (b *Batch) str(s string) Arg { return b.String(s).Arg() }
 
 // Openat2 opens path below dir (openat2(2), Linux 5.6). EAGAIN, a rename that raced with the walk, is tried again.
 func (b *Batch) Openat2(dir FD, path string, how unix.OpenHow) FD {
-	r := b.Call(unix.SYS_OPENAT2, dir.arg, b.str(path), b.Const(bytesOf(&how)).Arg(), Int(unix.SizeofOpenHow))
-	b.note(strconv.Quote(path))
+	r := b.Call(unix.SYS_OPENAT2, dir.arg, b.str(path), b.Const(Bytes(&how)).Arg(), Int(unix.SizeofOpenHow))
+	b.Note(strconv.Quote(path))
 	b.Retry(r, unix.EAGAIN)
 	return r.FD()
 }
@@ -47,7 +46,7 @@ func (b *Batch) Openat2(dir FD, path string, how unix.OpenHow) FD {
 // Openat opens path below dir without protection against symbolic links: for paths that no container controls.
 func (b *Batch) Openat(dir FD, path string, flags int, mode uint32) FD {
 	r := b.Call(unix.SYS_OPENAT, dir.arg, b.str(path), Int(flags|unix.O_CLOEXEC), Int(mode))
-	b.note(strconv.Quote(path))
+	b.Note(strconv.Quote(path))
 	return r.FD()
 }
 
@@ -60,42 +59,42 @@ func (b *Batch) Dup3(fd FD, to, flags int) { b.Call(unix.SYS_DUP3, fd.arg, Int(t
 // Fsopen opens a context for a new mount of a file system (fsopen(2), Linux 5.2).
 func (b *Batch) Fsopen(fstype string) FD {
 	r := b.Call(unix.SYS_FSOPEN, b.str(fstype), Int(unix.FSOPEN_CLOEXEC))
-	b.note(fstype)
+	b.Note(fstype)
 	return r.FD()
 }
 
 // FsconfigString sets a parameter of a file system.
 func (b *Batch) FsconfigString(fs FD, key, value string) Result {
 	r := b.Call(unix.SYS_FSCONFIG, fs.arg, Int(unix.FSCONFIG_SET_STRING), b.str(key), b.str(value), Int(0))
-	b.note(key + "=" + value)
+	b.Note(key + "=" + value)
 	return r
 }
 
 // FsconfigFlag sets a parameter without a value.
 func (b *Batch) FsconfigFlag(fs FD, key string) Result {
 	r := b.Call(unix.SYS_FSCONFIG, fs.arg, Int(unix.FSCONFIG_SET_FLAG), b.str(key), Int(0), Int(0))
-	b.note(key)
+	b.Note(key)
 	return r
 }
 
 // FsconfigCreate makes the file system's instance.
 func (b *Batch) FsconfigCreate(fs FD, fstype string) Result {
 	r := b.Call(unix.SYS_FSCONFIG, fs.arg, Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
-	b.note("create " + fstype)
+	b.Note("create " + fstype)
 	return r
 }
 
 // Fsmount makes a detached mount with attributes MOUNT_ATTR_* (fsmount(2), Linux 5.2).
 func (b *Batch) Fsmount(fs FD, attr uint64, fstype string) FD {
 	r := b.Call(unix.SYS_FSMOUNT, fs.arg, Int(unix.FSMOUNT_CLOEXEC), Int(attr))
-	b.note(fstype)
+	b.Note(fstype)
 	return r.FD()
 }
 
 // OpenTree opens a path as a mount object; with OPEN_TREE_CLONE, a detached copy of it (open_tree(2), Linux 5.2).
 func (b *Batch) OpenTree(dir FD, path string, flags uint) FD {
 	r := b.Call(unix.SYS_OPEN_TREE, dir.arg, b.str(path), Int(flags|unix.OPEN_TREE_CLOEXEC))
-	b.note(strconv.Quote(path))
+	b.Note(strconv.Quote(path))
 	return r.FD()
 }
 
@@ -107,13 +106,13 @@ func (b *Batch) MoveMount(fd, to FD) Result {
 
 // MountSetattr changes the mount fd (mount_setattr(2), Linux 5.12); flags may have AT_RECURSIVE.
 func (b *Batch) MountSetattr(fd FD, flags uint, attr unix.MountAttr) Result {
-	return b.Call(unix.SYS_MOUNT_SETATTR, fd.arg, b.str(""), Int(flags|unix.AT_EMPTY_PATH), b.Const(bytesOf(&attr)).Arg(), Int(mountAttrSize))
+	return b.Call(unix.SYS_MOUNT_SETATTR, fd.arg, b.str(""), Int(flags|unix.AT_EMPTY_PATH), b.Const(Bytes(&attr)).Arg(), Int(mountAttrSize))
 }
 
 // Mount is mount(2). An empty source, type or data is passed as NULL.
 func (b *Batch) Mount(source, target, fstype string, flags uintptr, data string) Result {
 	r := b.Call(unix.SYS_MOUNT, b.strOrNil(source), b.str(target), b.strOrNil(fstype), Int(flags), b.strOrNil(data))
-	b.note(strconv.Quote(target))
+	b.Note(strconv.Quote(target))
 	return r
 }
 
@@ -127,7 +126,7 @@ func (b *Batch) strOrNil(s string) Arg {
 // Umount2 unmounts what is at path.
 func (b *Batch) Umount2(path string, flags int) Result {
 	r := b.Call(unix.SYS_UMOUNT2, b.str(path), Int(flags))
-	b.note(strconv.Quote(path))
+	b.Note(strconv.Quote(path))
 	return r
 }
 
@@ -162,7 +161,7 @@ func (b *Batch) Statx(fd FD) Data {
 // Write writes all of p to fd with one call.
 func (b *Batch) Write(fd FD, p []byte) Result {
 	r := b.Call(unix.SYS_WRITE, fd.arg, b.Const(p).Arg(), Int(len(p)))
-	b.note(strconv.Quote(string(p)))
+	b.Note(strconv.Quote(string(p)))
 	return r
 }
 
@@ -178,21 +177,21 @@ func (b *Batch) Prctl(option int, args ...Arg) Result {
 	return b.Call(unix.SYS_PRCTL, all[:]...)
 }
 
-// SendFDs sends descriptors to the parent, which takes them with RecvFDs.
+// SendFDs sends descriptors to the parent, which gets them from Files.
 func (b *Batch) SendFDs(fds ...Arg) {
 	hdr, cmsg := b.rights(len(fds))
 	for i, fd := range fds {
 		b.Store(cmsg, unix.SizeofCmsghdr+4*i, fd)
 	}
 	b.Call(unix.SYS_SENDMSG, Int(Control), hdr.Arg(), Int(unix.MSG_NOSIGNAL))
-	b.note("descriptors")
+	b.Note("descriptors")
 }
 
 // RecvFDs takes n descriptors that the parent sends with PassFDs after the batch.
 func (b *Batch) RecvFDs(n int) []FD {
 	hdr, cmsg := b.rights(n)
 	b.Call(unix.SYS_RECVMSG, Int(Control), hdr.Arg(), Int(unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL))
-	b.note("descriptors")
+	b.Note("descriptors")
 	fds := make([]FD, n)
 	for i := range fds {
 		fds[i] = b.Load(cmsg, unix.SizeofCmsghdr+4*i).FD()
@@ -224,10 +223,25 @@ func (b *Batch) rights(n int) (hdr, cmsg Data) {
 // Execve ends the batch: the stub becomes another program.
 func (b *Batch) Execve(path string, argv, envp []string) Result {
 	r := b.Call(unix.SYS_EXECVE, b.str(path), b.Strings(argv).Arg(), b.Strings(envp).Arg())
-	b.note(strconv.Quote(path))
+	b.Note(strconv.Quote(path))
 	return r
 }
 
-func trimSpace(s string) string { return strings.TrimSpace(s) }
-
 const mountAttrSize = 32 // MOUNT_ATTR_SIZE_VER0
+
+// SockFprog puts a filter into the batch, as seccomp(2) takes it: struct sock_fprog.
+func (b *Batch) SockFprog(filter []unix.SockFilter) Data {
+	le := binary.LittleEndian
+	insns := make([]byte, 0, 8*len(filter))
+	for _, f := range filter {
+		insns = le.AppendUint16(insns, f.Code)
+		insns = append(insns, f.Jt, f.Jf)
+		insns = le.AppendUint32(insns, f.K)
+	}
+	to := b.Const(insns)
+	prog := make([]byte, 16)
+	le.PutUint16(prog, uint16(len(filter)))
+	d := b.Const(prog)
+	b.point(d.at(8), to)
+	return d
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // interpreterStart returns the address of the stub's machine code, in image_GOARCH.s. It is data here, never called.
-func interpreterStart() uintptr
+func interpreterStart() unsafe.Pointer
 
 const (
 	textAddr  = 0x00400000 // where the image has its code
@@ -24,7 +24,7 @@ const sentinel = "hull.endhull.end"
 func code() []byte {
 	start := interpreterStart()
 	const max = 4096
-	text := unsafe.Slice((*byte)(unsafe.Pointer(start)), max)
+	text := unsafe.Slice((*byte)(start), max)
 	for i := 0; i+len(sentinel) <= max; i++ {
 		if string(text[i:i+len(sentinel)]) == sentinel {
 			return text[:i]

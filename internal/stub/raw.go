@@ -10,6 +10,7 @@ func siginfoBytes(info *unix.Siginfo) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(info)), unsafe.Sizeof(*info))
 }
 
-func bytesOf[T any](p *T) []byte {
+// Bytes returns the memory of a struct of the kernel's, for Batch.Const.
+func Bytes[T any](p *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(p)), unsafe.Sizeof(*p))
 }

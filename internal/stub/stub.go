@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,6 +55,7 @@ type Stub struct {
 	stage1 *Stub    // the stub that has cloned this one, until it is reaped
 	trace  func(Call)
 	sent   *Batch
+	files  []*os.File // received
 	began  time.Time
 }
 
@@ -191,15 +192,10 @@ func (s *Stub) Send(b *Batch) error {
 
 // Receive waits for the reply to the batch that was sent.
 func (s *Stub) Receive() error {
-	return s.receive(nil)
-}
-
-// receive is Receive after the first bytes of the reply have been read.
-func (s *Stub) receive(first []byte) error {
 	b := s.sent
 	s.sent = nil
 	reply := make([]byte, b.replySize())
-	if err := s.readFull(reply[copy(reply, first):]); err != nil {
+	if err := s.readFull(reply); err != nil {
 		return err
 	}
 	failed, errno, err := b.decode(reply)
@@ -217,15 +213,16 @@ func (s *Stub) receive(first []byte) error {
 
 // failure describes the call that failed.
 func (b *Batch) failure(i int, errno unix.Errno) error {
-	e := &b.entries[i]
-	step := callName(e.nr)
-	if e.nr == opTest {
-		step = ""
+	step := b.entries[i].step()
+	return &fault.Error{Field: step.Field, Step: step.Name, Err: errno}
+}
+
+func (e *entry) step() Step {
+	name := e.note
+	if e.nr != opTest {
+		name = strings.TrimSpace(callName(e.nr) + " " + e.note)
 	}
-	if e.note != "" {
-		step += " " + e.note
-	}
-	return &fault.Error{Field: e.field, Step: trimSpace(step), Err: errno}
+	return Step{e.field, name}
 }
 
 func (s *Stub) write(p []byte) error {
@@ -246,23 +243,57 @@ func (s *Stub) write(p []byte) error {
 	return nil
 }
 
+// readFull fills p, and keeps the descriptors that come before or with it.
 func (s *Stub) readFull(p []byte) error {
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
 	for len(p) > 0 {
 		if err := s.poll(unix.POLLIN); err != nil {
 			return err
 		}
-		n, err := unix.Read(s.conn, p)
+		n, oobn, _, _, err := unix.Recvmsg(s.conn, p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		switch {
-		case err == unix.EINTR:
+		case err == unix.EINTR || err == unix.EAGAIN:
 		case err != nil:
-			return fmt.Errorf("%w: read: %w", ErrGone, err)
+			return fmt.Errorf("%w: recvmsg: %w", ErrGone, err)
 		case n == 0:
 			return ErrGone
+		case oobn > 0:
+			// Descriptors come with a byte of their own, which is no part of the reply; a read ends at it (unix(7)).
+			if err := s.keep(oob[:oobn]); err != nil {
+				return err
+			}
 		default:
 			p = p[n:]
 		}
 	}
 	return nil
+}
+
+// maxFDs is the largest number of descriptors that a call of SendFDs sends.
+const maxFDs = 8
+
+func (s *Stub) keep(oob []byte) error {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return os.NewSyscallError("recvmsg", err)
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			s.files = append(s.files, os.NewFile(uintptr(fd), "from the stub"))
+		}
+	}
+	return nil
+}
+
+// Files returns the descriptors that batches have sent with SendFDs since the last call. The caller closes them.
+func (s *Stub) Files() []*os.File {
+	files := s.files
+	s.files = nil
+	return files
 }
 
 // poll waits until the socket is ready. That the stub has died is an end of file there, unless another process holds
@@ -292,52 +323,13 @@ func (s *Stub) poll(events int16) error {
 	}
 }
 
-// RecvFDs takes n descriptors that a batch has sent with SendFDs. It must be called before the reply is received.
-func (s *Stub) RecvFDs(n int) ([]*os.File, error) {
-	_, files, err := s.recvmsg(n)
-	if err == nil && len(files) != n {
-		closeAll(files)
-		err = fmt.Errorf("recvmsg: %d descriptors, want %d", len(files), n)
-	}
-	return files, err
-}
-
-// recvmsg reads one byte and the descriptors, n at most, that came with it.
-func (s *Stub) recvmsg(n int) (one []byte, files []*os.File, err error) {
-	if err := s.poll(unix.POLLIN); err != nil {
-		return nil, nil, err
-	}
-	one, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4*n))
-	got, oobn, _, _, err := unix.Recvmsg(s.conn, one, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("recvmsg", err)
-	}
-	if got == 0 {
-		return nil, nil, ErrGone
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil {
-		return nil, nil, os.NewSyscallError("recvmsg", err)
-	}
-	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "from the stub"))
-		}
-	}
-	return one, files, nil
-}
-
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
 }
 
-// PassFDs sends descriptors to the stub; the batch sent next takes them with RecvFDs, in the same order.
+// PassFDs sends descriptors to the stub; the batch sent next takes them with Batch.RecvFDs, in the same order.
 func (s *Stub) PassFDs(files ...*os.File) error {
 	fds := make([]int, len(files))
 	for i, f := range files {
@@ -366,7 +358,7 @@ func (s *Stub) SendFork(pre *Batch, flags uint64) error {
 	pidfd := b.Out(4)
 	child := b.Label()
 	pid := b.Call(unix.SYS_CLONE, Int(flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
-	b.note(namespaceNames(flags))
+	b.Note(namespaceNames(flags))
 	b.OnOK(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the parent"), child)
 	parent := b.Label()
 	b.OnErr(pid+1, 0, parent)
@@ -385,17 +377,12 @@ func (s *Stub) SendFork(pre *Batch, flags uint64) error {
 // ReceiveFork waits for what SendFork asked for.
 func (s *Stub) ReceiveFork() (*Stub, error) {
 	b := s.sent
-	// The descriptor comes first, unless a call before it has failed: then the byte is the first of the reply.
-	first, files, err := s.recvmsg(1)
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, s.receive(first)
-	}
 	if err := s.Receive(); err != nil {
-		files[0].Close()
 		return nil, err
+	}
+	files := s.Files()
+	if len(files) == 0 {
+		return nil, ErrGone
 	}
 	n := &Stub{PidFD: files[0], stage1: s, trace: s.trace}
 	for i := range b.entries {
@@ -403,6 +390,7 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 			n.Pid = int(b.entries[i].result)
 		}
 	}
+	var err error
 	n.conn, err = detach(s.next)
 	s.next = nil
 	s.Close()
@@ -422,7 +410,7 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 
 // Last hands over a batch that the stub executes alone, and closes the socket. The batch ends in execve. If a call
 // fails, the stub writes its reply to descriptor report, which must be open in the stub and close-on-exec, and exits
-// with status exit; ReadReport reads it.
+// with status exit; ReadReport reads that.
 func (s *Stub) Last(b *Batch, report, exit int) error {
 	b.last, b.replyFD, b.exit = true, report, exit
 	msg, err := b.encode(false)
@@ -443,21 +431,67 @@ func (s *Stub) reapStage1() {
 	}
 }
 
-// ReadReport reads what a stub wrote after the batch it was left with failed. Nothing but an end of file is success:
-// execve has closed the descriptor.
-func (b *Batch) ReadReport(r io.Reader) error {
-	reply := make([]byte, b.replySize())
-	switch n, err := io.ReadFull(r, reply); {
-	case n == 0 && err == io.EOF:
+// Step is what an error says of one call of a batch.
+type Step struct {
+	Field string `json:"field,omitempty"`
+	Name  string `json:"name"`
+}
+
+// Steps returns what errors say of the batch's calls, for whoever reads the report of a stub that was left with it.
+func (b *Batch) Steps() []Step {
+	steps := make([]Step, len(b.entries))
+	for i := range b.entries {
+		steps[i] = b.entries[i].step()
+	}
+	return steps
+}
+
+// ReadReport waits for what a stub writes to the descriptor it reports to, after the batch it was left with has
+// failed. An end of file without a word is success: execve has closed the descriptor. The stub may also have died, or
+// its seccomp filter may have kept it from writing; then only its status tells.
+func ReadReport(r *os.File, steps []Step, timeout time.Duration) error {
+	var report []byte
+	deadline := time.Now().Add(timeout)
+	for {
+		fds := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return ErrTimeout
+		}
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil || fds[0].Revents == 0 {
+			if err != nil && err != unix.EINTR {
+				return os.NewSyscallError("poll", err)
+			}
+			continue
+		}
+		p := make([]byte, 4096)
+		n, err := unix.Read(int(r.Fd()), p)
+		if err == unix.EINTR || err == unix.EAGAIN {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("read", err)
+		}
+		if n == 0 {
+			break
+		}
+		report = append(report, p[:n]...)
+		if len(report) > batchMax {
+			return fmt.Errorf("report of more than %d bytes", batchMax)
+		}
+	}
+	if len(report) == 0 {
 		return nil
-	case err != nil:
-		return err
 	}
-	failed, errno, err := b.decode(reply)
-	if err != nil || failed < 0 {
-		return err
+	if len(report) < headerSize {
+		return fmt.Errorf("report of %d bytes", len(report))
 	}
-	return b.failure(failed, errno)
+	le := binary.LittleEndian
+	at, errno := le.Uint64(report[headerStopped:]), le.Uint64(report[headerErrno:])
+	if at >= uint64(len(steps)) || errno > 4095 {
+		return fmt.Errorf("report out of range: entry %d, errno %d", at, errno)
+	}
+	return &fault.Error{Field: steps[at].Field, Step: steps[at].Name, Err: unix.Errno(errno)}
 }
 
 // Close closes the socket. A stub that waits for a batch exits.
@@ -466,6 +500,7 @@ func (s *Stub) Close() error {
 		s.next.Close()
 		s.next = nil
 	}
+	closeAll(s.Files())
 	if s.conn < 0 {
 		return nil
 	}

@@ -122,12 +122,12 @@ func TestDescriptorsCross(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	files, err := s.RecvFDs(2)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := s.Receive(); err != nil {
 		t.Fatal(err)
+	}
+	files := s.Files()
+	if len(files) != 2 {
+		t.Fatalf("%d descriptors, want 2", len(files))
 	}
 	files[1].WriteString("!")
 	closeAll(files)
@@ -204,7 +204,7 @@ func TestLastReportsFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `process.args[0]: execve "/does/not/exist": no such file or directory`
-	if err := b.ReadReport(r); err == nil || err.Error() != want {
+	if err := ReadReport(r, b.Steps(), Timeout); err == nil || err.Error() != want {
 		t.Errorf("error = %v\nwant    %s", err, want)
 	}
 	if ws, err := s.Wait(); err != nil || ws.ExitStatus() != 111 {

@@ -1,0 +1,89 @@
+// Package engine has what the two kinds of isolation have in common: the types that pass between the life cycle of a
+// container (package hull) and what isolates it (package native; package sandbox).
+package engine
+
+import (
+	"encoding/json"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/cgroup"
+	"hull/internal/stub"
+)
+
+// Container is what an engine knows of a container.
+type Container struct {
+	ID       string
+	Bundle   string // absolute
+	Dir      string // its state directory; the engine may make files there
+	Spec     *specs.Spec
+	Cgroup   *cgroup.Group
+	Rootless bool
+}
+
+// IO is where a process reads and writes.
+type IO struct {
+	// Stdio are its descriptors 0, 1 and 2. Nil means /dev/null. With a terminal they are not used.
+	Stdio [3]*os.File
+	// Extra are its descriptors from 3 on.
+	Extra []*os.File
+}
+
+// CreateRequest says how a container is made.
+type CreateRequest struct {
+	Container
+	IO
+	NoPivot      bool
+	NoNewKeyring bool
+	// Park leaves the init waiting for Start. Otherwise it runs at once.
+	Park bool
+	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
+	// visible: prestart and createRuntime hooks run then.
+	Hooks func(pid int) error
+	// Prepared is called with the init's pid when all is set up, before the container's program can run.
+	Prepared func(p *Process) error
+	// BeforeStart is called with Park unset, after Prepared: startContainer hooks run then.
+	BeforeStart func(p *Process) error
+	Trace       func(line string)
+	Warn        func(line string)
+}
+
+// ExecRequest says how a process is started in a running container.
+type ExecRequest struct {
+	Container
+	IO
+	Init         Init // the container's init
+	Process      *specs.Process
+	NoNewKeyring bool
+	Cgroups      []string // sub-cgroups; see cgroup.Group.Join
+	Prepared     func(p *Process) error
+	Trace        func(line string)
+	Warn         func(line string)
+}
+
+// Init names a container's first process beyond doubt: a pid alone may have been given to another process since.
+type Init struct {
+	Pid       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"` // clock ticks since boot; field 22 of /proc/PID/stat
+}
+
+// Process is a process that an engine has started.
+type Process struct {
+	Init
+	PidFD   *os.File
+	Console *os.File // master of its terminal; or nil
+	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.
+	Steps []stub.Step
+}
+
+// HookState returns the state that hooks get on standard input.
+func HookState(c *Container, pid int, status specs.ContainerState) []byte {
+	b, err := json.Marshal(specs.State{
+		Version: c.Spec.Version, ID: c.ID, Status: status, Pid: pid, Bundle: c.Bundle, Annotations: c.Spec.Annotations,
+	})
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	return b
+}
