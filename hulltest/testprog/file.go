@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// cat copies files, or standard input, to standard output.
+func cat(files []string) error {
+	if len(files) == 0 {
+		_, err := io.Copy(os.Stdout, os.Stdin)
+		return err
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(os.Stdout, f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write replaces a file's content; the file is made if it isn't there.
+func write(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString(args[1]); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// ls lists the names in a directory.
+func ls(args []string) error {
+	entries, err := os.ReadDir(args[0])
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fmt.Println(e.Name())
+	}
+	return nil
+}
+
+// stat prints: PATH TYPE MODE UID GID SIZE, and MAJOR MINOR for a device. It doesn't follow symbolic links.
+func stat(paths []string) error {
+	for _, path := range paths {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return &os.PathError{Op: "lstat", Path: path, Err: err}
+		}
+		fmt.Printf("%s %s %04o %d %d %d", path, fileType(st.Mode), st.Mode&0o7777, st.Uid, st.Gid, st.Size)
+		if t := st.Mode & unix.S_IFMT; t == unix.S_IFCHR || t == unix.S_IFBLK {
+			fmt.Printf(" %d %d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+func fileType(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFDIR:
+		return "dir"
+	case unix.S_IFLNK:
+		return "link"
+	case unix.S_IFCHR:
+		return "char"
+	case unix.S_IFBLK:
+		return "block"
+	case unix.S_IFIFO:
+		return "fifo"
+	case unix.S_IFSOCK:
+		return "socket"
+	}
+	return "unknown"
+}
+
+func readlink(args []string) error {
+	dest, err := os.Readlink(args[0])
+	if err == nil {
+		fmt.Println(dest)
+	}
+	return err
+}
+
+// mounts prints the lines of mountinfo, all or those of one mount point.
+func mounts(args []string) error {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		_, err = os.Stdout.Write(content)
+		return err
+	}
+	found := false
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == args[0] {
+			fmt.Print(line)
+			found = true
+		}
+	}
+	if !found {
+		return fmt.Errorf("%s is not a mount point", args[0])
+	}
+	return nil
+}
+
+// sysctl prints the value of a kernel parameter.
+func sysctl(args []string) error {
+	return cat([]string{"/proc/sys/" + strings.ReplaceAll(args[0], ".", "/")})
+}
+
+// connect connects a stream socket and prints "connected".
+func connect(args []string) error {
+	var (
+		family  int
+		address unix.Sockaddr
+	)
+	switch args[0] {
+	case "unix":
+		family, address = unix.AF_UNIX, &unix.SockaddrUnix{Name: args[1]}
+	case "tcp":
+		ap, err := netip.ParseAddrPort(args[1])
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUsage, err)
+		}
+		if ap.Addr().Is4() {
+			family, address = unix.AF_INET, &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}
+		} else {
+			family, address = unix.AF_INET6, &unix.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
+		}
+	default:
+		return fmt.Errorf("%w: %q is neither unix nor tcp", errUsage, args[0])
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	for {
+		err := unix.Connect(fd, address)
+		if err == nil {
+			fmt.Println("connected")
+			return nil
+		}
+		if err != syscall.EINTR {
+			return os.NewSyscallError("connect", err)
+		}
+	}
+}
