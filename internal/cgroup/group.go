@@ -1,0 +1,271 @@
+package cgroup
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"hull/internal/fault"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what a container's configuration says about its cgroups.
+type Config struct {
+	// Path is linux.cgroupsPath as given: absolute, relative, or slice:prefix:name with Systemd; or "".
+	Path string
+	// ID is the container's id, the name of its cgroup where Path is empty.
+	ID string
+	// Systemd asks for a transient unit of systemd instead of plain directories.
+	Systemd bool
+	// Rootless tolerates what an ordinary user may not do, as described in the package comment. With Systemd the
+	// unit is one of the user's own manager.
+	Rootless bool
+	// Resources is linux.resources, or nil.
+	Resources *specs.LinuxResources
+	// Annotations are the configuration's; those that begin with org.systemd.property. are properties of the unit.
+	Annotations map[string]string
+}
+
+// Group is the cgroups of one container, one directory a v1 hierarchy or one of v2. It isn't safe for concurrent use.
+type Group struct {
+	mode     Mode
+	paths    map[string]string // by controller; "" is the v2 directory
+	given    bool              // linux.cgroupsPath was set
+	rootless bool
+	unit     *unit // nil with the cgroupfs driver
+	props    []property
+	res      *specs.LinuxResources
+	warnings []string
+}
+
+// New checks c and plans its cgroups; it makes nothing. Every mistake in linux.resources is in the error, each with its
+// field.
+//
+// A cgroup that exists already is refused if it has processes or is frozen: it is somebody else's, and saving a state
+// that names it would have a later delete kill them.
+func New(c Config) (*Group, error) {
+	g := &Group{mode: Detect(), given: c.Path != "", rootless: c.Rootless, res: c.Resources}
+	warnings, err := check(g.mode, c.Resources)
+	if err != nil {
+		return nil, err
+	}
+	g.warnings = warnings
+	if err := g.locate(c); err != nil {
+		return nil, err
+	}
+	if g.mode != V2 && g.paths["devices"] == "" && !c.Rootless {
+		return nil, &fault.Error{Step: "find the devices cgroup", Kind: fault.Unsupported, Err: errNotMounted}
+	}
+	if err := g.require(c.Resources); err != nil {
+		return nil, err
+	}
+	if err := g.refuseInUse(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// locate finds out the paths, and the unit's properties.
+func (g *Group) locate(c Config) (err error) {
+	if !c.Systemd {
+		g.paths, err = cgroupfsPaths(g.mode, c.Path, c.ID)
+		if err != nil {
+			return &fault.Error{Field: pathField, Step: "find the cgroup", Err: err}
+		}
+		return nil
+	}
+	if c.Rootless && g.mode != V2 {
+		return &fault.Error{Step: "use the systemd driver without root", Kind: fault.Unsupported,
+			Err: errUserManagerV1}
+	}
+	u, err := parseUnit(c.Path, c.ID, c.Rootless)
+	if err != nil {
+		return err
+	}
+	if g.props, err = annotated(c.Annotations); err != nil {
+		return err
+	}
+	base := ""
+	if c.Rootless {
+		if base, err = userManagerCgroup(); err != nil {
+			return err
+		}
+	}
+	g.unit = &u
+	g.paths, err = unitPaths(g.mode, u, base)
+	return err
+}
+
+// refuseInUse returns an error if one of g's cgroups exists and has processes, or is frozen.
+func (g *Group) refuseInUse() error {
+	for _, d := range g.dirs() {
+		if !exists(d.path) {
+			continue
+		}
+		if err := refuseInUse(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mode returns the mode g was made in.
+func (g *Group) Mode() Mode { return g.mode }
+
+// Warnings returns what was tolerated, a sentence each.
+func (g *Group) Warnings() []string { return slices.Clone(g.warnings) }
+
+// Path returns the directory of a v1 controller, or of v2 for "". It is "" where there is none.
+func (g *Group) Path(controller string) string { return g.paths[controller] }
+
+// Exists tells whether any of g's cgroups exists.
+func (g *Group) Exists() bool {
+	for _, d := range g.dirs() {
+		if exists(d.path) {
+			return true
+		}
+	}
+	return false
+}
+
+// dir is a directory and the controllers in it; controllers mounted together share one.
+type dir struct {
+	path        string
+	controllers []string
+}
+
+// optional tells whether a container can do without d: the hierarchies that only name processes.
+func (d dir) optional() bool {
+	for _, c := range d.controllers {
+		if c != unified && c != namedSystemd && c != "misc" {
+			return false
+		}
+	}
+	return true
+}
+
+// dirs returns g's directories, each once, in the order of v1Controllers and v2 last.
+func (g *Group) dirs() []dir {
+	if g.mode == V2 {
+		if p := g.paths[unified]; p != "" {
+			return []dir{{p, []string{"v2"}}}
+		}
+		return nil
+	}
+	ds := make([]dir, 0, len(g.paths))
+	for _, c := range append(v1Controllers(), unified) {
+		p := g.paths[c]
+		if p == "" {
+			continue
+		}
+		i := slices.IndexFunc(ds, func(d dir) bool { return d.path == p })
+		if i < 0 {
+			ds = append(ds, dir{path: p, controllers: []string{c}})
+			continue
+		}
+		ds[i].controllers = append(ds[i].controllers, c)
+	}
+	return ds
+}
+
+// any returns the directory to ask about the container's processes: all of them are in each.
+func (g *Group) any() string {
+	if g.mode == V2 {
+		return g.paths[unified]
+	}
+	for _, c := range []string{"devices", "pids", "freezer", "memory"} {
+		if p := g.paths[c]; p != "" {
+			return p
+		}
+	}
+	for _, d := range g.dirs() {
+		return d.path
+	}
+	return ""
+}
+
+// State is what a later command needs to find g again. It is append-only: the file that holds it carries the version.
+type State struct {
+	Mode     string            `json:"mode"`            // "v1", "hybrid", "v2"
+	Paths    map[string]string `json:"paths"`           // by v1 controller; the key "" is v2
+	Unit     string            `json:"unit,omitempty"`  // with the systemd driver
+	Slice    string            `json:"slice,omitempty"` // its parent
+	Rootless bool              `json:"rootless,omitempty"`
+	Given    bool              `json:"given,omitempty"` // linux.cgroupsPath was set
+}
+
+// State returns what Open needs. After Create it may have fewer paths than before: rootless, those that could not be
+// made are gone.
+func (g *Group) State() State {
+	s := State{Mode: g.mode.String(), Paths: maps.Clone(g.paths), Rootless: g.rootless, Given: g.given}
+	if g.unit != nil {
+		s.Unit, s.Slice = g.unit.name, g.unit.slice
+	}
+	return s
+}
+
+// Open returns the Group that s was saved from. It refuses paths that are not below a cgroup mount: Destroy removes
+// what they name.
+func Open(s State) (*Group, error) {
+	g := &Group{paths: maps.Clone(s.Paths), rootless: s.Rootless, given: s.Given}
+	for _, m := range []Mode{V1, Hybrid, V2} {
+		if m.String() == s.Mode {
+			g.mode = m
+		}
+	}
+	if g.mode == 0 {
+		return nil, &fault.Error{Step: "read the saved cgroups", Kind: fault.BadState, Err: errorf("unknown mode %q", s.Mode)}
+	}
+	for c, p := range s.Paths {
+		if filepath.Clean(p) != p || !belowMount(p) {
+			return nil, &fault.Error{Step: "read the saved cgroups", Kind: fault.BadState,
+				Err: errorf("path %q of %q", p, c)}
+		}
+	}
+	if s.Unit != "" {
+		g.unit = &unit{name: s.Unit, slice: s.Slice}
+	}
+	return g, nil
+}
+
+// belowMount tells whether path is below a cgroup mount, and not that itself. A directory that is gone is judged by the
+// one above it.
+func belowMount(path string) bool {
+	if !filepath.IsAbs(path) || path == mountRoot {
+		return false
+	}
+	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+		switch filesystem(dir) {
+		case unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
+			return true
+		case 0:
+			continue
+		}
+		return false
+	}
+	return false
+}
+
+// Limit applies the resources that New was given, and the default device rules.
+func (g *Group) Limit(ctx context.Context) error {
+	r := g.res
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
+	return g.set(ctx, r, true)
+}
+
+// Set changes limits of a running container: only what r names is touched. Device rules are those r has, with the
+// default ones after them; without any in r they stay as they are.
+func (g *Group) Set(ctx context.Context, r *specs.LinuxResources) error {
+	if r == nil {
+		return nil
+	}
+	if _, err := check(g.mode, r); err != nil {
+		return err
+	}
+	return g.set(ctx, r, len(r.Devices) > 0)
+}

@@ -1,0 +1,470 @@
+package cgroup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"hull/hulltest"
+	"hull/internal/fault"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestMain(m *testing.M) {
+	// The library that tests compare with keeps a descriptor of the mount for good.
+	_, _ = cgroups.ReadFile(mountRoot, procsFile)
+	os.Exit(hulltest.NoLeaks(m))
+}
+
+// controller is the need of a controller that containers can be limited by.
+func controller(name string) hulltest.Need {
+	return hulltest.Need{Name: "controller-" + name, Check: func() error {
+		g := &Group{mode: Detect()}
+		if g.mode != V2 {
+			var err error
+			if g.paths, err = cgroupfsPaths(g.mode, "/x", "x"); err != nil {
+				return err
+			}
+		}
+		have, err := g.controllers()
+		if err == nil && !have(name) {
+			err = errors.New("this host has none")
+		}
+		return err
+	}}
+}
+
+var testCgroups int
+
+// newConfig returns a Config of a cgroup that no other test uses.
+func newConfig(t testing.TB, r *specs.LinuxResources) Config {
+	testCgroups++
+	return Config{Path: fmt.Sprintf("/%s-%d", hulltest.Token(t), testCgroups), ID: "c", Resources: r}
+}
+
+// newGroup makes a group that is removed with the test, and whatever runs in it.
+func newGroup(t testing.TB, c Config) *Group {
+	t.Helper()
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Create(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := g.Kill(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := g.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+		if g.Exists() {
+			t.Error("cgroups are left")
+		}
+	})
+	return g
+}
+
+// startIn starts a process and moves it into g.
+func startIn(t testing.TB, g *Group, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(args[0], args[1:]...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	if err := g.Add(context.Background(), c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestLife(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	ctx := context.Background()
+	g := newGroup(t, newConfig(t, nil))
+	if err := g.Limit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := startIn(t, g, "sleep", "100")
+	pids, err := g.Pids(true)
+	if err != nil || !slices.Equal(pids, []int{c.Process.Pid}) {
+		t.Fatalf("Pids = %v, %v, want %d", pids, err, c.Process.Pid)
+	}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(c.Process.Pid) + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for controller, path := range parseCgroupFile(data) {
+		if g.Path(controller) != "" && !strings.HasSuffix(g.Path(controller), path) {
+			t.Errorf("in hierarchy %q the process is in %s, want %s", controller, path, g.Path(controller))
+		}
+	}
+
+	// Another command opens what was saved.
+	saved, err := json.Marshal(g.State())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state State
+	if err := json.Unmarshal(saved, &state); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || !frozen {
+		t.Fatalf("Frozen = %v, %v after Freeze", frozen, err)
+	}
+	if err := other.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || frozen {
+		t.Fatalf("Frozen = %v, %v after Thaw", frozen, err)
+	}
+	s, err := other.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Pids.Current != 1 {
+		t.Errorf("Stats say %d processes, want 1", s.Pids.Current)
+	}
+	if err := other.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	go c.Wait()
+	if err := other.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.Pids(true); err != nil || len(pids) > 0 {
+		t.Fatalf("Pids = %v, %v after Kill", pids, err)
+	}
+	for range 2 { // a second time is no mistake
+		if err := other.Destroy(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g.Exists() {
+		t.Error("cgroups are left after Destroy")
+	}
+}
+
+// A cgroup that another container is in is refused before anything is made, and stays as it is.
+func TestRefuseInUse(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	c := newConfig(t, nil)
+	g := newGroup(t, c)
+	again, err := New(c)
+	if err != nil {
+		t.Fatalf("New on an existing empty cgroup: %v", err)
+	}
+	startIn(t, g, "sleep", "100")
+	if _, err := New(c); !errors.Is(err, fault.BadState) || !errors.Is(err, errNotEmpty) {
+		t.Errorf("New on a cgroup in use: %v", err)
+	}
+	if err := again.Create(); !errors.Is(err, errNotEmpty) {
+		t.Errorf("Create on a cgroup in use: %v", err)
+	}
+	if !g.Exists() {
+		t.Error("the refused Create removed the cgroup")
+	}
+}
+
+func TestRefuseFrozen(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	c := newConfig(t, nil)
+	g := newGroup(t, c)
+	if err := g.Freeze(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	defer g.Thaw()
+	if _, err := New(c); !errors.Is(err, errFrozen) {
+		t.Errorf("New on a frozen cgroup: %v", err)
+	}
+}
+
+// A container that makes cgroups of its own and forks on and on is killed, and all of it removed.
+func TestKillForkingTree(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	ctx := context.Background()
+	g := newGroup(t, newConfig(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(50))}}))
+	if err := g.Limit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	startIn(t, g, "sh", "-c", `while :; do sleep 1 & sleep 0.01; done 2>/dev/null`)
+	sub := g.any() + "/own"
+	if err := os.MkdirAll(sub+"/deeper", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sleep", "100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writePid(sub+"/deeper", c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	go c.Wait()
+	time.Sleep(50 * time.Millisecond)
+	if pids, err := g.Pids(true); err != nil || !slices.Contains(pids, c.Process.Pid) {
+		t.Errorf("Pids(true) = %v, %v, without %d of a cgroup below", pids, err, c.Process.Pid)
+	}
+	if pids, err := g.Pids(false); err != nil || slices.Contains(pids, c.Process.Pid) {
+		t.Errorf("Pids(false) = %v, %v, with %d of a cgroup below", pids, err, c.Process.Pid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := g.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMoveSelf joins as the stub does: "0" to each of TaskFiles, by a process of one thread.
+func TestMoveSelf(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	hulltest.Require(t, hulltest.CgroupV1)
+	g := newGroup(t, newConfig(t, nil))
+	script := "for f in " + strings.Join(g.TaskFiles(), " ") + "; do echo 0 >$f || exit 1; done; exec cat /proc/self/cgroup"
+	out, err := exec.Command("sh", "-c", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	own := parseCgroupFile(out)
+	for _, d := range g.dirs() {
+		if c := d.controllers[0]; c != unified && !strings.HasSuffix(d.path, own[c]) {
+			t.Errorf("the process is in %s of %s, want %s", own[c], c, d.path)
+		}
+	}
+}
+
+func TestJoinSub(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	ctx := context.Background()
+	g := newGroup(t, newConfig(t, nil))
+	startIn(t, g, "sleep", "100")
+	for _, d := range g.dirs() {
+		if err := mkdir(d.path + "/sub"); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(d.controllers, "cpuset") {
+			if err := inheritCpuset(d.path + "/sub"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c := exec.Command("sleep", "100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go c.Wait()
+	in := func(dir string) bool {
+		pids, err := readPids(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(pids, c.Process.Pid)
+	}
+	if err := g.Join(ctx, c.Process.Pid, 0, "/sub"); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range g.dirs() {
+		if !in(d.path + "/sub") {
+			t.Errorf("not in %s/sub", d.path)
+		}
+	}
+	if g.mode != V2 {
+		if err := g.Join(ctx, c.Process.Pid, 0, "cpu,memory:/", "pids:sub"); err != nil {
+			t.Fatal(err)
+		}
+		if !in(g.Path("cpu")) || !in(g.Path("memory")) || !in(g.Path("pids")+"/sub") || !in(g.Path("blkio")) {
+			t.Error("not where the controllers' own sub-cgroups say")
+		}
+	}
+	for _, bad := range []string{"../..", "/sub/../../x", "nosuch:/sub"} {
+		if err := g.Join(ctx, c.Process.Pid, 0, bad); err == nil {
+			t.Errorf("Join %q is accepted", bad)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for _, s := range []State{
+		{Mode: "v3"},
+		{Mode: "v2", Paths: map[string]string{"": "sys/fs/cgroup/a"}},
+		{Mode: "v2", Paths: map[string]string{"": "/sys/fs/cgroup/../../etc"}},
+		{Mode: "v1", Paths: map[string]string{"cpu": "/"}},
+		{Mode: "v2", Paths: map[string]string{"": "/sys/fs/cgroup"}},
+		{Mode: "v2", Paths: map[string]string{"": "/etc/passwd"}},
+	} {
+		if g, err := Open(s); err == nil {
+			t.Errorf("Open(%+v) = %+v", s, g)
+		}
+	}
+}
+
+// The weight of an idle group comes back with another in the same update.
+func TestUnidle(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, controller("cpu"))
+	ctx := context.Background()
+	g := newGroup(t, newConfig(t, &specs.LinuxResources{
+		CPU: &specs.LinuxCPU{Idle: ptr(int64(1)), Shares: ptr(uint64(100))}}))
+	if err := g.Limit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(0)), Shares: ptr(uint64(2048))}}
+	if err := g.Set(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	dir, file, want := g.Path("cpu"), "cpu.shares", uint64(2048)
+	if g.mode == V2 {
+		dir, file, want = g.Path(unified), "cpu.weight", weightOfShares(2048)
+	}
+	if n, err := readUint(dir, file); err != nil || n != want {
+		t.Errorf("%s = %d, %v, want %d", file, n, err, want)
+	}
+}
+
+// A limit that the host has no controller or file for is an error with its field, before anything is made or as the
+// kernel says.
+func TestAbsent(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CgroupV1)
+	if _, err := New(newConfig(t, &specs.LinuxResources{
+		Rdma: map[string]specs.LinuxRdma{"mlx": {HcaHandles: ptr(uint32(1))}}})); Detect() != V2 && mounted("rdma") == "" {
+		if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), `linux.resources.rdma["mlx"]: `) {
+			t.Errorf("rdma without its controller: %v", err)
+		}
+	}
+	g := newGroup(t, newConfig(t, &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{LeafWeight: ptr(uint16(10))}}))
+	if exists(g.Path("blkio") + "/blkio.leaf_weight") {
+		t.Skip("this kernel has leaf weights")
+	}
+	err := g.Limit(context.Background())
+	if !errors.Is(err, fault.Unsupported) || !strings.HasPrefix(err.Error(), "linux.resources.blockIO.leafWeight: ") {
+		t.Errorf("leaf weight without its file: %v", err)
+	}
+}
+
+func mounted(controller string) string {
+	hs, _ := hierarchies()
+	return mountedAt(hs, controller)
+}
+
+func TestCheckBeforeUpdate(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, controller("memory"))
+	g := newGroup(t, newConfig(t, nil))
+	startIn(t, g, "sh", "-c", "read x")
+	c := startIn(t, g, "sh", "-c", "x=$(head -c 10000000 /dev/zero | tr '\\0' a); sleep 100")
+	time.Sleep(300 * time.Millisecond)
+	_ = c
+	err := g.Set(context.Background(), &specs.LinuxResources{Memory: &specs.LinuxMemory{
+		Limit: ptr(int64(1 << 20)), CheckBeforeUpdate: ptr(true)}})
+	if !errors.Is(err, fault.BadSpec) || !strings.Contains(err.Error(), "linux.resources.memory.limit: 1048576: the container uses") {
+		t.Errorf("a limit below what is in use: %v", err)
+	}
+}
+
+func TestOOM(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	hulltest.Require(t, controller("memory"))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	g := newGroup(t, newConfig(t, &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(20 << 20)), Swap: ptr(int64(20 << 20))},
+	}))
+	if err := g.Limit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ch, err := g.OOM(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := startIn(t, g, "sh", "-c", "sleep 0.2; exec tail /dev/zero")
+	if _, ok := <-ch; !ok {
+		t.Fatal("no event")
+	}
+	c.Wait()
+	if n, err := g.OOMKilled(); err != nil || n == 0 {
+		t.Errorf("OOMKilled = %d, %v", n, err)
+	}
+	if err := g.Destroy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range ch { // closed when the cgroup is gone
+	}
+	if ctx.Err() != nil {
+		t.Error("the channel stays open after the cgroup's end")
+	}
+}
+
+func TestStatsJSON(t *testing.T) {
+	s := Stats{Hugetlb: map[string]HugetlbStats{}, IntelRdt: struct{}{}}
+	got, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"cpu":{},"cpuset":{"cpu_exclusive":0,"mem_hardwall":0,"mem_exclusive":0,"memory_migrate":0,` +
+		`"memory_spread_page":0,"memory_spread_slab":0,"memory_pressure":0,"sched_load_balance":0,` +
+		`"sched_relax_domain_level":0},"memory":{},"pids":{},"blkio":{},"hugetlb":{},"intel_rdt":{},` +
+		`"network_interfaces":null}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	hulltest.Require(b, hulltest.Root)
+	ctx := context.Background()
+	r := &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+	}
+	if Detect() != V2 {
+		r.Memory = &specs.LinuxMemory{Limit: ptr(int64(512 << 20)), Swap: ptr(int64(512 << 20))}
+		r.CPU = &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}
+		r.Pids = &specs.LinuxPids{Limit: ptr(int64(100))}
+	}
+	var plan, create, limit, destroy time.Duration
+	for b.Loop() {
+		t0 := time.Now()
+		g, err := New(newConfig(b, r))
+		if err != nil {
+			b.Fatal(err)
+		}
+		t1 := time.Now()
+		if err := g.Create(); err != nil {
+			b.Fatal(err)
+		}
+		t2 := time.Now()
+		if err := g.Limit(ctx); err != nil {
+			b.Fatal(err)
+		}
+		t3 := time.Now()
+		if err := g.Destroy(ctx); err != nil {
+			b.Fatal(err)
+		}
+		plan, create, limit, destroy = plan+t1.Sub(t0), create+t2.Sub(t1), limit+t3.Sub(t2), destroy+time.Since(t3)
+	}
+	for _, p := range []struct {
+		name string
+		d    time.Duration
+	}{{"plan", plan}, {"create", create}, {"limit", limit}, {"destroy", destroy}} {
+		b.ReportMetric(float64(p.d.Microseconds())/float64(b.N), p.name+"-µs/op")
+	}
+}

@@ -1,0 +1,55 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"hull/internal/fault"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kill kills every process of the container, below its cgroup too, and returns when none is left or ctx ends.
+func (g *Group) Kill(ctx context.Context) error {
+	if path := g.paths[unified]; path != "" {
+		// cgroup.kill (Linux 5.14) also reaches what is being forked. In hybrid mode some may be elsewhere.
+		if err := writeFile(path, "cgroup.kill", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) && !gone(err) {
+			return &fault.Error{Step: "kill", Err: err}
+		}
+	}
+	err := retry(ctx, func() (bool, error) {
+		pids, err := g.Pids(true)
+		if err != nil || len(pids) == 0 {
+			return err == nil, err
+		}
+		return false, g.Signal(ctx, unix.SIGKILL)
+	})
+	if errors.Is(err, errUnfreezing) {
+		return &fault.Error{Step: "kill", Err: errors.Join(errors.New("processes are left"), ctx.Err())}
+	}
+	return err
+}
+
+// Signal sends sig to every process of the container, below its cgroup too. They are frozen meanwhile, so that no fork
+// escapes; a container that was frozen before stays so, except for SIGKILL, which v1 delivers to running processes only.
+func (g *Group) Signal(ctx context.Context, sig unix.Signal) error {
+	was, err := g.Frozen()
+	if err != nil {
+		return err
+	}
+	if !was {
+		// Without a freezer, or with a process that can't be stopped, signals are still better than none.
+		_ = g.Freeze(ctx)
+	}
+	pids, err := g.Pids(true)
+	for _, pid := range pids {
+		if kerr := unix.Kill(pid, sig); kerr != nil && kerr != unix.ESRCH && err == nil {
+			err = &fault.Error{Step: "kill", Err: kerr}
+		}
+	}
+	if !was || sig == unix.SIGKILL {
+		err = errors.Join(err, g.Thaw())
+	}
+	return err
+}

@@ -1,0 +1,96 @@
+package rootfs
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+)
+
+// Explain adds to the error of one of the plan's batches what a person can do about it, where that is known.
+func (p *Plan) Explain(err error) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Hint != "" {
+		return err
+	}
+	hint := p.hint(e)
+	if hint == "" {
+		return err
+	}
+	explained := *e
+	explained.Hint = hint
+	return &explained
+}
+
+func (p *Plan) hint(e *fault.Error) string {
+	is := func(errno unix.Errno, steps ...string) bool {
+		if !errors.Is(e.Err, errno) {
+			return false
+		}
+		for _, s := range steps {
+			if strings.HasPrefix(e.Step, s) {
+				return true
+			}
+		}
+		return false
+	}
+	m := p.mountOf(e.Field)
+	switch {
+	case e.Field == "root.path" && is(unix.EINVAL, "pivot_root"):
+		return "if the host's root is an initramfs, it can't be left by pivot_root: use --no-pivot"
+	case e.Field == "root.path" && is(unix.EACCES, "openat", "open_tree") && p.cfg.UserNS:
+		return "root of the container's user namespace must be able to search every directory on the way to root.path"
+	case m == nil:
+		return ""
+	case m.Type == "devpts" && is(unix.EINVAL, "fsconfig") && p.cfg.UserNS && !p.mapsGID(m):
+		return "the group of the option gid= is not in linux.gidMappings"
+	case (m.Type == "proc" || m.Type == "sysfs") && is(unix.EPERM, "fsmount"):
+		return "a user namespace may mount " + m.Type + " only where the host's own is not partly covered, " +
+			"and with a new " + map[string]string{"proc": "pid", "sysfs": "network"}[m.Type] + " namespace"
+	case m.Type == "sysfs" && is(unix.EPERM, "fsopen", "fsconfig"):
+		return "sysfs needs a network namespace that belongs to the container's user namespace; bind /sys instead"
+	case m.IDMap != nil && is(unix.EINVAL, "mount_setattr"):
+		return "the file system of the source may not support idmapped mounts in this kernel"
+	case is(unix.ENODEV, "fsopen", "mount"):
+		return "this kernel has no file system " + m.Type
+	}
+	return ""
+}
+
+func (p *Plan) mountOf(field string) *mount {
+	for i := range p.mounts {
+		if p.mounts[i].Field == field {
+			return &p.mounts[i]
+		}
+	}
+	return nil
+}
+
+// mapsGID tells whether the group that a file system is to belong to is known in the container's user namespace.
+func (p *Plan) mapsGID(m *mount) bool {
+	params, _ := m.Params()
+	for _, o := range params {
+		if o.Key != "gid" {
+			continue
+		}
+		gid, ok := parseID(o.Value)
+		if !ok {
+			return true
+		}
+		for _, e := range p.cfg.Spec.Linux.GIDMappings {
+			if gid >= e.ContainerID && gid-e.ContainerID < e.Size {
+				return true
+			}
+		}
+		return false
+	}
+	return true
+}
+
+func parseID(s string) (uint32, bool) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err == nil
+}

@@ -1,0 +1,227 @@
+package rootfs
+
+import (
+	"golang.org/x/sys/unix"
+
+	"hull/internal/mnt"
+	"hull/internal/stub"
+)
+
+// Prepare emits everything up to the moment when createContainer hooks run. sources are what Sources has returned, as
+// the stub's descriptors. The umask of the stub is 0 afterwards.
+func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
+	p.made = made{}
+	e := &emitter{Plan: p, b: b, sources: sources, guide: newGuide(p.root)}
+	e.propagate()
+	e.bindRoot()
+	for i := range p.mounts {
+		e.mount(&p.mounts[i])
+	}
+	e.devices()
+	b.In("")
+}
+
+// propagate stops mount events from here to the host: all mounts become slaves, unless linux.rootfsPropagation says
+// otherwise.
+func (e *emitter) propagate() {
+	e.b.In("")
+	e.b.Call(unix.SYS_UMASK, stub.Int(0))
+	e.b.In("linux.rootfsPropagation")
+	flags := e.propagation
+	if flags == 0 {
+		flags = unix.MS_SLAVE | unix.MS_REC
+	}
+	e.b.Mount("", "/", "", uintptr(flags), "")
+	if !e.isolated() {
+		e.unshareParent()
+	}
+}
+
+// unshareParent makes the mount that the root is on private: else binding the root would show on the host, and
+// pivot_root(2) refuses it. Which mount that is, is found by trying: only the root of a mount can be changed.
+func (e *emitter) unshareParent() {
+	done := e.b.Label()
+	for path := e.Plan.root; ; path = parent(path) {
+		r := e.b.Mount("", path, "", unix.MS_PRIVATE, "")
+		e.b.OnOK(r, done)
+		if path == "/" {
+			break
+		}
+		e.b.Ignore(r, unix.EINVAL)
+	}
+	e.b.Mark(done)
+}
+
+// bindRoot makes the root a mount of its own, as pivot_root(2) wants it. The descriptor of the new mount is what
+// everything else is relative to.
+func (e *emitter) bindRoot() {
+	b := e.b
+	b.In("root.path")
+	at := b.Openat(stub.CWD, e.Plan.root, openDir, 0)
+	e.root = b.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
+	b.Note(e.Plan.root)
+	self := mnt.Mount{Propagation: []uint64{unix.MS_PRIVATE}}
+	if e.propagation&unix.MS_SLAVE != 0 {
+		self.Propagation = nil
+	}
+	// What is mounted on the host below the root from now on does not come into the container.
+	e.setTree(e.root, &self)
+	b.MoveMount(e.root, at)
+	b.Note(e.Plan.root)
+	e.setTreeLate(e.root, &self)
+	e.made.root = kept{b, e.root}
+}
+
+// mount emits an entry of mounts.
+func (e *emitter) mount(m *mount) {
+	e.b.In(m.Field)
+	switch {
+	case m.Remount:
+		e.remount(m)
+	case m.Bind:
+		e.bind(m)
+	case m.Type == "cgroup":
+		e.cgroup(m)
+	default:
+		e.newFS(m)
+	}
+}
+
+// done records an attached mount for those that follow.
+func (e *emitter) done(m *mount, fd stub.FD, empty bool, host string) {
+	e.setTreeLate(fd, &m.Mount)
+	e.fresh = append(e.fresh, freshMount{m.Destination, fd, empty})
+	e.guide.mounted(m.Destination, host)
+	if m.late {
+		e.made.late = append(e.made.late, lateMount{m.Field, kept{e.b, fd}})
+	}
+}
+
+// newFS mounts a new file system.
+func (e *emitter) newFS(m *mount) {
+	params, ok := m.Params()
+	if !ok || needsMount2(m) {
+		e.mount2(m)
+		return
+	}
+	b := e.b
+	fs := b.Fsopen(m.Type)
+	if m.Source != "" {
+		b.FsconfigString(fs, "source", m.Source)
+	}
+	e.superFlags(fs, m)
+	if m.Type == "tmpfs" && !m.Has("mode") {
+		if mode := e.guide.mode(m.Destination); mode != "" {
+			b.FsconfigString(fs, "mode", mode)
+		}
+	}
+	for _, p := range params {
+		if p.Flag {
+			b.FsconfigFlag(fs, p.Key)
+		} else {
+			b.FsconfigString(fs, p.Key, p.Value)
+		}
+	}
+	if e.labelled(m) {
+		b.FsconfigString(fs, "context", e.label)
+	}
+	b.FsconfigCreate(fs, m.Type)
+	attr := m.Attr.Set
+	if m.late {
+		attr &^= unix.MOUNT_ATTR_RDONLY
+	}
+	fd := b.Fsmount(fs, attr, m.Type)
+	e.setTree(fd, &m.Mount)
+	e.place(m, fd)
+}
+
+// place attaches a new file system.
+func (e *emitter) place(m *mount, fd stub.FD) {
+	switch m.Type {
+	case "proc":
+		e.attachStrict(fd, m.Destination, unix.PROC_SUPER_MAGIC)
+	case "sysfs":
+		e.attachStrict(fd, m.Destination, unix.SYSFS_MAGIC)
+	default:
+		if m.CopyUp {
+			e.copyUp(m, fd)
+		}
+		e.attach(fd, m.Destination, false)
+	}
+	e.done(m, fd, m.Type == "tmpfs" && !m.CopyUp, "")
+}
+
+// attachStrict attaches proc or sysfs where the path says and nowhere else: through no link, on a directory. What is
+// then at the path must be that file system, since what is written there later is meant for the kernel
+// (CVE-2019-19921, CVE-2023-27561, CVE-2025-54867).
+func (e *emitter) attachStrict(fd stub.FD, path string, magic uint64) {
+	b := e.b
+	attached, slow := b.Label(), b.Label()
+	if e.cfg.Kernel.Openat2 {
+		target := e.open(path, openDir, noLinks)
+		b.OnErr(target.Result(), 0, slow)
+		b.OnOK(b.MoveMount(fd, target), attached)
+	}
+	b.Mark(slow)
+	dir := e.root
+	for _, prefix := range prefixes(path) {
+		b.Ignore(mkdirat(b, dir, base(prefix), dirMode), unix.EEXIST)
+		dir = e.open(prefix, openDir, noLinks)
+		b.Note("an ordinary directory without links: " + prefix)
+	}
+	b.MoveMount(fd, dir)
+	b.Mark(attached)
+	is := fileSystem(b, e.open(path, openDir, noLinks))
+	b.Assert(is.Arg(), all, magic, unix.ESTALE, "another file system is at "+path)
+}
+
+// superFlags sets flags of the superblock. Of the pseudo file systems, one superblock serves all mounts, so that
+// "ro" is for the mount alone; file systems of a disk must not write to it.
+func (e *emitter) superFlags(fs stub.FD, m *mount) {
+	if m.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0 && !pseudo[m.Type] {
+		e.b.FsconfigFlag(fs, "ro")
+	}
+	for _, f := range superNames {
+		if m.Super&f.flag != 0 {
+			e.b.FsconfigFlag(fs, f.name)
+		}
+	}
+}
+
+var pseudo = map[string]bool{
+	"proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true, "cgroup": true, "cgroup2": true,
+}
+
+// superNames are the flags that fsconfig(2) knows for all file systems; see vfs_parse_sb_flag in fs/fs_context.c.
+var superNames = []struct {
+	flag uintptr
+	name string
+}{
+	{unix.MS_SYNCHRONOUS, "sync"}, {unix.MS_DIRSYNC, "dirsync"}, {unix.MS_MANDLOCK, "mand"}, {unix.MS_LAZYTIME, "lazytime"},
+}
+
+// labelled tells whether a new file system takes the SELinux context of linux.mountLabel.
+func (e *emitter) labelled(m *mount) bool {
+	switch m.Type {
+	case "proc", "sysfs", "mqueue", "cgroup", "cgroup2":
+		return false
+	}
+	return e.label != "" && !m.Has("context")
+}
+
+func recursive(yes bool) uint {
+	if yes {
+		return unix.AT_RECURSIVE
+	}
+	return 0
+}
+
+// setattr returns the argument of mount_setattr(2) that sets a and clears clear. A mode of access times is set only
+// with all modes cleared.
+func setattr(a mnt.Attr, clear uint64) unix.MountAttr {
+	clear &^= unix.MOUNT_ATTR__ATIME
+	if a.Atime {
+		clear |= unix.MOUNT_ATTR__ATIME
+	}
+	return unix.MountAttr{Attr_set: a.Set, Attr_clr: clear}
+}

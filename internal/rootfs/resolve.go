@@ -1,0 +1,170 @@
+package rootfs
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/stub"
+)
+
+// Resolution of paths of the container, for openat2(2).
+const (
+	inRoot   = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+	noLinks  = inRoot | unix.RESOLVE_NO_SYMLINKS
+	openPath = unix.O_PATH | unix.O_CLOEXEC
+	openDir  = openPath | unix.O_DIRECTORY
+	dirMode  = 0o755
+	fileMode = 0o644
+)
+
+// emitter emits the batch of Prepare.
+type emitter struct {
+	*Plan
+	b       *stub.Batch
+	root    stub.FD // the container's root, as attached
+	sources []stub.FD
+	fresh   []freshMount
+	guide   *guide
+}
+
+// freshMount is a mount of this plan. Nobody but the plan makes anything in the new, empty file systems among them.
+type freshMount struct {
+	destination string
+	fd          stub.FD
+	empty       bool
+}
+
+// nearest returns the mount of this plan that path is in, if it is an empty file system, and the path within.
+func (e *emitter) nearest(path string) (m freshMount, rel string, ok bool) {
+	for _, f := range e.fresh {
+		if below(path, f.destination) && len(f.destination) >= len(m.destination) {
+			m = f
+		}
+	}
+	if !m.empty || path == m.destination {
+		return freshMount{}, "", false
+	}
+	return m, strings.TrimPrefix(path[len(m.destination):], "/"), true
+}
+
+// open opens a path of the container.
+func (e *emitter) open(p string, flags uint64, resolve uint64) stub.FD {
+	rel := strings.TrimPrefix(p, "/")
+	if rel == "" {
+		rel = "."
+	}
+	if !e.cfg.Kernel.Openat2 {
+		return e.walk(rel, flags)
+	}
+	return e.b.Openat2(e.root, rel, unix.OpenHow{Flags: flags, Resolve: resolve})
+}
+
+// walk is openat2(2) for kernels before 5.6: a descriptor a component. It takes no symbolic links at all, since a
+// batch can't tell where they lead.
+func (e *emitter) walk(rel string, flags uint64) stub.FD {
+	dir := e.root
+	for {
+		name, rest, more := strings.Cut(rel, "/")
+		if !more {
+			fd := e.b.Openat(dir, name, int(flags)|unix.O_NOFOLLOW, 0)
+			// With O_PATH and without O_DIRECTORY a link is opened itself.
+			if flags&unix.O_DIRECTORY == 0 {
+				e.refuseLink(fd)
+			}
+			return fd
+		}
+		dir = e.b.Openat(dir, name, openDir|unix.O_NOFOLLOW, 0)
+		rel = rest
+	}
+}
+
+func (e *emitter) refuseLink(fd stub.FD) {
+	ok := e.b.Label()
+	link := e.b.Label()
+	mode := fileType(e.b, fd)
+	jumpIf(e.b, mode.Arg(), unix.S_IFMT, unix.S_IFLNK, link)
+	e.b.Goto(ok)
+	e.b.Mark(link)
+	fail(e.b, unix.ELOOP, "symbolic link (following it needs Linux 5.6)")
+	e.b.Mark(ok)
+}
+
+// attach attaches a detached mount at path, which is made if it is missing: as a file if the mount's root is one.
+// isFile is nil if the mount's root is a directory.
+func (e *emitter) attach(fd stub.FD, path string, bind bool) {
+	if m, rel, ok := e.nearest(path); ok && !bind {
+		e.b.MoveMount(fd, e.makeDirs(m.fd, rel))
+		return
+	}
+	b := e.b
+	path = e.guide.follow(path)
+	attached, slow := b.Label(), b.Label()
+	// Most mount points exist and have no link on the way.
+	if e.cfg.Kernel.Openat2 {
+		target := e.open(path, openPath, noLinks)
+		b.OnErr(target.Result(), 0, slow)
+		b.OnOK(b.MoveMount(fd, target), attached)
+	}
+	b.Mark(slow)
+	if bind {
+		e.attachMade(fd, path, attached)
+	} else {
+		b.MoveMount(fd, e.makePath(path))
+	}
+	b.Mark(attached)
+}
+
+// attachMade attaches a bind mount at a path that may be missing.
+func (e *emitter) attachMade(fd stub.FD, p string, attached stub.Label) {
+	b := e.b
+	isDir, create := b.Label(), b.Label()
+	mode := fileType(b, fd)
+	jumpIf(b, mode.Arg(), unix.S_IFMT, unix.S_IFDIR, isDir)
+
+	dir := e.makePath(parent(p))
+	target := e.open(p, openPath, inRoot)
+	b.OnErr(target.Result(), 0, create)
+	e.refuseProc(target)
+	b.OnOK(b.MoveMount(fd, target), attached)
+	b.Mark(create)
+	// O_EXCL: not through a link that was made meanwhile, nor through a dangling one.
+	file := b.Openat(dir, base(p), unix.O_RDONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	b.OnOK(b.MoveMount(fd, file), attached)
+
+	b.Mark(isDir)
+	b.MoveMount(fd, e.makePath(p))
+}
+
+// makePath opens a directory of the container and makes what is missing of it, a component at a time: each is made
+// in a directory that was opened inside the root, under a plain name.
+func (e *emitter) makePath(p string) stub.FD {
+	dir := e.root
+	for _, prefix := range prefixes(p) {
+		e.b.Ignore(mkdirat(e.b, dir, base(prefix), dirMode), unix.EEXIST)
+		dir = e.open(prefix, openDir, inRoot)
+	}
+	if p != "/" {
+		e.refuseProc(dir)
+	}
+	return dir
+}
+
+// refuseProc fails if a link has led into a proc file system: see checkMount.
+func (e *emitter) refuseProc(fd stub.FD) {
+	proc, ok := e.b.Label(), e.b.Label()
+	jumpIf(e.b, fileSystem(e.b, fd).Arg(), all, unix.PROC_SUPER_MAGIC, proc)
+	e.b.Goto(ok)
+	e.b.Mark(proc)
+	fail(e.b, unix.EPERM, "the path leads into proc")
+	e.b.Mark(ok)
+}
+
+// makeDirs makes the directories of a relative path below dir and returns the last. Nothing of the path may be a link.
+func (e *emitter) makeDirs(dir stub.FD, rel string) stub.FD {
+	for _, name := range strings.Split(rel, "/") {
+		e.b.Ignore(mkdirat(e.b, dir, name, dirMode), unix.EEXIST)
+		dir = e.b.Openat(dir, name, openDir|unix.O_NOFOLLOW, 0)
+	}
+	return dir
+}

@@ -1,0 +1,258 @@
+package rootfs
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/stub"
+)
+
+const busybox = "/bin/busybox"
+
+// container is a run of busybox in a root made by a plan.
+type container struct {
+	Config
+	flags   uint64 // CLONE_NEW*
+	trace   func(stub.Call)
+	hook    func(pid int) // between Prepare and Enter
+	script  string        // for sh
+	ids     []specs.LinuxIDMapping
+	console bool
+}
+
+const newAll = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skip("needs ", busybox)
+	}
+}
+
+// newBundle returns the path of a bundle whose rootfs has busybox and the usual directories.
+func newBundle(t testing.TB) string {
+	t.Helper()
+	dir := tempDir(t)
+	for _, d := range []string{"bin", "proc", "dev", "sys", "etc", "tmp"} {
+		mkdir(t, filepath.Join(dir, "rootfs", d))
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "rootfs/bin/busybox"), string(data))
+	os.Chmod(filepath.Join(dir, "rootfs/bin/busybox"), 0o755)
+	return dir
+}
+
+// tempDir is a directory that everyone can search.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func mkdir(t testing.TB, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t testing.TB, path, data string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t testing.TB, target, path string) {
+	t.Helper()
+	os.RemoveAll(path)
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// defaultSpec is what people run: the mounts and paths of runc's example.
+func defaultSpec() *specs.Spec {
+	return &specs.Spec{
+		Root: &specs.Root{Path: "rootfs", Readonly: true},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		},
+		Linux: &specs.Linux{
+			MaskedPaths: []string{
+				"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+				"/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+			},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}
+
+func newContainer(t testing.TB) *container {
+	return &container{
+		Config: Config{Spec: defaultSpec(), Bundle: newBundle(t), Kernel: Probe()},
+		flags:  newAll,
+		script: "true",
+		ids:    ids,
+	}
+}
+
+// run returns what the script prints.
+func (c *container) run(t testing.TB) (string, error) {
+	t.Helper()
+	p, err := New(c.Config)
+	if err != nil {
+		return "", err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	first, err := stub.Start(stub.Config{Stdio: [3]*os.File{nil, w, w}, Trace: c.trace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	pre := new(stub.Batch)
+	if c.UserNS {
+		c.unshareUser(t, first)
+	}
+	s, err := first.Fork(pre, c.flags)
+	if err != nil {
+		first.Kill()
+		t.Fatal(err)
+	}
+	defer s.Kill()
+	if err := c.setUp(p, s); err != nil {
+		return "", err
+	}
+	b := new(stub.Batch)
+	b.Execve("/bin/busybox", []string{"sh", "-c", c.script}, []string{"PATH=/bin"})
+	go s.Do(b)
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(bytes.TrimSpace(out)), nil
+}
+
+func (c *container) setUp(p *Plan, s *stub.Stub) error {
+	sources, err := p.Sources()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range sources {
+			f.Close()
+		}
+	}()
+	b := new(stub.Batch)
+	if c.UserNS {
+		b.Call(unix.SYS_SETRESGID, stub.Int(0), stub.Int(0), stub.Int(0))
+		b.Call(unix.SYS_SETRESUID, stub.Int(0), stub.Int(0), stub.Int(0))
+	}
+	if c.Cgroups.NewNamespace {
+		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWCGROUP))
+	}
+	var fds []stub.FD
+	if len(sources) > 0 {
+		fds = b.RecvFDs(len(sources))
+	}
+	p.Prepare(b, fds)
+	if err := s.Send(b); err != nil {
+		return err
+	}
+	if len(sources) > 0 {
+		if err := s.PassFDs(sources...); err != nil {
+			return err
+		}
+	}
+	if err := s.Receive(); err != nil {
+		return err
+	}
+	if c.hook != nil {
+		c.hook(s.Pid)
+	}
+	if err := p.CopyUp(s); err != nil {
+		return err
+	}
+	b = new(stub.Batch)
+	if c.console {
+		p.Console(b, openPty(b, p))
+	}
+	p.Enter(b)
+	return s.Do(b)
+}
+
+// openPty opens a terminal in the container's own devpts.
+func openPty(b *stub.Batch, p *Plan) stub.FD {
+	ptmx := b.Openat(p.made.root.in(b), "dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	unlock := b.Const(make([]byte, 4))
+	b.Ioctl(ptmx, unix.TIOCSPTLCK, unlock.Arg())
+	return b.Ioctl(ptmx, unix.TIOCGPTPEER, stub.Int(unix.O_RDWR|unix.O_NOCTTY)).FD()
+}
+
+// inUserNS gives the container a user namespace and its root the files.
+func (c *container) inUserNS(t testing.TB) {
+	c.UserNS = true
+	c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings = ids, ids
+	err := filepath.Walk(filepath.Join(c.Bundle, "rootfs"), func(path string, info os.FileInfo, err error) error {
+		return os.Lchown(path, int(ids[0].HostID), int(ids[0].HostID))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var ids = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+
+func (c *container) unshareUser(t testing.TB, s *stub.Stub) {
+	t.Helper()
+	b := new(stub.Batch)
+	b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWUSER))
+	if err := s.Do(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"uid_map", "gid_map"} {
+		if err := os.WriteFile(filepath.Join("/proc", itoa(s.Pid), name), idMap(c.ids), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// expect runs the script and compares what it prints.
+func (c *container) expect(t *testing.T, script, want string) {
+	t.Helper()
+	c.script = script
+	got, err := c.run(t)
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	if got != strings.TrimSpace(want) {
+		t.Errorf("%s:\n%s\nwant:\n%s", script, got, strings.TrimSpace(want))
+	}
+}
