@@ -1,0 +1,402 @@
+package hull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/hook"
+	"hull/internal/native"
+	"hull/internal/store"
+)
+
+// destroyTimeout bounds how long hull waits for processes that were killed.
+const destroyTimeout = 10 * time.Second
+
+// Status of a container (runtime.md, "State"; paused is runc's addition).
+type Status string
+
+const (
+	Creating Status = "creating"
+	Created  Status = "created"
+	Running  Status = "running"
+	Paused   Status = "paused"
+	Stopped  Status = "stopped"
+)
+
+// State of a container, in JSON as the OCI runtime-spec has it ("State"), with what runc adds.
+type State struct {
+	OCIVersion  string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Pid         int               `json:"pid"`
+	Status      Status            `json:"status"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner"` // user name, or uid where it has none
+}
+
+// Container is a container that exists.
+type Container struct {
+	runtime *Runtime
+	dir     *store.Dir
+	record  *store.Record
+	spec    *specs.Spec
+	group   *cgroup.Group
+	init    *Process // if this program has created the container
+}
+
+// ID returns the container's id.
+func (c *Container) ID() string { return c.record.ID }
+
+// Spec returns a copy of the configuration that the container was created with.
+func (c *Container) Spec() *specs.Spec { return clone(c.spec) }
+
+// ProcessSpec returns a copy of the configuration's process, for Exec with other arguments.
+func (c *Container) ProcessSpec() *specs.Process { return clone(c.spec.Process) }
+
+func clone[T any](v *T) *T {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	n := new(T)
+	if err := json.Unmarshal(b, n); err != nil {
+		panic("bug: " + err.Error())
+	}
+	return n
+}
+
+// Init returns the container's first process. Only the program that has created the container can wait for it.
+func (c *Container) Init() *Process {
+	if c.init == nil {
+		c.init = &Process{Pid: c.record.Init.Pid}
+	}
+	return c.init
+}
+
+func (c *Container) engineView() engine.Container {
+	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, Rootless: c.record.Rootless}
+}
+
+// State returns what the container is and does now.
+func (c *Container) State() (State, error) {
+	status, err := c.status()
+	if err != nil {
+		return State{}, fault.In("state", c.ID(), err)
+	}
+	s := State{
+		OCIVersion: specs.Version, ID: c.record.ID, Status: status, Bundle: c.record.Bundle, Rootfs: c.rootfs(),
+		Created: c.record.Created, Annotations: c.spec.Annotations, Owner: c.owner(),
+	}
+	if status != Stopped {
+		s.Pid = c.record.Init.Pid
+	}
+	return s, nil
+}
+
+func (c *Container) rootfs() string {
+	if c.spec.Root == nil {
+		return ""
+	}
+	if filepath.IsAbs(c.spec.Root.Path) {
+		return c.spec.Root.Path
+	}
+	return filepath.Join(c.record.Bundle, c.spec.Root.Path)
+}
+
+func (c *Container) owner() string {
+	var st unix.Stat_t
+	if err := unix.Lstat(c.dir.Path, &st); err != nil {
+		return ""
+	}
+	uid := strconv.FormatUint(uint64(st.Uid), 10)
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}
+
+// status asks the kernel; see package store.
+func (c *Container) status() (Status, error) {
+	view := c.engineView()
+	switch {
+	case c.record.Init.Pid == 0 && c.dir.Locked():
+		return Creating, nil
+	case !native.Alive(c.record.Init):
+		return Stopped, nil
+	}
+	frozen, err := c.group.Frozen()
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case frozen:
+		return Paused, nil
+	case native.Engine{}.Parked(&view):
+		return Created, nil
+	}
+	return Running, nil
+}
+
+// want returns an error unless the container has one of the statuses.
+func (c *Container) want(verb string, statuses ...Status) error {
+	status, err := c.status()
+	if err != nil {
+		return err
+	}
+	for _, s := range statuses {
+		if s == status {
+			return nil
+		}
+	}
+	return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("can't %s a container that is %s", verb, status)}
+}
+
+// locked runs f while no other command changes the container.
+func (c *Container) locked(ctx context.Context, op string, f func() error) error {
+	err := c.dir.Lock(ctx)
+	if err == nil {
+		err = f()
+		c.dir.Unlock()
+	}
+	return fault.In(op, c.ID(), err)
+}
+
+// Start lets a created container's program run.
+func (c *Container) Start(ctx context.Context) error {
+	return c.locked(ctx, "start", func() error {
+		if err := c.want("start", Created); err != nil {
+			return err
+		}
+		if err := c.startHooks(ctx); err != nil {
+			return err
+		}
+		view := c.engineView()
+		if err := (native.Engine{}).Start(&view, c.record.Steps); err != nil {
+			return err
+		}
+		return c.started(ctx)
+	})
+}
+
+// startHooks runs the startContainer hooks. If one fails, the container is stopped (runtime.md, "Lifecycle", step 8).
+func (c *Container) startHooks(ctx context.Context) error {
+	err := native.Engine{}.StartHooks(ctx, c.execRequest(c.spec.Process))
+	if err != nil {
+		kctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+		defer cancel()
+		err = errors.Join(err, c.kill(kctx))
+	}
+	return err
+}
+
+// started runs the poststart hooks, after the program has begun. If one fails, the container is stopped (step 10).
+func (c *Container) started(ctx context.Context) error {
+	if c.spec.Hooks == nil || len(c.spec.Hooks.Poststart) == 0 {
+		return nil
+	}
+	view := c.engineView()
+	state := engine.HookState(&view, c.record.Init.Pid, specs.StateRunning)
+	err := hook.RunAll(ctx, c.record.Bundle, "poststart", c.spec.Hooks.Poststart, state)
+	if err != nil {
+		kctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+		defer cancel()
+		err = errors.Join(err, c.kill(kctx))
+	}
+	return err
+}
+
+// Signal sends a signal to the init, or to all processes of the container.
+func (c *Container) Signal(sig unix.Signal, all bool) error {
+	return fault.In("kill", c.ID(), c.signal(sig, all))
+}
+
+func (c *Container) signal(sig unix.Signal, all bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	if all {
+		return c.group.Signal(ctx, sig)
+	}
+	pidfd, err := native.OpenInit(c.record.Init)
+	if err != nil {
+		if errors.Is(err, fault.BadState) {
+			return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running")}
+		}
+		return err
+	}
+	defer pidfd.Close()
+	// Without a pid namespace of its own, the end of the init doesn't end the others.
+	if sig == unix.SIGKILL && !c.ownPids() {
+		return c.group.Signal(ctx, sig)
+	}
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
+		return os.NewSyscallError("pidfd_send_signal", err)
+	}
+	// A process that is frozen on cgroup v1 doesn't die before it is thawed.
+	if sig == unix.SIGKILL {
+		if frozen, err := c.group.Frozen(); err == nil && frozen {
+			return c.group.Thaw()
+		}
+	}
+	return nil
+}
+
+func (c *Container) ownPids() bool {
+	for _, ns := range c.spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace && ns.Path == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// kill ends all processes and waits until they are gone.
+func (c *Container) kill(ctx context.Context) error {
+	pidfd, err := native.OpenInit(c.record.Init)
+	if err == nil {
+		defer pidfd.Close()
+		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
+	if err := c.group.Kill(ctx); err != nil {
+		return err
+	}
+	if pidfd == nil {
+		return nil
+	}
+	return native.WaitGone(ctx, pidfd)
+}
+
+// DeleteOptions say how a container is deleted.
+type DeleteOptions struct {
+	Force bool // kill it first if it is not stopped
+}
+
+// Delete takes away all that a stopped container has left on the host.
+func (c *Container) Delete(ctx context.Context, o DeleteOptions) error {
+	return c.locked(ctx, "delete", func() error {
+		status, err := c.status()
+		if err != nil && !o.Force {
+			return err
+		}
+		// A container that was never started has nothing to lose.
+		if !o.Force && status != Stopped && status != Created {
+			return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("the container is %s", status), Hint: "stop it first, or use delete --force"}
+		}
+		return c.destroy(ctx, status)
+	})
+}
+
+// destroy removes a container, in an order in which it can be done again if hull is killed in between: the record goes
+// last.
+func (c *Container) destroy(ctx context.Context, status Status) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	defer cancel()
+	// Also when the init has ended: without a pid namespace others may be left.
+	if status != Stopped || !c.ownPids() {
+		if err := c.kill(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.group.Destroy(ctx); err != nil {
+		return err
+	}
+	c.runPoststop(ctx)
+	return c.dir.Remove()
+}
+
+// runPoststop runs the poststop hooks. Their failures are only worth a warning (runtime.md, "Lifecycle", step 13).
+func (c *Container) runPoststop(ctx context.Context) {
+	if c.spec.Hooks == nil || len(c.spec.Hooks.Poststop) == 0 {
+		return
+	}
+	view := c.engineView()
+	state := engine.HookState(&view, 0, specs.StateStopped)
+	if err := hook.RunEach(ctx, c.record.Bundle, "poststop", c.spec.Hooks.Poststop, state); err != nil {
+		c.runtime.warn(err.Error())
+	}
+}
+
+// Pause freezes all processes of the container.
+func (c *Container) Pause() error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	return c.locked(ctx, "pause", func() error {
+		if err := c.want("pause", Running, Created); err != nil {
+			return err
+		}
+		return c.group.Freeze(ctx)
+	})
+}
+
+// Resume thaws a paused container.
+func (c *Container) Resume() error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	return c.locked(ctx, "resume", func() error {
+		if err := c.want("resume", Paused); err != nil {
+			return err
+		}
+		return c.group.Thaw()
+	})
+}
+
+// UpdateOptions say what Update changes. What is nil or empty stays as it is.
+type UpdateOptions struct {
+	Resources     *specs.LinuxResources
+	L3CacheSchema string // linux.intelRdt.l3CacheSchema
+	MemBwSchema   string // linux.intelRdt.memBwSchema
+}
+
+// Update changes the limits of a container that is not stopped.
+func (c *Container) Update(o UpdateOptions) error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	return c.locked(ctx, "update", func() error {
+		if err := c.want("update", Created, Running, Paused); err != nil {
+			return err
+		}
+		if o.L3CacheSchema != "" || o.MemBwSchema != "" {
+			return &fault.Error{Field: "linux.intelRdt", Kind: fault.Unsupported, Err: errors.New("the container has no resource control group")}
+		}
+		if o.Resources == nil {
+			return nil
+		}
+		return c.group.Set(ctx, o.Resources)
+	})
+}
+
+// Processes returns the pids, in the caller's pid namespace, of all processes of the container.
+func (c *Container) Processes() ([]int, error) {
+	pids, err := c.group.Pids(true)
+	return pids, fault.In("ps", c.ID(), err)
+}
+
+// Stats are what the kernel counts for a container, in JSON as runc's events have them.
+type Stats = cgroup.Stats
+
+// Stats returns the resources that the container uses.
+func (c *Container) Stats() (*Stats, error) {
+	s, err := c.group.Stats()
+	return s, fault.In("events", c.ID(), err)
+}
+
+// OOMEvents returns a channel that gets a value for each out-of-memory kill, and is closed when the container is gone
+// or ctx is done.
+func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
+	ch, err := c.group.OOM(ctx)
+	return ch, fault.In("events", c.ID(), err)
+}

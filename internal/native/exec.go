@@ -1,0 +1,218 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+	"hull/internal/task"
+)
+
+// Exec starts another process in a running container.
+func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process, error) {
+	t, err := newProcess(&r.Container, r.Process, r.Stdio)
+	if err != nil {
+		return nil, err
+	}
+	t.keyring = !r.NoNewKeyring
+	t.status, t.initPid = specs.StateRunning, r.Init.Pid
+	report, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	s, err := t.join(ctx, r, w)
+	w.Close()
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.execIn(s, r, report)
+	if err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// execIn makes a stub that is in the container the process that was asked for.
+func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (*engine.Process, error) {
+	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
+	b := new(stub.Batch)
+	t.enterSession(b)
+	if t.terminal {
+		openTerminal(b, ptmx, t.ConsoleSize)
+	}
+	if err := t.become(b, s, p, nil); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.StartTime, err = startTime(p.Pid); err != nil {
+		return nil, err
+	}
+	if r.Prepared != nil {
+		if err := r.Prepared(p); err != nil {
+			return nil, err
+		}
+	}
+	b = new(stub.Batch)
+	t.lastSteps(b, len(r.Extra), false)
+	if err := s.Last(b, reportFD(len(r.Extra)), exitSetup); err != nil {
+		return nil, err
+	}
+	return p, explainExec(stub.ReadReport(report, b.Steps(), stub.Timeout))
+}
+
+// enterSession emits what a process does first in its namespaces.
+func (t *process) enterSession(b *stub.Batch) {
+	b.In("")
+	b.Call(unix.SYS_SETSID)
+	if t.userns {
+		becomeRoot(b)
+	}
+	t.joinKeyring(b)
+}
+
+// join returns a stub in the namespaces and cgroup of a running container. It has no descriptor but those of the
+// process: where it is from now on, root of the container may trace it (CVE-2016-9962).
+func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.File) (*stub.Stub, error) {
+	pidfd, err := OpenInit(r.Init)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	dir, err := r.Cgroup.SubDirFD(r.Cgroups...)
+	if err != nil {
+		return nil, err
+	}
+	if dir != nil {
+		defer dir.Close()
+	}
+	extra := append(slices.Clone(r.Extra), report, pidfd)
+	first, err := stub.Start(stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)})
+	if err != nil {
+		return nil, err
+	}
+	affinity, err := task.CPUAffinity(t.ExecCPUAffinity)
+	if err != nil {
+		first.Kill()
+		return nil, err
+	}
+	b := new(stub.Batch)
+	setAffinity(b, "process.execCPUAffinity.initial", affinity.Initial)
+	files, err := r.Cgroup.SubTaskFiles(r.Cgroups...)
+	if err != nil {
+		first.Kill()
+		return nil, err
+	}
+	enterTaskFiles(b, files)
+	t.fromOutside(b)
+	b.In("")
+	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid)
+	s, err := first.Fork(b, 0)
+	if err != nil {
+		first.Kill()
+		return nil, err
+	}
+	if dir == nil && len(files) == 0 {
+		if err := r.Cgroup.Join(ctx, s.Pid, r.Init.Pid, r.Cgroups...); err != nil {
+			s.Kill()
+			return nil, err
+		}
+	}
+	if len(affinity.Final) > 0 {
+		b := new(stub.Batch)
+		setAffinity(b, "process.execCPUAffinity.final", affinity.Final)
+		if err := s.Do(b); err != nil {
+			s.Kill()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func setAffinity(b *stub.Batch, field string, m task.Mask) {
+	if len(m) == 0 {
+		return
+	}
+	b.In(field)
+	p := m.Bytes()
+	b.Call(unix.SYS_SCHED_SETAFFINITY, stub.Int(0), stub.Int(len(p)), b.Const(p).Arg())
+}
+
+// joinInit emits setns for all namespaces of the container at once (setns(2) with a pidfd, Linux 5.8), which needs no
+// order and can't be half done. Before, they are joined one by one.
+func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int) {
+	var flags uint64
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace && sameNamespace(pid, "user") {
+			continue // joining one's own user namespace is refused
+		}
+		flags |= cloneFlag(ns.Type)
+	}
+	if flags == 0 {
+		b.Close(pidfd)
+		return
+	}
+	set := b.Call(unix.SYS_SETNS, pidfd.Arg(), stub.Int(flags))
+	b.Note("the container's namespaces")
+	old, done := b.Label(), b.Label()
+	b.OnErr(set, unix.EINVAL, old)
+	b.Goto(done)
+	b.Mark(old)
+	for _, n := range joinOrder {
+		if flags&n.flag == 0 {
+			continue
+		}
+		fd := b.Openat(stub.CWD, procFile(pid, "ns/"+n.file), unix.O_RDONLY, 0)
+		b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(n.flag))
+		b.Note(n.file)
+		b.Close(fd)
+	}
+	b.Mark(done)
+	b.Close(pidfd)
+}
+
+// joinOrder has the mount namespace last: after it, the files of the others can't be opened.
+var joinOrder = [...]struct {
+	flag uint64
+	file string
+}{
+	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"},
+	{unix.CLONE_NEWNET, "net"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWTIME, "time"}, {unix.CLONE_NEWNS, "mnt"},
+}
+
+func sameNamespace(pid int, file string) bool {
+	theirs, err := os.Readlink(procFile(pid, "ns/"+file))
+	if err != nil {
+		return false
+	}
+	ours, err := os.Readlink("/proc/self/ns/" + file)
+	return err == nil && ours == theirs
+}
+
+// OpenInit returns a pidfd of the process, or an error of kind BadState if it has ended.
+func OpenInit(i engine.Init) (*os.File, error) {
+	ended := &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
+	fd, err := unix.PidfdOpen(i.Pid, 0)
+	if err == unix.ESRCH || err == unix.EINVAL {
+		return nil, ended
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	// The pid is looked at after the descriptor holds it: it can't become another's in between.
+	if t, err := startTime(i.Pid); err != nil || t != i.StartTime {
+		f.Close()
+		return nil, ended
+	}
+	return f, nil
+}

@@ -1,0 +1,75 @@
+package native
+
+import (
+	"encoding/json"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/linux"
+	"hull/internal/seccomp"
+	"hull/internal/stub"
+)
+
+// loadSeccomp emits seccomp(2) with the compiled filter.
+func loadSeccomp(b *stub.Batch, p *seccomp.Program) stub.Result {
+	b.In("linux.seccomp")
+	prog := b.SockFprog(p.Filter)
+	flags := p.Flags
+	if p.Notify {
+		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	}
+	r := b.Call(unix.SYS_SECCOMP, stub.Int(unix.SECCOMP_SET_MODE_FILTER), stub.Int(flags), prog.Arg())
+	b.Note("filter")
+	return r
+}
+
+// loadNotifier loads a filter that notifies, fetches its listener and hands it to the agent. The listener is fetched
+// from outside, since the stub's own calls may already wait for the agent's answer.
+func (t *process) loadNotifier(s *stub.Stub) error {
+	if t.seccomp == nil || !t.seccomp.Notify {
+		return nil
+	}
+	b := new(stub.Batch)
+	load := loadSeccomp(b, t.seccomp)
+	if err := s.Do(b); err != nil {
+		return err
+	}
+	fd, err := unix.PidfdGetfd(int(s.PidFD.Fd()), int(b.Value(load)), 0)
+	if err != nil {
+		return &fault.Error{Field: "linux.seccomp", Step: "pidfd_getfd of the listener", Err: err}
+	}
+	listener := os.NewFile(uintptr(fd), "seccomp listener")
+	defer listener.Close()
+	return t.sendListener(listener, s.Pid)
+}
+
+// sendListener sends the listener and the container's process state to the agent (config-linux.md, "The Container
+// Process State").
+func (t *process) sendListener(listener *os.File, pid int) error {
+	l := t.container.Spec.Linux.Seccomp
+	initPid := t.initPid
+	if initPid == 0 {
+		initPid = pid
+	}
+	state := specs.ContainerProcessState{
+		Version:  specs.Version,
+		Fds:      []string{specs.SeccompFdName},
+		Pid:      pid,
+		Metadata: l.ListenerMetadata,
+		State: specs.State{
+			Version: specs.Version, ID: t.container.ID, Status: t.status, Pid: initPid,
+			Bundle: t.container.Bundle, Annotations: t.container.Spec.Annotations,
+		},
+	}
+	msg, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	if err := linux.SendFile(l.ListenerPath, msg, listener); err != nil {
+		return &fault.Error{Field: "linux.seccomp.listenerPath", Step: quote(l.ListenerPath), Err: err}
+	}
+	return nil
+}

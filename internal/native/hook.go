@@ -1,0 +1,222 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+// hookTimeout bounds a hook that has no timeout of its own when its output is awaited.
+const stderrTail = 4096
+
+// containerHooks runs the createContainer hooks: in the container's namespaces, with the host's files still visible
+// (config.md, "CreateContainer Hooks").
+func (c *creation) containerHooks() error {
+	if c.Spec.Hooks == nil {
+		return nil
+	}
+	state := engine.HookState(&c.Container, c.init.Pid, specs.StateCreating)
+	return runHooks(c.ctx, c.init, "hooks.createContainer", c.Spec.Hooks.CreateContainer, nil, state)
+}
+
+// StartHooks runs the startContainer hooks: in the container, with the rights of its process, after start was asked
+// for and before the program runs (config.md, "StartContainer Hooks").
+func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
+	if r.Spec.Hooks == nil || len(r.Spec.Hooks.StartContainer) == 0 {
+		return nil
+	}
+	t, err := newProcess(&r.Container, r.Spec.Process, [3]*os.File{})
+	if err != nil {
+		return err
+	}
+	t.terminal = false
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	s, err := t.join(ctx, r, null)
+	if err != nil {
+		return err
+	}
+	defer s.Kill()
+	b := new(stub.Batch)
+	t.enterSession(b)
+	t.settings(b)
+	t.dropPrivileges(b)
+	if err := s.Do(b); err != nil {
+		return t.explain(err)
+	}
+	state := engine.HookState(&r.Container, r.Init.Pid, specs.StateCreated)
+	return runHooks(ctx, s, "hooks.startContainer", r.Spec.Hooks.StartContainer, t.env, state)
+}
+
+func runHooks(ctx context.Context, s *stub.Stub, name string, hooks []specs.Hook, env []string, state []byte) error {
+	for i, h := range hooks {
+		if h.Env != nil {
+			env = h.Env
+		}
+		if err := runHook(ctx, s, h, env, state); err != nil {
+			return &fault.Error{Field: fmt.Sprintf("%s[%d] %q", name, i, h.Path), Err: err}
+		}
+	}
+	return nil
+}
+
+// runHook lets the stub clone a process that becomes the hook, as a child of hull's, and waits for it.
+func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, state []byte) error {
+	stdin, err := memfile(state)
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	output, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	err = startHook(s, h, env, stdin, w)
+	w.Close()
+	if err != nil {
+		return err
+	}
+	pidfd := s.Files()
+	if len(pidfd) != 1 {
+		return stub.ErrGone
+	}
+	defer pidfd[0].Close()
+	return waitHook(ctx, pidfd[0], output, h.Timeout)
+}
+
+// startHook emits the clone. The child is in the stub's namespaces; its output is the pipe w.
+func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) error {
+	b := new(stub.Batch)
+	fds := b.RecvFDs(2)
+	pidfd := b.Out(4)
+	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
+	parent, end := b.Label(), b.Label()
+	b.OnErr(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the child"), 0, parent)
+	b.Dup3(fds[0], 0, 0)
+	b.Dup3(fds[1], 1, 0)
+	b.Dup3(fds[1], 2, 0)
+	b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC))
+	none := b.Const(make([]byte, 8))
+	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
+	exit := b.Label()
+	b.OnErr(b.Execve(h.Path, hookArgs(h), env), 0, exit)
+	b.Mark(exit)
+	b.Call(unix.SYS_EXIT_GROUP, stub.Int(exitSetup))
+	b.Mark(parent)
+	fd := b.Load(pidfd, 0)
+	b.SendFDs(fd.Arg())
+	b.Close(fd.FD())
+	b.Close(fds[0])
+	b.Close(fds[1])
+	b.Mark(end)
+	if err := s.Send(b); err != nil {
+		return err
+	}
+	if err := s.PassFDs(stdin, w); err != nil {
+		return err
+	}
+	return s.Receive()
+}
+
+func hookArgs(h specs.Hook) []string {
+	if len(h.Args) == 0 {
+		return []string{h.Path}
+	}
+	return h.Args
+}
+
+// waitHook waits for the hook's end, for as long as it may take, and reports a failure with the end of its output.
+func waitHook(ctx context.Context, pidfd, output *os.File, timeout *int) error {
+	done := make(chan error, 1)
+	go func() { done <- hookStatus(pidfd) }()
+	tail := make(chan string, 1)
+	go func() { tail <- readTail(output) }()
+	var expired <-chan time.Time
+	if timeout != nil {
+		t := time.NewTimer(time.Duration(*timeout) * time.Second)
+		defer t.Stop()
+		expired = t.C
+	}
+	var err error
+	select {
+	case err = <-done:
+	case <-expired:
+		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+		<-done
+		err = fmt.Errorf("killed after its timeout of %d s", *timeout)
+	case <-ctx.Done():
+		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+		<-done
+		err = ctx.Err()
+	}
+	// A grandchild may keep the pipe open for ever.
+	output.SetReadDeadline(time.Now().Add(time.Second))
+	if said := <-tail; err != nil && said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
+
+func hookStatus(pidfd *os.File) error {
+	ws, err := stub.WaitPidFD(pidfd)
+	switch {
+	case err != nil:
+		return err
+	case ws.Signaled():
+		return fmt.Errorf("killed by signal %d", ws.Signal())
+	case ws.ExitStatus() != 0:
+		return fmt.Errorf("exit status %d", ws.ExitStatus())
+	}
+	return nil
+}
+
+func readTail(r *os.File) string {
+	var tail []byte
+	p := make([]byte, 1024)
+	for {
+		n, err := r.Read(p)
+		tail = append(tail, p[:n]...)
+		if over := len(tail) - stderrTail; over > 0 {
+			tail = tail[over:]
+		}
+		if err != nil {
+			return string(trimNewline(tail))
+		}
+	}
+}
+
+func trimNewline(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == ' ') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// memfile returns a file in memory that is read from its start.
+func memfile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("hull-state", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	_, werr := f.Write(content)
+	_, serr := f.Seek(0, 0)
+	if err := errors.Join(werr, serr); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

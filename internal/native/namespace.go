@@ -1,0 +1,188 @@
+package native
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+// cloneFlag returns the CLONE_NEW* flag of a namespace type.
+func cloneFlag(t specs.LinuxNamespaceType) uint64 {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME
+	}
+	panic("bug: unknown namespace type " + string(t))
+}
+
+// namespaces sorts what config.json says of namespaces into what is to be done.
+type namespaces struct {
+	clone     uint64 // new ones the init is cloned into
+	newUser   bool
+	newTime   bool
+	newCgroup bool // made by the init, when it is in its cgroup
+	join      []joined
+}
+
+type joined struct {
+	field string
+	specs.LinuxNamespace
+}
+
+// sortNamespaces orders joins by what they need: root joins its own user namespace last, while it still has its
+// rights over the others; anyone else must join it first, since that is what gives rights (user_namespaces(7)).
+func sortNamespaces(s *specs.Spec, privileged bool) namespaces {
+	var n namespaces
+	var user []joined
+	for i, ns := range s.Linux.Namespaces {
+		switch {
+		case ns.Path != "":
+			j := joined{fmt.Sprintf("linux.namespaces[%d].path %q", i, ns.Path), ns}
+			if ns.Type == specs.UserNamespace {
+				user = append(user, j)
+			} else {
+				n.join = append(n.join, j)
+			}
+		case ns.Type == specs.UserNamespace:
+			n.newUser = true
+		case ns.Type == specs.TimeNamespace:
+			n.newTime = true
+		case ns.Type == specs.CgroupNamespace:
+			n.newCgroup = true
+		default:
+			n.clone |= cloneFlag(ns.Type)
+		}
+	}
+	if privileged {
+		n.join = append(n.join, user...)
+	} else {
+		n.join = append(user, n.join...)
+	}
+	return n
+}
+
+// joinNamespaces emits the calls that join namespaces by path. setns fails with EINVAL if the file is no namespace or
+// one of another type.
+func joinNamespaces(b *stub.Batch, join []joined) {
+	for _, j := range join {
+		b.In(j.field)
+		fd := b.Openat(stub.CWD, j.Path, unix.O_RDONLY, 0)
+		b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(cloneFlag(j.Type)))
+		b.Note(string(j.Type))
+		b.Close(fd)
+	}
+}
+
+// mapIDs writes the maps of the user namespace that process pid has just made.
+func mapIDs(pid int, l *specs.Linux, privileged bool) error {
+	if privileged {
+		if err := writeMap(pid, "uid_map", l.UIDMappings); err != nil {
+			return err
+		}
+		return writeMap(pid, "gid_map", l.GIDMappings)
+	}
+	return mapIDsUnprivileged(pid, l)
+}
+
+// mapIDsUnprivileged maps the caller's own ids by itself (setgroups must be given up for the group, see
+// user_namespaces(7)), and any others with the set-user-ID programs of shadow-utils.
+func mapIDsUnprivileged(pid int, l *specs.Linux) error {
+	if single(l.UIDMappings, os.Geteuid()) {
+		if err := writeMap(pid, "uid_map", l.UIDMappings); err != nil {
+			return err
+		}
+	} else if err := runMapper("newuidmap", pid, l.UIDMappings); err != nil {
+		return &fault.Error{Field: "linux.uidMappings", Err: err, Hint: "the ranges must be the caller's in /etc/subuid"}
+	}
+	if single(l.GIDMappings, os.Getegid()) {
+		if err := os.WriteFile(procFile(pid, "setgroups"), []byte("deny"), 0); err != nil {
+			return err
+		}
+		return writeMap(pid, "gid_map", l.GIDMappings)
+	}
+	if err := runMapper("newgidmap", pid, l.GIDMappings); err != nil {
+		return &fault.Error{Field: "linux.gidMappings", Err: err, Hint: "the ranges must be the caller's in /etc/subgid"}
+	}
+	return nil
+}
+
+func single(m []specs.LinuxIDMapping, id int) bool {
+	return len(m) == 1 && m[0].Size == 1 && int(m[0].HostID) == id
+}
+
+func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
+
+// writeMap writes a map with one write, as the kernel wants it.
+func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
+	var s strings.Builder
+	for _, e := range m {
+		fmt.Fprintf(&s, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
+	}
+	f, err := os.OpenFile(procFile(pid, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(s.String()); err != nil {
+		field := map[bool]string{true: "linux.uidMappings", false: "linux.gidMappings"}[file == "uid_map"]
+		return &fault.Error{Field: field, Step: "write " + file, Err: errnoOf(err)}
+	}
+	return nil
+}
+
+func runMapper(name string, pid int, m []specs.LinuxIDMapping) error {
+	args := []string{strconv.Itoa(pid)}
+	for _, e := range m {
+		for _, n := range []uint32{e.ContainerID, e.HostID, e.Size} {
+			args = append(args, strconv.FormatUint(uint64(n), 10))
+		}
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil && len(out) > 0 {
+		return fmt.Errorf("%s: %s", name, strings.TrimSpace(string(out)))
+	}
+	return err
+}
+
+// writeTimeOffsets sets the clocks of the time namespace that process pid has made for its children
+// (time_namespaces(7)). Nobody may have entered it yet.
+func writeTimeOffsets(pid int, offsets map[string]specs.LinuxTimeOffset) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	var s strings.Builder
+	for clock, o := range offsets {
+		fmt.Fprintf(&s, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
+	}
+	f, err := os.OpenFile(procFile(pid, "timens_offsets"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(s.String())
+		f.Close()
+	}
+	if err != nil {
+		return &fault.Error{Field: "linux.timeOffsets", Step: "write timens_offsets", Err: errnoOf(err)}
+	}
+	return nil
+}

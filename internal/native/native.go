@@ -1,0 +1,149 @@
+// Package native is the engine that isolates containers with the host's kernel: namespaces, cgroups, seccomp,
+// capabilities, security modules.
+//
+// A container is set up by a stub (package stub). The first one runs in the host's namespaces and joins or makes those
+// that a process can't be cloned into; it then clones the container's init, which sets itself up from inside:
+//
+//	Create:  stub ─ user and time namespace, setns ─ clone ─> init ─ mounts, hooks, pivot_root, credentials ─ park ─ execve
+//	Exec:    stub ─ setns(init's pidfd)            ─ clone ─> process ─ credentials ─ execve
+//
+// Nothing here looks at a field of the specification that package oci has not checked.
+package native
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+// Engine isolates with the host's kernel.
+type Engine struct{}
+
+// Files that a parked container has in its state directory.
+const (
+	startFifo = "start.fifo" // a byte written here lets the container's program start
+	errorFifo = "error.fifo" // why it could not; end of file: it has started
+)
+
+// Status with which a stub ends that can't execute the container's program.
+const exitSetup = 127
+
+// Create makes the container and starts its program, or leaves it waiting for Start.
+func (Engine) Create(ctx context.Context, r *engine.CreateRequest) (_ *engine.Process, err error) {
+	c, err := newCreation(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	return c.run()
+}
+
+// Start lets the program of a parked container run.
+func (Engine) Start(c *engine.Container, steps []stub.Step) error {
+	report, err := os.OpenFile(filepath.Join(c.Dir, errorFifo), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer report.Close()
+	start, err := os.OpenFile(filepath.Join(c.Dir, startFifo), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
+	}
+	if err != nil {
+		return err
+	}
+	defer start.Close()
+	if _, err := start.Write([]byte{0}); err != nil {
+		return err
+	}
+	return explainExec(stub.ReadReport(report, steps, stub.Timeout))
+}
+
+// Parked tells whether the container's init waits for Start: whether someone reads its fifo.
+func (Engine) Parked(c *engine.Container) bool {
+	fd, err := unix.Open(filepath.Join(c.Dir, startFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// hasNamespace tells whether the container has a namespace of that type that is not hull's, new or joined.
+func hasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
+	_, ok := namespace(s, t)
+	return ok
+}
+
+func namespace(s *specs.Spec, t specs.LinuxNamespaceType) (specs.LinuxNamespace, bool) {
+	if s.Linux != nil {
+		for _, ns := range s.Linux.Namespaces {
+			if ns.Type == t {
+				return ns, true
+			}
+		}
+	}
+	return specs.LinuxNamespace{}, false
+}
+
+// Alive tells whether the process exists and is no zombie.
+func Alive(i engine.Init) bool {
+	if i.Pid == 0 {
+		return false
+	}
+	st, err := readStat(i.Pid)
+	return err == nil && st.startTime == i.StartTime && st.state != 'Z' && st.state != 'X'
+}
+
+// WaitGone waits until the process has ended.
+func WaitGone(ctx context.Context, pidfd *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 50)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && err != unix.EINTR {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the container's init does not end: %w", ctx.Err())
+		}
+	}
+}
+
+// stat is what hull reads of /proc/PID/stat (proc_pid_stat(5)).
+type stat struct {
+	state     byte
+	startTime uint64 // field 22
+}
+
+func startTime(pid int) (uint64, error) {
+	st, err := readStat(pid)
+	return st.startTime, err
+}
+
+func readStat(pid int) (stat, error) {
+	b, err := os.ReadFile(procFile(pid, "stat"))
+	if err != nil {
+		return stat{}, err
+	}
+	// The command's name, in parentheses, may have spaces and parentheses.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 20 {
+		return stat{}, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	}
+	t, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	return stat{fields[0][0], t}, err
+}

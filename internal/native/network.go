@@ -1,0 +1,19 @@
+package native
+
+import (
+	"golang.org/x/sys/unix"
+
+	"hull/internal/stub"
+)
+
+// loopbackUp emits what brings up lo in a new network namespace (netdevice(7), SIOCSIFFLAGS).
+func loopbackUp(b *stub.Batch) {
+	b.In("linux.namespaces")
+	s := b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_UNIX), stub.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), stub.Int(0))
+	ifreq := make([]byte, 40)
+	copy(ifreq, "lo")
+	ifreq[16] = unix.IFF_UP
+	b.Ioctl(s.FD(), unix.SIOCSIFFLAGS, b.Const(ifreq).Arg())
+	b.Note("SIOCSIFFLAGS lo")
+	b.Close(s.FD())
+}

@@ -1,0 +1,416 @@
+package native
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/caps"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/seccomp"
+	"hull/internal/stub"
+	"hull/internal/task"
+	"hull/internal/user"
+)
+
+// process is the part that a container's init and a process of exec have in common: what config.json says below
+// "process", and the steps that turn a stub into it.
+type process struct {
+	*specs.Process
+	container *engine.Container
+	keyring   bool // join a session keyring of the container's own
+
+	cred       task.Cred
+	caps       caps.Sets
+	rlimits    []task.Rlimit
+	seccomp    *seccomp.Program // or nil
+	noNewPrivs bool
+	userns     bool // a user namespace is used, new or joined
+	terminal   bool
+	ownStream  [3]bool // which of the standard streams get the process's user as their owner
+
+	status  specs.ContainerState // what a seccomp agent is told
+	initPid int                  // of the container's init; 0: this process
+
+	path string   // of the program, once it is found
+	env  []string // complete
+}
+
+func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
+	t := &process{ownStream: ownStreams(stdio), Process: p, container: c, terminal: p.Terminal, noNewPrivs: p.NoNewPrivileges, env: p.Env}
+	var errs [5]error
+	t.cred, errs[0] = task.Credentials(p.User)
+	t.rlimits, errs[1] = task.Rlimits(p.Rlimits)
+	t.seccomp, errs[2] = seccomp.Compile(c.Spec.Linux.Seccomp)
+	t.caps, _ = caps.FromSpec(p.Capabilities)
+	_, t.userns = namespace(c.Spec, specs.UserNamespace)
+	if len(p.Args) == 0 {
+		errs[3] = fault.Spec("process.args", "must name a program")
+	}
+	errs[4] = t.checkLabels()
+	return t, errors.Join(errs[:]...)
+}
+
+// seccompEarly tells whether the filter is loaded before the capabilities are dropped: without no_new_privs loading one
+// needs CAP_SYS_ADMIN. A filter that notifies is loaded while the parent can still fetch its listener.
+func (t *process) seccompEarly() bool { return t.seccomp != nil && !t.noNewPrivs }
+func (t *process) seccompLate() bool {
+	return t.seccomp != nil && t.noNewPrivs && !t.seccomp.Notify
+}
+
+// joinKeyring gives the process a session keyring of the container's: the caller's must not be in its reach
+// (keyctl(2)). Kernels without keyrings, and seccomp profiles above us that forbid them, are tolerated.
+func (t *process) joinKeyring(b *stub.Batch) {
+	if !t.keyring {
+		return
+	}
+	b.In("")
+	join := b.Call(unix.SYS_KEYCTL, stub.Int(unix.KEYCTL_JOIN_SESSION_KEYRING), b.String("_ses."+t.container.ID).Arg())
+	b.Note("join session keyring")
+	skip := b.Label()
+	b.OnErr(join, unix.ENOSYS, skip)
+	// Possessors and the user may do all; searching it must be possible for both.
+	const possessorAndUserAll = 0x3f3f0000
+	b.Call(unix.SYS_KEYCTL, stub.Int(unix.KEYCTL_SETPERM), join.Arg(), stub.Int(possessorAndUserAll))
+	b.Note("permissions of the session keyring")
+	b.Mark(skip)
+}
+
+// become executes b and then the steps from the container's root in its own files to the user of process. It resolves
+// the program and completes the environment. meanwhile, unless nil, is called while the stub works. When become
+// returns, only lastSteps are left.
+func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, meanwhile func() error) error {
+	t.settings(b)
+	home := t.openPasswd(b)
+	if err := doWhile(s, b, meanwhile); err != nil {
+		return err
+	}
+	files := s.Files()
+	if err := t.takeFiles(files, home, b, p); err != nil {
+		return err
+	}
+	if t.limitsFromParent() {
+		if err := t.setLimits(s); err != nil {
+			return err
+		}
+	}
+	b = new(stub.Batch)
+	t.dropPrivileges(b)
+	found := t.findProgram(b)
+	if err := s.Do(b); err != nil {
+		return t.explain(err)
+	}
+	if err := t.program(b, found); err != nil {
+		return err
+	}
+	return t.loadNotifier(s)
+}
+
+// doWhile executes b and calls f, unless it is nil, at the same time.
+func doWhile(s *stub.Stub, b *stub.Batch, f func() error) error {
+	if f == nil {
+		return s.Do(b)
+	}
+	if err := s.Send(b); err != nil {
+		return err
+	}
+	ferr := f()
+	if err := s.Receive(); err != nil {
+		return err
+	}
+	return ferr
+}
+
+// settings emits what needs rights that the process loses, or descriptors that its limits may not allow.
+func (t *process) settings(b *stub.Batch) {
+	l := t.container.Spec.Linux
+	if t.noNewPrivs {
+		b.In("process.noNewPrivileges")
+		b.Prctl(unix.PR_SET_NO_NEW_PRIVS, stub.Int(1), stub.Int(0), stub.Int(0), stub.Int(0))
+	}
+	if t.Scheduler != nil {
+		b.In("process.scheduler")
+		attr, _ := task.Scheduler(t.Scheduler)
+		b.Call(unix.SYS_SCHED_SETATTR, stub.Int(0), b.Const(attr[:]).Arg(), stub.Int(0))
+	}
+	if t.IOPriority != nil {
+		b.In("process.ioPriority")
+		prio, _ := task.IOPriority(t.IOPriority)
+		const whoProcess = 1 // IOPRIO_WHO_PROCESS, include/uapi/linux/ioprio.h
+		b.Call(unix.SYS_IOPRIO_SET, stub.Int(whoProcess), stub.Int(0), stub.Int(prio))
+	}
+	if l.Personality != nil {
+		b.In("linux.personality")
+		v, _ := task.Personality(l.Personality)
+		b.Call(unix.SYS_PERSONALITY, stub.Int(v))
+	}
+	if l.MemoryPolicy != nil {
+		b.In("linux.memoryPolicy")
+		m, _ := task.MemoryPolicy(l.MemoryPolicy)
+		nodes := stub.Int(0)
+		if len(m.Nodes) > 0 {
+			nodes = b.Const(m.Nodes.Bytes()).Arg()
+		}
+		b.Call(unix.SYS_SET_MEMPOLICY, stub.Int(m.Mode), nodes, stub.Int(m.MaxNode()))
+	}
+	// Standard streams were opened by someone else: the process must be able to reopen them as /dev/stdout. Files whose
+	// owner can't be changed stay as they are.
+	b.In("process.user")
+	for fd := range 3 {
+		if t.terminal || t.ownStream[fd] {
+			b.Ignore(b.Call(unix.SYS_FCHOWN, stub.Int(fd), stub.Int(t.cred.UID), stub.Int(-1)), 0)
+		}
+	}
+}
+
+// ownStreams tells which of the standard streams may be given to the process's user: not the host's null device, or
+// whatever else of its devices a caller passes on.
+func ownStreams(stdio [3]*os.File) (own [3]bool) {
+	for i, f := range stdio {
+		if f == nil {
+			continue
+		}
+		fi, err := f.Stat()
+		own[i] = err == nil && (fi.Mode()&os.ModeDevice == 0 || isTerminal(f))
+	}
+	return own
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// openPasswd sends the container's passwd file to the parent if HOME has to be found there.
+func (t *process) openPasswd(b *stub.Batch) (asked bool) {
+	if hasEnv(t.env, "HOME") {
+		return false
+	}
+	b.In("process.env")
+	fd := b.Openat(stub.CWD, "/etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	none := b.Label()
+	b.OnErr(fd.Result(), 0, none)
+	b.SendFDs(fd.Arg())
+	b.Close(fd)
+	b.Mark(none)
+	return true
+}
+
+// takeFiles sorts what the stub has sent: the terminal's master first, then the passwd file.
+func (t *process) takeFiles(files []*os.File, home bool, b *stub.Batch, p *engine.Process) error {
+	if t.terminal {
+		if len(files) == 0 {
+			return &fault.Error{Field: "process.terminal", Err: errors.New("no terminal was sent")}
+		}
+		p.Console, files = files[0], files[1:]
+	}
+	if !home {
+		return nil
+	}
+	dir := "/"
+	if len(files) > 0 {
+		defer files[0].Close()
+		if d, ok := homeOf(files[0], t.cred.UID); ok {
+			dir = d
+		}
+	}
+	t.env = append(t.env[:len(t.env):len(t.env)], "HOME="+dir)
+	return nil
+}
+
+func homeOf(passwd *os.File, uid uint32) (string, bool) {
+	// A device or fifo of the image would make hull wait.
+	if fi, err := passwd.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return "", false
+	}
+	dir, ok, err := user.Home(io.Reader(passwd), uid)
+	return dir, ok && err == nil && dir != ""
+}
+
+func hasEnv(env []string, name string) bool {
+	_, ok := lookupEnv(env, name)
+	return ok
+}
+
+func lookupEnv(env []string, name string) (string, bool) {
+	for i := len(env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// limitsFromParent tells whether the limits are set by the parent: raising one needs a capability in the initial user
+// namespace (getrlimit(2)), which a stub in another one hasn't.
+func (t *process) limitsFromParent() bool { return t.userns && os.Geteuid() == 0 }
+
+func (t *process) setLimits(s *stub.Stub) error {
+	for _, l := range t.rlimits {
+		if err := unix.Prlimit(s.Pid, l.Resource, &l.Limit, nil); err != nil {
+			return &fault.Error{Field: "process.rlimits", Step: "prlimit64", Err: err}
+		}
+	}
+	return nil
+}
+
+// dropPrivileges emits the way from root to the process's user. The order is: limits, while they may be raised; the
+// seccomp filter, if it needs rights; the bounding set, which needs CAP_SETPCAP; the ids; the other sets.
+func (t *process) dropPrivileges(b *stub.Batch) {
+	if !t.limitsFromParent() {
+		b.In("process.rlimits")
+		for _, l := range t.rlimits {
+			b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(l.Resource), b.Const(stub.Bytes(&l.Limit)).Arg(), stub.Int(0))
+		}
+	}
+	if t.seccompEarly() && !t.seccomp.Notify {
+		loadSeccomp(b, t.seccomp)
+	}
+	// The directory may be one that only the container's root can enter, or only its user.
+	b.In("process.cwd")
+	chdir := b.Call(unix.SYS_CHDIR, b.String(t.Cwd).Arg())
+	b.Note(quote(t.Cwd))
+	b.Ignore(chdir, unix.EACCES)
+
+	b.In("process.capabilities.bounding")
+	for n := range caps.Last() + 1 {
+		if !t.caps.Bounding.Has(n) {
+			b.Prctl(unix.PR_CAPBSET_DROP, stub.Int(n), stub.Int(0), stub.Int(0), stub.Int(0))
+			b.Note("drop " + caps.Of(n).String())
+		}
+	}
+	b.In("process.user")
+	b.Prctl(unix.PR_SET_KEEPCAPS, stub.Int(1), stub.Int(0), stub.Int(0), stub.Int(0))
+	t.setGroups(b)
+	b.Call(unix.SYS_SETRESGID, stub.Int(t.cred.GID), stub.Int(t.cred.GID), stub.Int(t.cred.GID))
+	b.Call(unix.SYS_SETRESUID, stub.Int(t.cred.UID), stub.Int(t.cred.UID), stub.Int(t.cred.UID))
+	t.enterCwd(b, chdir)
+	mask := 0o022
+	if t.User.Umask != nil {
+		mask = int(*t.User.Umask)
+	}
+	b.In("process.user.umask")
+	b.Call(unix.SYS_UMASK, stub.Int(mask))
+	t.setCapabilities(b)
+}
+
+func (t *process) setGroups(b *stub.Batch) {
+	if t.keepGroups() {
+		return
+	}
+	groups := make([]byte, 0, 4*len(t.cred.Groups))
+	for _, g := range t.cred.Groups {
+		groups = append(groups, byte(g), byte(g>>8), byte(g>>16), byte(g>>24))
+	}
+	b.In("process.user.additionalGids")
+	set := b.Call(unix.SYS_SETGROUPS, stub.Int(len(t.cred.Groups)), b.Const(groups).Arg())
+	if t.userns && len(t.cred.Groups) == 0 {
+		// In a user namespace that gave up setgroups for its map there is nothing to drop them with.
+		b.Ignore(set, unix.EPERM)
+	}
+	b.In("process.user")
+}
+
+// keepGroups tells whether the caller's supplementary groups stay, as crun's annotation asks.
+func (t *process) keepGroups() bool {
+	return t.container.Spec.Annotations["run.oci.keep_original_groups"] == "1"
+}
+
+// enterCwd tries the directory again as the user, if root could not enter it, and makes sure that where the process
+// is lies below its root: a directory from outside would be its way out (CVE-2024-21626).
+func (t *process) enterCwd(b *stub.Batch, first stub.Result) {
+	b.In("process.cwd")
+	in, again := b.Label(), b.Label()
+	entered := b.Assert(first.Arg(), ^uint64(0), 0, unix.EACCES, "chdir")
+	b.OnOK(entered, in)
+	b.OnErr(entered, 0, again)
+	b.Mark(again)
+	b.Call(unix.SYS_CHDIR, b.String(t.Cwd).Arg())
+	b.Note(quote(t.Cwd))
+	b.Mark(in)
+	cwd := b.Out(unix.PathMax)
+	b.Call(unix.SYS_GETCWD, cwd.Arg(), stub.Int(unix.PathMax))
+	b.Assert(b.Load(cwd, 0).Arg(), 0xff, '/', unix.EXDEV, quote(t.Cwd)+" is outside of the container's root")
+}
+
+func (t *process) setCapabilities(b *stub.Batch) {
+	b.In("process.capabilities")
+	b.Prctl(unix.PR_SET_KEEPCAPS, stub.Int(0), stub.Int(0), stub.Int(0), stub.Int(0))
+	sets, _ := t.caps.Within(caps.Supported())
+	header, data := sets.Header(), sets.Data()
+	b.Call(unix.SYS_CAPSET, b.Const(header[:]).Arg(), b.Const(data[:]).Arg())
+	b.Note("effective, permitted and inheritable")
+	b.In("process.capabilities.ambient")
+	b.Ignore(b.Prctl(unix.PR_CAP_AMBIENT, stub.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), stub.Int(0), stub.Int(0), stub.Int(0)), unix.EINVAL)
+	// Package oci has warned of any that the kernel would refuse.
+	ambient := sets.Ambient & sets.Permitted & sets.Inheritable
+	for n := range caps.Last() + 1 {
+		if ambient.Has(n) {
+			b.Prctl(unix.PR_CAP_AMBIENT, stub.Int(unix.PR_CAP_AMBIENT_RAISE), stub.Int(n), stub.Int(0), stub.Int(0))
+			b.Note("raise " + caps.Of(n).String())
+		}
+	}
+}
+
+// lastSteps emits what a process does alone: descriptors to their places, all others closed, the wait for start, the
+// filter, the signals as a new program expects them.
+func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
+	b.In("")
+	for i := range extra {
+		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
+	}
+	report, last := reportFD(extra), reportFD(extra)
+	if park {
+		last = startFD(extra)
+	}
+	if report > 3+extra {
+		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3+extra), stub.Int(report-1), stub.Int(0))
+	}
+	b.Call(unix.SYS_CLOSE_RANGE, stub.Int(last+1), stub.Int(uint32(1<<32-1)), stub.Int(0))
+	b.Call(unix.SYS_FCNTL, stub.Int(report), stub.Int(unix.F_SETFD), stub.Int(unix.FD_CLOEXEC))
+	if park {
+		b.Call(unix.SYS_READ, stub.Int(last), b.Out(1).Arg(), stub.Int(1))
+		b.Call(unix.SYS_CLOSE, stub.Int(last))
+	}
+	t.signals(b)
+	if t.seccompLate() {
+		loadSeccomp(b, t.seccomp)
+	}
+	b.In("process.args[0]")
+	b.Execve(t.path, t.Args, t.env)
+}
+
+// signals emits default dispositions and an empty mask. Only what the caller ignores would be inherited.
+func (t *process) signals(b *stub.Batch) {
+	dfl := b.Const(make([]byte, 32)) // struct sigaction of the kernel: SIG_DFL, no flags
+	for sig := unix.Signal(1); sig < 65; sig++ {
+		if signal.Ignored(sig) {
+			b.Call(unix.SYS_RT_SIGACTION, stub.Int(sig), dfl.Arg(), stub.Int(0), stub.Int(8))
+		}
+	}
+	none := b.Const(make([]byte, 8))
+	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
+}
+
+// explain adds hints to errors of the credentials.
+func (t *process) explain(err error) error {
+	var e *fault.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e.Field == "process.user" && errors.Is(err, unix.EINVAL):
+		e.Hint = "the user namespace has no mapping for this id: linux.uidMappings and linux.gidMappings must cover it"
+	case strings.HasPrefix(e.Field, "process.capabilities") && errors.Is(err, unix.EPERM):
+		e.Hint = "a capability that hull itself lacks can't be given to a container"
+	case e.Field == "process.rlimits" && errors.Is(err, unix.EPERM):
+		e.Hint = "raising a hard limit needs CAP_SYS_RESOURCE"
+	}
+	return err
+}

@@ -1,0 +1,62 @@
+package native
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/stub"
+	"hull/internal/task"
+)
+
+// checkSysctls refuses parameters that would change the host's: those of a namespace that the container shares.
+func checkSysctls(s *specs.Spec) error {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(s.Linux.Sysctl)) {
+		p, err := task.ParseSysctl(key)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !hasNamespace(s, p.Namespace) {
+			errs = append(errs, fault.Spec("linux.sysctl."+key, "needs a "+string(p.Namespace)+" namespace of the container's own: it would change the host's value"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// procfs emits a procfs of the stub's own, attached nowhere: whatever the image or a volume has put at /proc, writes
+// below this descriptor reach the kernel's files and nothing else (CVE-2019-16884, CVE-2025-52881).
+func procfs(b *stub.Batch) stub.FD {
+	fs := b.Fsopen("proc")
+	b.FsconfigCreate(fs, "proc")
+	return b.Fsmount(fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "proc")
+}
+
+// writeProc emits a write to a file below a procfs that procfs returned.
+func writeProc(b *stub.Batch, proc stub.FD, file, value string) {
+	fd := b.Openat2(proc, file, unix.OpenHow{
+		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	b.Write(fd, []byte(value))
+	b.Close(fd)
+}
+
+func writeSysctls(b *stub.Batch, s *specs.Spec) {
+	if len(s.Linux.Sysctl) == 0 {
+		return
+	}
+	b.In("linux.sysctl")
+	proc := procfs(b)
+	for _, key := range slices.Sorted(maps.Keys(s.Linux.Sysctl)) {
+		p, _ := task.ParseSysctl(key)
+		b.In("linux.sysctl." + key)
+		writeProc(b, proc, "sys/"+p.Path, s.Linux.Sysctl[key])
+	}
+	b.Close(proc)
+}

@@ -1,0 +1,277 @@
+// Package store keeps what hull knows of containers in a directory each:
+//
+//	ROOT/ID/lock        flock(2)ed by a command that changes the container
+//	ROOT/ID/state.json  the record, replaced by rename
+//	ROOT/ID/config.json the configuration it was created with
+//
+// and files of the engine's. Only what the kernel can't be asked for is kept: whether a container runs or is paused is
+// never read from here. A directory without a record is what a command that was killed has left; Remove takes it away.
+//
+// The directories are the caller's alone (mode 0700): they name processes and cgroups that delete kills and removes.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+// recordVersion is the version of state.json. Records of a newer hull are refused.
+const recordVersion = 1
+
+// Record is what is kept of a container. Fields are only ever added.
+type Record struct {
+	Version   int          `json:"version"`
+	ID        string       `json:"id"`
+	Bundle    string       `json:"bundle"`
+	Created   time.Time    `json:"created"`
+	Init      engine.Init  `json:"init"` // zero while it is being created
+	Cgroup    cgroup.State `json:"cgroup"`
+	Rootless  bool         `json:"rootless,omitempty"`
+	Systemd   bool         `json:"systemd,omitempty"`
+	NoKeyring bool         `json:"noKeyring,omitempty"`
+	Steps     []stub.Step  `json:"steps,omitempty"` // what the parked init still has to do, for error messages
+}
+
+// Store is a directory of containers.
+type Store struct{ Root string }
+
+// Dir is the directory of one container.
+type Dir struct {
+	ID   string
+	Path string
+	lock *os.File // or nil
+}
+
+// idMax is the length of a file name (NAME_MAX, limits.h), which an id becomes.
+const idMax = 255
+
+// CheckID refuses ids that are no single file name or that need quoting.
+func CheckID(id string) error {
+	bad := func(why string) error {
+		return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("container id %.40q: %s", id, why)}
+	}
+	switch {
+	case id == "":
+		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("container id is empty")}
+	case len(id) > idMax:
+		return bad(fmt.Sprintf("%d characters, at most %d are possible", len(id), idMax))
+	case id == "." || id == "..":
+		return bad("names a directory")
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '+', c == '-', c == '.':
+		default:
+			return bad(fmt.Sprintf("character %q; letters, digits and _ + - . are possible", c))
+		}
+	}
+	return nil
+}
+
+// Create makes the directory of a new container, locked.
+func (s Store) Create(id string) (*Dir, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	d := &Dir{ID: id, Path: filepath.Join(s.Root, id)}
+	err := os.Mkdir(d.Path, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(s.Root, 0o700); err != nil {
+			return nil, s.hint(err)
+		}
+		err = os.Mkdir(d.Path, 0o700)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil, &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, d.Path)}
+	}
+	if err != nil {
+		return nil, s.hint(err)
+	}
+	if err := d.Lock(context.Background()); err != nil {
+		os.RemoveAll(d.Path)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (s Store) hint(err error) error {
+	e := &fault.Error{Step: "state directory", Err: err}
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
+		e.Hint = "--root names another directory for the state"
+	}
+	return e
+}
+
+// Open returns the directory of a container.
+func (s Store) Open(id string) (*Dir, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	d := &Dir{ID: id, Path: filepath.Join(s.Root, id)}
+	if fi, err := os.Lstat(d.Path); err != nil || !fi.IsDir() {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		return nil, notExist()
+	}
+	return d, nil
+}
+
+func notExist() error { return &fault.Error{Kind: fault.NotExist} }
+
+// IDs returns the ids of all containers, ordered.
+func (s Store) IDs() ([]string, error) {
+	entries, err := os.ReadDir(s.Root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && CheckID(e.Name()) == nil {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// lockTimeout bounds the wait for another command that works on the container.
+const lockTimeout = 60 * time.Second
+
+// Lock waits until no other command changes the container. The lock ends with Unlock, or with the process.
+func (d *Dir) Lock(ctx context.Context) error {
+	f, err := os.OpenFile(filepath.Join(d.Path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return notExist()
+	}
+	if err != nil {
+		return err
+	}
+	if err := flock(ctx, f); err != nil {
+		f.Close()
+		return err
+	}
+	// The container may have been deleted meanwhile, and even made again: then this lock file has no name any more.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink == 0 {
+		f.Close()
+		return notExist()
+	}
+	d.lock = f
+	return nil
+}
+
+func flock(ctx context.Context, f *os.File) error {
+	deadline := time.Now().Add(lockTimeout)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("another command works on the container for more than %v", lockTimeout)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Locked tells whether a command works on the container.
+func (d *Dir) Locked() bool {
+	f, err := os.OpenFile(filepath.Join(d.Path, "lock"), os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
+}
+
+// Unlock ends Lock.
+func (d *Dir) Unlock() {
+	if d.lock != nil {
+		d.lock.Close()
+		d.lock = nil
+	}
+}
+
+// Save replaces the record.
+func (d *Dir) Save(r *Record) error {
+	r.Version = recordVersion
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return d.replace("state.json", b)
+}
+
+func (d *Dir) replace(name string, content []byte) error {
+	tmp := filepath.Join(d.Path, name+".new")
+	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(d.Path, name))
+}
+
+// Record returns the record. A directory that has none is an error that is os.ErrNotExist.
+func (d *Dir) Record() (*Record, error) {
+	path := filepath.Join(d.Path, "state.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if r.Version > recordVersion {
+		return nil, &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("%s: version %d, this hull knows %d: a newer hull made it", path, r.Version, recordVersion)}
+	}
+	return r, nil
+}
+
+// SaveConfig keeps the configuration.
+func (d *Dir) SaveConfig(raw []byte) error {
+	return os.WriteFile(filepath.Join(d.Path, "config.json"), raw, 0o600)
+}
+
+// Config returns the configuration that SaveConfig kept.
+func (d *Dir) Config() ([]byte, error) { return os.ReadFile(filepath.Join(d.Path, "config.json")) }
+
+// Remove takes the directory away. The record goes last but one, the lock last, so that a Remove that is killed can
+// be done again.
+func (d *Dir) Remove() error {
+	entries, err := os.ReadDir(d.Path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != "state.json" && e.Name() != "lock" {
+			if err := os.RemoveAll(filepath.Join(d.Path, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	defer d.Unlock()
+	return os.RemoveAll(d.Path)
+}

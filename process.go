@@ -1,0 +1,127 @@
+package hull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"sync"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/oci"
+	"hull/internal/stub"
+)
+
+// ExecOptions say how a process is started in a running container.
+type ExecOptions struct {
+	Process       *specs.Process // complete; ProcessSpec gives one to start from
+	Stdio         Stdio
+	ConsoleSocket string
+	PidfdSocket   string
+	PidFile       string
+	ExtraFiles    []*os.File
+	IgnorePaused  bool     // start it though the container is paused
+	Cgroups       []string // sub-cgroups: PATH, or CONTROLLER[,CONTROLLER…]:PATH
+}
+
+// Exec starts another process in the container.
+func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
+	p, err := c.exec(ctx, o)
+	return p, fault.In("exec", c.ID(), err)
+}
+
+func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
+	status, err := c.status()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case status == Stopped || status == Creating:
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a stopped container")}
+	case status == Paused && !o.IgnorePaused:
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container is paused"), Hint: "resume it first, or use exec --ignore-paused"}
+	}
+	if err := c.checkProcess(o.Process); err != nil {
+		return nil, err
+	}
+	req := c.execRequest(o.Process)
+	req.IO = engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
+	req.Cgroups = o.Cgroups
+	req.Prepared = func(p *engine.Process) error { return announce(p, o.PidFile, o.PidfdSocket, o.ConsoleSocket) }
+	p, err := native.Engine{}.Exec(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{Pid: p.Pid, Console: p.Console, pidfd: p.PidFD}, nil
+}
+
+// checkProcess checks a process by the rules of config.json: as part of the container's configuration.
+func (c *Container) checkProcess(p *specs.Process) error {
+	if p == nil {
+		return fault.Spec("process", "missing")
+	}
+	s := *c.spec
+	s.Process = p
+	raw, err := json.Marshal(&s)
+	if err != nil {
+		return err
+	}
+	_, err = oci.Parse("process", raw)
+	return err
+}
+
+func (c *Container) execRequest(p *specs.Process) *engine.ExecRequest {
+	return &engine.ExecRequest{
+		Container: c.engineView(), Init: c.record.Init, Process: p, NoNewKeyring: c.record.NoKeyring,
+		Trace: c.runtime.Trace, Warn: c.runtime.warn,
+	}
+}
+
+// Process is a process in a container.
+type Process struct {
+	Pid     int      // in the caller's pid namespace
+	Console *os.File // master of its terminal, if it has one and no console socket took it; the caller closes it
+
+	mu    sync.Mutex
+	pidfd *os.File // if this program has started it
+}
+
+// Wait waits for the process to end and returns its status. Only the program that has started a process can wait for
+// it, once.
+func (p *Process) Wait() (unix.WaitStatus, error) {
+	p.mu.Lock()
+	pidfd := p.pidfd
+	p.mu.Unlock()
+	if pidfd == nil {
+		return 0, &fault.Error{Kind: fault.BadUsage, Err: errors.New("wait: the process was started by another program, or has been waited for")}
+	}
+	ws, err := stub.WaitPidFD(pidfd)
+	p.Release()
+	return ws, err
+}
+
+// Signal sends the process a signal. It never reaches another process that got the same pid. A process that has been
+// waited for is os.ErrProcessDone.
+func (p *Process) Signal(sig unix.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd == nil {
+		return os.ErrProcessDone
+	}
+	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0))
+}
+
+// Release gives up the process without waiting for it.
+func (p *Process) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd != nil {
+		p.pidfd.Close()
+		p.pidfd = nil
+	}
+}

@@ -1,0 +1,374 @@
+package hull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/hook"
+	"hull/internal/linux"
+	"hull/internal/native"
+	"hull/internal/oci"
+	"hull/internal/store"
+)
+
+// Runtime manages the containers below one state directory. The zero value is ready to use.
+type Runtime struct {
+	// Root is the directory of the states. Empty means DefaultRoot().
+	Root string
+	// SystemdCgroup lets systemd make the cgroups; linux.cgroupsPath is then slice:prefix:name.
+	SystemdCgroup bool
+	// Rootless says whether cgroups that can't be made are tolerated. Nil means: if the caller isn't root.
+	Rootless *bool
+	// Trace is told a line for every step: each system call made for a container, with the field of config.json it
+	// comes from, its result and its time. Nil means none.
+	Trace func(line string)
+	// Warn is told what was tolerated and should be known. Nil means none.
+	Warn func(line string)
+}
+
+// DefaultRoot is /run/hull for root, and $XDG_RUNTIME_DIR/hull for others.
+func DefaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "hull")
+	}
+	return "/run/hull"
+}
+
+// Stdio are the standard streams of a process without a terminal. Nil means /dev/null.
+type Stdio struct {
+	In, Out, Err *os.File
+}
+
+// CreateOptions say how a container is made.
+type CreateOptions struct {
+	Bundle        string      // directory of config.json; empty means the working directory
+	Spec          *specs.Spec // instead of the bundle's config.json
+	Stdio         Stdio
+	ConsoleSocket string     // unix socket that gets the terminal's master; empty: Process.Console has it
+	PidfdSocket   string     // unix socket that gets a pidfd of the container's init
+	PidFile       string     // file that gets the pid of the container's init
+	NoPivot       bool       // MS_MOVE and chroot instead of pivot_root
+	NoNewKeyring  bool       // the session keyring of the caller stays
+	ExtraFiles    []*os.File // descriptors 3, 4, … of the container, as in os/exec
+}
+
+// Create makes a container whose init waits for Start.
+func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
+	c, err := r.create(ctx, id, o, true)
+	return c, fault.In("create", id, err)
+}
+
+// Run makes a container and starts it, in fewer steps than Create and Start.
+func (r *Runtime) Run(ctx context.Context, id string, o CreateOptions) (*Container, error) {
+	c, err := r.create(ctx, id, o, false)
+	return c, fault.In("run", id, err)
+}
+
+func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park bool) (_ *Container, err error) {
+	if err := store.CheckID(id); err != nil {
+		return nil, err
+	}
+	bundle, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := r.load(bundle, o.Spec)
+	if err != nil {
+		return nil, err
+	}
+	rootless := r.rootless()
+	group, err := cgroup.New(cgroup.Config{
+		Path: cfg.Spec.Linux.CgroupsPath, ID: id, Systemd: r.SystemdCgroup, Rootless: rootless,
+		Resources: cfg.Spec.Linux.Resources, Annotations: cfg.Spec.Annotations,
+	})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := r.store().Create(id)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Unlock()
+	c := &Container{
+		runtime: r, dir: dir, spec: cfg.Spec, group: group,
+		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), Rootless: rootless,
+			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring},
+	}
+	if err := c.start(ctx, cfg.Raw, o, park); err != nil {
+		return nil, errors.Join(err, c.abandon())
+	}
+	return c, nil
+}
+
+// load reads and checks the configuration: the bundle's file, or the one that was given, by the same rules.
+func (r *Runtime) load(bundle string, s *specs.Spec) (*oci.Config, error) {
+	var cfg *oci.Config
+	var err error
+	if s == nil {
+		cfg, err = oci.Load(bundle)
+	} else {
+		var raw []byte
+		if raw, err = json.Marshal(s); err != nil {
+			return nil, err
+		}
+		cfg, err = oci.Parse("spec", raw)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		r.warn(w)
+	}
+	if r.Trace != nil {
+		for _, n := range cfg.Notes {
+			r.Trace(n)
+		}
+	}
+	return cfg, nil
+}
+
+func (r *Runtime) rootless() bool {
+	if r.Rootless != nil {
+		return *r.Rootless
+	}
+	return os.Geteuid() != 0
+}
+
+func (r *Runtime) store() store.Store {
+	if r.Root == "" {
+		return store.Store{Root: DefaultRoot()}
+	}
+	return store.Store{Root: r.Root}
+}
+
+func (r *Runtime) warn(line string) {
+	if r.Warn != nil {
+		r.Warn(line)
+	}
+}
+
+// start does all of a creation that needs the container's directory.
+func (c *Container) start(ctx context.Context, raw []byte, o CreateOptions, park bool) error {
+	if err := c.dir.SaveConfig(raw); err != nil {
+		return err
+	}
+	if err := c.dir.Save(c.record); err != nil {
+		return err
+	}
+	req := &engine.CreateRequest{
+		Container:    c.engineView(),
+		IO:           engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles},
+		NoPivot:      o.NoPivot,
+		NoNewKeyring: o.NoNewKeyring,
+		Park:         park,
+		Prepared:     func(p *engine.Process) error { return c.prepared(p, o) },
+		Trace:        c.runtime.Trace,
+		Warn:         c.runtime.warn,
+	}
+	if h := c.spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 {
+		req.Hooks = func(pid int) error { return c.createHooks(ctx, pid) }
+	}
+	if !park {
+		req.BeforeStart = func(*engine.Process) error {
+			return native.Engine{}.StartHooks(ctx, c.execRequest(c.spec.Process))
+		}
+	}
+	p, err := native.Engine{}.Create(ctx, req)
+	if err != nil {
+		return err
+	}
+	c.init = &Process{Pid: p.Pid, Console: p.Console, pidfd: p.PidFD}
+	if park {
+		return nil
+	}
+	return c.started(ctx)
+}
+
+// createHooks runs the hooks that see the namespaces made and the host's files still there. prestart, which is
+// deprecated, comes first (config.md, "POSIX-platform Hooks").
+func (c *Container) createHooks(ctx context.Context, pid int) error {
+	view := c.engineView()
+	state := engine.HookState(&view, pid, specs.StateCreating)
+	if err := hook.RunAll(ctx, c.record.Bundle, "prestart", c.spec.Hooks.Prestart, state); err != nil {
+		return err
+	}
+	return hook.RunAll(ctx, c.record.Bundle, "createRuntime", c.spec.Hooks.CreateRuntime, state)
+}
+
+// prepared records the init and tells it to whoever asked, before its program can run.
+func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
+	c.record.Init = p.Init
+	c.record.Steps = p.Steps
+	c.record.Cgroup = c.group.State()
+	if err := c.dir.Save(c.record); err != nil {
+		return err
+	}
+	return announce(p, o.PidFile, o.PidfdSocket, o.ConsoleSocket)
+}
+
+// announce writes the pid file and sends the descriptors that were asked for.
+func announce(p *engine.Process, pidFile, pidfdSocket, consoleSocket string) error {
+	if consoleSocket != "" && p.Console != nil {
+		if err := linux.SendFile(consoleSocket, []byte("/dev/ptmx"), p.Console); err != nil {
+			return &fault.Error{Step: "console socket", Err: err}
+		}
+		p.Console.Close()
+		p.Console = nil
+	}
+	if pidfdSocket != "" {
+		if err := linux.SendFile(pidfdSocket, []byte("pidfd"), p.PidFD); err != nil {
+			return &fault.Error{Step: "pidfd socket", Err: err}
+		}
+	}
+	if pidFile != "" {
+		if err := writePidFile(pidFile, p.Pid); err != nil {
+			return &fault.Error{Step: "pid file", Err: err}
+		}
+	}
+	return nil
+}
+
+// writePidFile replaces the file at once: whoever waits for it must not read half a number.
+func writePidFile(path string, pid int) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_TRUNC|unix.O_CLOEXEC, 0o666)
+	if err != nil {
+		return err
+	}
+	_, werr := fmt.Fprint(f, pid)
+	if err := errors.Join(werr, f.Close()); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// abandon removes what a failed creation has left. The init is gone already.
+func (c *Container) abandon() error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	err := c.group.Kill(ctx)
+	if derr := c.group.Destroy(ctx); derr != nil {
+		err = errors.Join(err, derr)
+	}
+	if err != nil {
+		// What is left is found by the record: delete can be tried again.
+		return fmt.Errorf("clean up: %w", err)
+	}
+	c.runPoststop(ctx)
+	return c.dir.Remove()
+}
+
+// Container returns the container with that id.
+func (r *Runtime) Container(id string) (*Container, error) {
+	c, err := r.open(id)
+	return c, fault.In("", id, err)
+}
+
+func (r *Runtime) open(id string) (*Container, error) {
+	dir, err := r.store().Open(id)
+	if err != nil {
+		return nil, err
+	}
+	return r.read(dir)
+}
+
+// read makes a Container of what a directory holds.
+func (r *Runtime) read(dir *store.Dir) (*Container, error) {
+	record, err := dir.Record()
+	if errors.Is(err, os.ErrNotExist) {
+		// Being made at this moment, or left by a creation that was killed: no container.
+		return nil, &fault.Error{Kind: fault.NotExist, Err: fmt.Errorf("%w: %s has no state", fault.NotExist, dir.Path),
+			Hint: "if no other command is creating it, delete --force removes what is left"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := dir.Config()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := oci.Parse(filepath.Join(dir.Path, "config.json"), raw)
+	if err != nil {
+		return nil, err
+	}
+	group, err := cgroup.Open(record.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, group: group}, nil
+}
+
+// List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
+// out.
+func (r *Runtime) List() ([]State, error) {
+	ids, err := r.store().IDs()
+	if err != nil {
+		return nil, fault.In("list", "", err)
+	}
+	states := make([]State, 0, len(ids))
+	for _, id := range ids {
+		c, err := r.open(id)
+		if errors.Is(err, ErrNotExist) {
+			continue // deleted since, or being created
+		}
+		if err == nil {
+			var s State
+			if s, err = c.State(); err == nil {
+				states = append(states, s)
+			}
+		}
+		if err != nil {
+			r.warn(fmt.Sprintf("%s: %v", id, err))
+		}
+	}
+	return states, nil
+}
+
+// Delete takes a container away. With Force it also removes what a creation that was killed has left, and a container
+// that doesn't exist is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, o DeleteOptions) error {
+	dir, err := r.store().Open(id)
+	if err != nil {
+		if o.Force && errors.Is(err, ErrNotExist) {
+			return nil
+		}
+		return fault.In("delete", id, err)
+	}
+	c, err := r.read(dir)
+	switch {
+	case err == nil:
+		return c.Delete(ctx, o)
+	case !o.Force:
+		return fault.In("delete", id, err)
+	}
+	return fault.In("delete", id, r.deleteRemains(ctx, dir))
+}
+
+// deleteRemains removes a directory whose record or configuration is missing or damaged, and the cgroup if that much
+// can be read.
+func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
+	if err := dir.Lock(ctx); err != nil {
+		return err
+	}
+	defer dir.Unlock()
+	if record, err := dir.Record(); err == nil {
+		if group, err := cgroup.Open(record.Cgroup); err == nil {
+			if err := errors.Join(group.Kill(ctx), group.Destroy(ctx)); err != nil {
+				return err
+			}
+		}
+	}
+	return dir.Remove()
+}
