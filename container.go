@@ -2,7 +2,6 @@ package hull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/hook"
 	"hull/internal/native"
+	"hull/internal/oci"
 	"hull/internal/store"
 )
 
@@ -55,6 +55,7 @@ type Container struct {
 	dir     *store.Dir
 	record  *store.Record
 	spec    *specs.Spec
+	raw     []byte // what spec was read from
 	group   *cgroup.Group
 	init    *Process // if this program has created the container
 }
@@ -63,22 +64,16 @@ type Container struct {
 func (c *Container) ID() string { return c.record.ID }
 
 // Spec returns a copy of the configuration that the container was created with.
-func (c *Container) Spec() *specs.Spec { return clone(c.spec) }
+func (c *Container) Spec() *specs.Spec {
+	cfg, err := oci.Parse("config.json", c.raw)
+	if err != nil {
+		panic("bug: " + err.Error()) // it was read before
+	}
+	return cfg.Spec
+}
 
 // ProcessSpec returns a copy of the configuration's process, for Exec with other arguments.
-func (c *Container) ProcessSpec() *specs.Process { return clone(c.spec.Process) }
-
-func clone[T any](v *T) *T {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic("bug: " + err.Error())
-	}
-	n := new(T)
-	if err := json.Unmarshal(b, n); err != nil {
-		panic("bug: " + err.Error())
-	}
-	return n
-}
+func (c *Container) ProcessSpec() *specs.Process { return c.Spec().Process }
 
 // Init returns the container's first process. Only the program that has created the container can wait for it.
 func (c *Container) Init() *Process {

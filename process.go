@@ -2,7 +2,6 @@ package hull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"sync"
@@ -67,11 +66,10 @@ func (c *Container) checkProcess(p *specs.Process) error {
 	}
 	s := *c.spec
 	s.Process = p
-	raw, err := json.Marshal(&s)
-	if err != nil {
-		return err
+	warnings, err := oci.Check(&s)
+	for _, w := range warnings {
+		c.runtime.warn(w)
 	}
-	_, err = oci.Parse("process", raw)
 	return err
 }
 

@@ -87,6 +87,9 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err != nil {
 		return nil, err
 	}
+	if err := oci.Startable(cfg.Spec); err != nil {
+		return nil, err
+	}
 	rootless := r.rootless()
 	group, err := cgroup.New(cgroup.Config{
 		Path: cfg.Spec.Linux.CgroupsPath, ID: id, Systemd: r.SystemdCgroup, Rootless: rootless,
@@ -101,11 +104,11 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	}
 	defer dir.Unlock()
 	c := &Container{
-		runtime: r, dir: dir, spec: cfg.Spec, group: group,
+		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group,
 		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), Rootless: rootless,
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring},
 	}
-	if err := c.start(ctx, cfg.Raw, o, park); err != nil {
+	if err := c.start(ctx, o, park); err != nil {
 		return nil, errors.Join(err, c.abandon())
 	}
 	return c, nil
@@ -159,8 +162,8 @@ func (r *Runtime) warn(line string) {
 }
 
 // start does all of a creation that needs the container's directory.
-func (c *Container) start(ctx context.Context, raw []byte, o CreateOptions, park bool) error {
-	if err := c.dir.SaveConfig(raw); err != nil {
+func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error {
+	if err := c.dir.SaveConfig(c.raw); err != nil {
 		return err
 	}
 	if err := c.dir.Save(c.record); err != nil {
@@ -307,7 +310,7 @@ func (r *Runtime) read(dir *store.Dir) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, group: group}, nil
+	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group}, nil
 }
 
 // List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left

@@ -1,7 +1,7 @@
 // Package store keeps what hull knows of containers in a directory each:
 //
 //	ROOT/ID/lock        flock(2)ed by a command that changes the container
-//	ROOT/ID/state.json  the record, replaced by rename
+//	ROOT/ID/state       the record, replaced by rename
 //	ROOT/ID/config.json the configuration it was created with
 //
 // and files of the engine's. Only what the kernel can't be asked for is kept: whether a container runs or is paused is
@@ -12,7 +12,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,28 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hull/internal/cgroup"
-	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/stub"
 )
-
-// recordVersion is the version of state.json. Records of a newer hull are refused.
-const recordVersion = 1
-
-// Record is what is kept of a container. Fields are only ever added.
-type Record struct {
-	Version   int          `json:"version"`
-	ID        string       `json:"id"`
-	Bundle    string       `json:"bundle"`
-	Created   time.Time    `json:"created"`
-	Init      engine.Init  `json:"init"` // zero while it is being created
-	Cgroup    cgroup.State `json:"cgroup"`
-	Rootless  bool         `json:"rootless,omitempty"`
-	Systemd   bool         `json:"systemd,omitempty"`
-	NoKeyring bool         `json:"noKeyring,omitempty"`
-	Steps     []stub.Step  `json:"steps,omitempty"` // what the parked init still has to do, for error messages
-}
 
 // Store is a directory of containers.
 type Store struct{ Root string }
@@ -216,12 +195,7 @@ func (d *Dir) Unlock() {
 
 // Save replaces the record.
 func (d *Dir) Save(r *Record) error {
-	r.Version = recordVersion
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	return d.replace("state.json", b)
+	return d.replace(recordFile, r.encode())
 }
 
 func (d *Dir) replace(name string, content []byte) error {
@@ -235,17 +209,14 @@ func (d *Dir) replace(name string, content []byte) error {
 
 // Record returns the record. A directory that has none is an error that is os.ErrNotExist.
 func (d *Dir) Record() (*Record, error) {
-	path := filepath.Join(d.Path, "state.json")
+	path := filepath.Join(d.Path, recordFile)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	r := new(Record)
-	if err := json.Unmarshal(b, r); err != nil {
+	r, err := decodeRecord(b)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if r.Version > recordVersion {
-		return nil, &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("%s: version %d, this hull knows %d: a newer hull made it", path, r.Version, recordVersion)}
 	}
 	return r, nil
 }
@@ -266,7 +237,7 @@ func (d *Dir) Remove() error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != "state.json" && e.Name() != "lock" {
+		if e.Name() != recordFile && e.Name() != "lock" {
 			if err := os.RemoveAll(filepath.Join(d.Path, e.Name())); err != nil {
 				return err
 			}

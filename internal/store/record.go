@@ -1,0 +1,151 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+const recordFile = "state"
+
+// recordVersion is the version of the record's format. A record of a newer hull is refused.
+const recordVersion = 1
+
+// Record is what is kept of a container.
+//
+// On disk it is a line for each field: its name, then its values, quoted as in Go, separated by spaces. JSON would be
+// as good, but the first use of encoding/json costs a program a millisecond, and every command reads a record. Fields
+// are only ever added; one that is unknown is a mistake, since only a newer hull, with another version, would write it.
+type Record struct {
+	ID        string
+	Bundle    string
+	Created   time.Time
+	Init      engine.Init // zero while the container is being created
+	Cgroup    cgroup.State
+	Rootless  bool
+	Systemd   bool
+	NoKeyring bool
+	Steps     []stub.Step // what the parked init still has to do, for error messages
+}
+
+func (r *Record) encode() []byte {
+	var b bytes.Buffer
+	line := func(name string, values ...string) {
+		b.WriteString(name)
+		for _, v := range values {
+			b.WriteByte(' ')
+			b.WriteString(strconv.Quote(v))
+		}
+		b.WriteByte('\n')
+	}
+	flag := func(name string, set bool) {
+		if set {
+			line(name)
+		}
+	}
+	line("version", strconv.Itoa(recordVersion))
+	line("id", r.ID)
+	line("bundle", r.Bundle)
+	line("created", r.Created.Format(time.RFC3339Nano))
+	line("init", strconv.Itoa(r.Init.Pid), strconv.FormatUint(r.Init.StartTime, 10))
+	line("cgroup", r.Cgroup.Mode, r.Cgroup.Unit, r.Cgroup.Slice)
+	for _, controller := range slices.Sorted(maps.Keys(r.Cgroup.Paths)) {
+		line("cgroup.path", controller, r.Cgroup.Paths[controller])
+	}
+	flag("cgroup.rootless", r.Cgroup.Rootless)
+	flag("cgroup.given", r.Cgroup.Given)
+	flag("rootless", r.Rootless)
+	flag("systemd", r.Systemd)
+	flag("noKeyring", r.NoKeyring)
+	for _, s := range r.Steps {
+		line("step", s.Field, s.Name)
+	}
+	return b.Bytes()
+}
+
+func decodeRecord(b []byte) (*Record, error) {
+	r := &Record{Cgroup: cgroup.State{Paths: make(map[string]string)}}
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	for i, line := range lines {
+		name, values, err := splitLine(line)
+		if err == nil && (i == 0) != (name == "version") {
+			err = errors.New("the version must come first, and once")
+		}
+		if err == nil {
+			err = r.set(name, values)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
+		}
+	}
+	if r.ID == "" {
+		return nil, errors.New("incomplete")
+	}
+	return r, nil
+}
+
+// splitLine takes a line apart. Missing values are a mistake of the field, so there are always at least three, maybe
+// empty.
+func splitLine(line string) (name string, values [3]string, err error) {
+	name, rest, _ := strings.Cut(line, " ")
+	for i := 0; rest != ""; i++ {
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil || i == len(values) {
+			return "", values, fmt.Errorf("%s: malformed values", name)
+		}
+		if values[i], err = strconv.Unquote(quoted); err != nil {
+			return "", values, err
+		}
+		rest = strings.TrimPrefix(rest[len(quoted):], " ")
+	}
+	return name, values, nil
+}
+
+func (r *Record) set(name string, v [3]string) (err error) {
+	switch name {
+	case "version":
+		var n int
+		if n, err = strconv.Atoi(v[0]); err == nil && n > recordVersion {
+			return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("version %d, this hull knows %d: a newer hull made it", n, recordVersion)}
+		}
+	case "id":
+		r.ID = v[0]
+	case "bundle":
+		r.Bundle = v[0]
+	case "created":
+		r.Created, err = time.Parse(time.RFC3339Nano, v[0])
+	case "init":
+		if r.Init.Pid, err = strconv.Atoi(v[0]); err == nil {
+			r.Init.StartTime, err = strconv.ParseUint(v[1], 10, 64)
+		}
+	case "cgroup":
+		r.Cgroup.Mode, r.Cgroup.Unit, r.Cgroup.Slice = v[0], v[1], v[2]
+	case "cgroup.path":
+		r.Cgroup.Paths[v[0]] = v[1]
+	case "cgroup.rootless":
+		r.Cgroup.Rootless = true
+	case "cgroup.given":
+		r.Cgroup.Given = true
+	case "rootless":
+		r.Rootless = true
+	case "systemd":
+		r.Systemd = true
+	case "noKeyring":
+		r.NoKeyring = true
+	case "step":
+		r.Steps = append(r.Steps, stub.Step{Field: v[0], Name: v[1]})
+	default:
+		err = fmt.Errorf("unknown field %q", name)
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+func record() *Record {
+	return &Record{
+		ID: "web1", Bundle: "/b with \"quotes\"\n", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
+		Init:     engine.Init{Pid: 12, StartTime: 1 << 60},
+		Cgroup:   cgroup.State{Mode: "v1", Paths: map[string]string{"cpu": "/sys/fs/cgroup/cpu/web1", "": "/u"}, Unit: "a.scope", Slice: "s", Rootless: true, Given: true},
+		Rootless: true, Systemd: true, NoKeyring: true,
+		Steps: []stub.Step{{Field: "process.args[0]", Name: "execve \"/bin/sh\""}, {Name: "read"}},
+	}
+}
+
+func TestRecordSurvives(t *testing.T) {
+	s := Store{Root: filepath.Join(t.TempDir(), "new")}
+	d, err := s.Create("web1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Unlock()
+	if err := d.Save(record()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(record(), got); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+	for _, e := range []string{d.Path, filepath.Join(d.Path, recordFile)} {
+		if fi, err := os.Stat(e); err != nil || fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v; want no rights for others", e, fi.Mode(), err)
+		}
+	}
+}
+
+func TestRecordOfNewerHullIsRefused(t *testing.T) {
+	_, err := decodeRecord([]byte("version \"2\"\nid \"a\"\n"))
+	if !errors.Is(err, fault.Unsupported) {
+		t.Errorf("error = %v, want Unsupported", err)
+	}
+}
+
+func TestDamagedRecordIsAnError(t *testing.T) {
+	for _, s := range []string{"", "id \"a\"\n", "version \"1\"\n", "version \"1\"\nid a\n", "version \"1\"\nid \"a\"\nx \"1\"\n", "version \"1\"\nid \"a\" \"b\" \"c\" \"d\"\n", "version \"1\"\nid \"a\"\ninit \"x\"\n"} {
+		if r, err := decodeRecord([]byte(s)); err == nil {
+			t.Errorf("%q: %+v, want an error", s, r)
+		}
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	f.Add(record().encode())
+	f.Add([]byte("version \"1\"\nid \"a\"\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRecord(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeRecord(r.encode())
+		if err != nil {
+			t.Fatalf("%q: %v", r.encode(), err)
+		}
+		if diff := cmp.Diff(r, again); diff != "" {
+			t.Errorf("not the same again:\n%s", diff)
+		}
+	})
+}
+
+func TestCheckID(t *testing.T) {
+	for _, id := range []string{"a", "web-1.2_x+y", "...", strings.Repeat("x", 255)} {
+		if err := CheckID(id); err != nil {
+			t.Errorf("%.20q: %v", id, err)
+		}
+	}
+	for _, id := range []string{"", ".", "..", "a/b", "/", "a b", "a\x00", "ä", strings.Repeat("x", 256), strings.Repeat("x", 1000)} {
+		if err := CheckID(id); !errors.Is(err, fault.BadUsage) {
+			t.Errorf("%.20q: %v, want BadUsage", id, err)
+		}
+	}
+}
+
+func TestCreateRefusesTakenID(t *testing.T) {
+	s := Store{Root: t.TempDir()}
+	d, err := s.Create("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Unlock()
+	if _, err := s.Create("a"); !errors.Is(err, fault.Exist) {
+		t.Errorf("error = %v, want Exist", err)
+	}
+}
+
+func TestLockWaitsAndNoticesDeletion(t *testing.T) {
+	s := Store{Root: t.TempDir()}
+	d, err := s.Create("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Locked() {
+		t.Error("not locked after Create")
+	}
+	other, err := s.Open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := other.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v, want a timeout", err)
+	}
+	got := make(chan error)
+	go func() { got <- other.Lock(t.Context()) }()
+	time.Sleep(5 * time.Millisecond)
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; !errors.Is(err, fault.NotExist) {
+		t.Errorf("error = %v, want NotExist", err)
+	}
+}
