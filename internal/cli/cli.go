@@ -1,0 +1,156 @@
+// Package cli is the command line of hull, a client of package hull.
+//
+// A command is a value (Command), made by a function in a file of its own; commands lists them. A command returns an
+// error; this package alone prints it and chooses the exit status. Nothing here is done before it is needed: `hull
+// --version` is as fast as a program can be, and the waiting `hull run` holds no more than it must.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"hull"
+)
+
+// The exit statuses of hull itself, beside the one of the container's program.
+const (
+	exitFailure        = 1
+	exitUnknownCommand = 3   // as users of other runtimes know it
+	exitExecFailure    = 255 // of exec: 1 would be taken for the program's
+	exitSignal         = 128 // and the number of the signal
+)
+
+// Env is what a command gets beside its arguments.
+type Env struct {
+	Name                  string // what hull was called as
+	Stdin, Stdout, Stderr *os.File
+
+	globals globals
+	log     *logger
+}
+
+// Main runs the command line args, of which args[0] is the name hull was called by, and returns the exit status.
+func Main(args []string) int {
+	env := &Env{Name: "hull", Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if len(args) > 0 {
+		// An installation in place of another runtime answers to that one's name.
+		env.Name = filepath.Base(args[0])
+		args = args[1:]
+	}
+	env.log = &logger{stderr: env.Stderr, name: env.Name}
+	return env.exit(env.run(args))
+}
+
+// run does what the whole command line asks for.
+func (e *Env) run(args []string) error {
+	fs := newFlags(e.Name)
+	e.globals.register(fs)
+	args, err := parse(fs, args, stopAtArgument)
+	if err != nil {
+		return e.usage("", err)
+	}
+	if e.globals.help {
+		return e.printHelp()
+	}
+	if e.globals.version {
+		return e.printVersion()
+	}
+	if len(args) == 0 {
+		return e.printHelp()
+	}
+	// Before the command is looked at: what is wrong with it is told in the log, too.
+	if err := e.globals.resolve(); err != nil {
+		return e.usage("", err)
+	}
+	if err := e.log.open(e.globals); err != nil {
+		return err
+	}
+	c := lookup(args[0])
+	if c == nil {
+		err := fmt.Errorf("unknown command %q", args[0])
+		return statusError{exitUnknownCommand, e.usage("", err)}
+	}
+	return e.runCommand(c, args[1:])
+}
+
+func (e *Env) runCommand(c *Command, args []string) error {
+	fs := newFlags(c.Name)
+	if c.Flags != nil {
+		c.Flags(fs)
+	}
+	help := fs.BoolP("help", "h", false, "show this text")
+	args, err := parse(fs, args, c.Parse)
+	if err != nil {
+		return e.usage(c.Name, err)
+	}
+	if *help {
+		return e.printCommandHelp(c)
+	}
+	if err := c.Args.check(len(args)); err != nil {
+		return e.usage(c.Name, err)
+	}
+	return c.Run(e, args)
+}
+
+// Runtime returns the library, as the global flags have it.
+func (e *Env) Runtime() *hull.Runtime {
+	r := &hull.Runtime{
+		Root:          e.globals.root,
+		SystemdCgroup: e.globals.systemdCgroup,
+		Rootless:      e.globals.rootless.value,
+		Warn:          e.log.warn,
+	}
+	if e.globals.debug {
+		r.Trace = e.log.debug
+	}
+	return r
+}
+
+// statusError is an error with an exit status of its own.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e statusError) Error() string { return e.err.Error() }
+
+// exitStatus is the status of a container's program, which hull makes its own.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// exited returns the error that makes status hull's own; nil if it is 0.
+func exited(status int) error {
+	if status == 0 {
+		return nil
+	}
+	return exitStatus(status)
+}
+
+// exit prints err and returns the exit status.
+func (e *Env) exit(err error) int {
+	if err == nil {
+		return 0
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	code := exitFailure
+	if se, ok := err.(statusError); ok {
+		code, err = se.status, se.err
+	}
+	e.log.fail(err)
+	return code
+}
+
+// usage adds to a mistake on the command line where to read how it is done right.
+func (e *Env) usage(command string, err error) error {
+	hint := e.Name + " --help"
+	if command != "" {
+		hint = e.Name + " " + command + " --help"
+	}
+	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: hint + " shows what can be given"}
+}

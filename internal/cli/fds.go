@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+)
+
+// firstFD is the first descriptor beside the standard streams (sd_listen_fds(3): SD_LISTEN_FDS_START).
+const firstFD = 3
+
+// activation returns how many sockets a service manager has passed to the process called pid, from descriptor 3 on, and
+// the variables that tell the container's program so: there they are meant for process 1.
+func activation(pid int, getenv func(string) string) (n int, env []string) {
+	if getenv("LISTEN_PID") != strconv.Itoa(pid) {
+		return 0, nil // meant for another process, which ran hull
+	}
+	n, err := strconv.Atoi(getenv("LISTEN_FDS"))
+	if err != nil || n <= 0 {
+		return 0, nil
+	}
+	env = []string{"LISTEN_FDS=" + strconv.Itoa(n), "LISTEN_PID=1"}
+	if names := getenv("LISTEN_FDNAMES"); names != "" {
+		env = append(env, "LISTEN_FDNAMES="+names)
+	}
+	return n, env
+}
+
+// specWithEnv returns the bundle's configuration with more variables for its program, or nil if there are none to add.
+// It is nil, too, if the file has a mistake: the library reads it again, and says what is wrong.
+func specWithEnv(bundle string, vars []string) *specs.Spec {
+	if len(vars) == 0 {
+		return nil
+	}
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil
+	}
+	var s specs.Spec
+	if json.Unmarshal(data, &s) != nil || s.Process == nil {
+		return nil
+	}
+	s.Process.Env = append(s.Process.Env, vars...)
+	return &s
+}
+
+// inherited returns the descriptors that hull was started with and is to pass on. Its own must not take the number of one
+// that is missing; but all of its own close on exec, and no inherited one does.
+func inherited(activated, preserved int) ([]*os.File, error) {
+	if preserved < 0 {
+		return nil, &hull.Error{Step: "--preserve-fds", Kind: hull.ErrBadUsage, Err: fmt.Errorf("got %d", preserved)}
+	}
+	var files []*os.File
+	for i := range activated + preserved {
+		fd := uintptr(firstFD + i)
+		flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			option := "--preserve-fds " + strconv.Itoa(preserved)
+			if i < activated {
+				option = "LISTEN_FDS=" + strconv.Itoa(activated)
+			}
+			return nil, &hull.Error{Step: fmt.Sprintf("%s: descriptor %d", option, fd), Kind: hull.ErrBadUsage, Err: unix.EBADF}
+		}
+		files = append(files, os.NewFile(fd, "descriptor "+strconv.Itoa(firstFD+i)))
+	}
+	return files, nil
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/internal/linux"
+	"hull/internal/tty"
+)
+
+// attach stays with a process to its end: it passes signals on, and shows its terminal if it has one. It returns the
+// process's exit status. If it can't, it kills the process.
+func (e *Env) attach(p *hull.Process, s *signals) (status int, err error) {
+	terminal := p.Console != nil
+	resize := func() {}
+	if terminal {
+		session, err := tty.Attach(p.Console, e.Stdin, e.Stdout, e.Stderr)
+		if err != nil {
+			return 0, errors.Join(fmt.Errorf("terminal: %w", err), e.end(p))
+		}
+		// On a panic, too, or the user is left with a terminal that shows nothing.
+		defer func() {
+			if finishErr := session.Finish(); finishErr != nil {
+				e.log.warn("terminal: " + finishErr.Error())
+			}
+		}()
+		resize = session.Resize
+	}
+	s.forward(terminal, func(sig unix.Signal) { e.deliver(p, sig, resize) })
+	ws, err := p.Wait()
+	if err != nil {
+		return 0, errors.Join(err, p.Signal(unix.SIGKILL))
+	}
+	return waitStatus(ws), nil
+}
+
+func (e *Env) deliver(p *hull.Process, sig unix.Signal, resize func()) {
+	if sig == unix.SIGWINCH {
+		resize() // which sends the program its own, if it has a terminal
+		return
+	}
+	if e.globals.debug {
+		e.log.debug(fmt.Sprintf("forward %s to process %d", signalName(sig), p.Pid))
+	}
+	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, unix.ESRCH) {
+		e.log.warn(fmt.Sprintf("forward %s: %v", signalName(sig), err))
+	}
+}
+
+// end kills a process that hull can't stay with.
+func (e *Env) end(p *hull.Process) error {
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	_, err := p.Wait()
+	return err
+}
+
+// waitStatus returns the exit status that stands for how a process ended.
+func waitStatus(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return exitSignal + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// adoptOrphans makes hull the parent of the processes whose own parent, in the container, has ended, and reaps all but
+// the one called init, whose status somebody waits for. With a pid namespace there are none. It lasts until stop is
+// called.
+func adoptOrphans(init int) (stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGCHLD)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range c {
+			reap(init)
+		}
+	}()
+	return func() {
+		signal.Stop(c)
+		close(c)
+		<-done
+	}
+}
+
+// reap takes away the children that have ended, up to the one called init: waitid(2) names the first one only.
+func reap(init int) {
+	for {
+		pid, err := linux.EndedChild()
+		if err != nil || pid == 0 || pid == init {
+			return
+		}
+		if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+const (
+	width  = 80 // of the text
+	indent = 3
+	column = 30 // where the descriptions of options begin
+)
+
+func helpCommand() *Command {
+	return &Command{
+		Name:    "help",
+		Aliases: []string{"h"},
+		Summary: "show what there is, or how a command is used",
+		Usage:   "[COMMAND]",
+		Args:    arity{0, 1},
+		Run: func(env *Env, args []string) error {
+			if len(args) == 0 {
+				return env.printHelp()
+			}
+			c := lookup(args[0])
+			if c == nil {
+				return statusError{exitUnknownCommand, env.usage("", fmt.Errorf("unknown command %q", args[0]))}
+			}
+			return env.printCommandHelp(c)
+		},
+	}
+}
+
+const programSummary = "Open Container Initiative runtime"
+
+const programLong = `hull runs containers as the Open Container Initiative specifies them. A container is made from a bundle: a directory with a file config.json, which says what to run and how it is isolated, and usually the root file system. hull spec writes a config.json to begin with.
+
+hull run does it all: it creates a container, starts its program, waits for the end and cleans up. Engines take the steps one by one: create, start, kill, delete. The id of a container is chosen by the caller; it is unique below the directory of --root, and made of letters, digits and the characters _ + - . (not . or .. alone).`
+
+const programExit = `0 if all went well, 1 if not, 3 if there is no such command. run and exec have the status of the program in the container, or 128 and the number of the signal that ended it.`
+
+const programExamples = `# A shell in a root file system made from busybox:
+mkdir -p b/rootfs/bin && cp /bin/busybox b/rootfs/bin/sh
+hull spec --bundle b
+hull run --bundle b box
+
+# The same step by step, without a terminal:
+hull create --bundle b web1 && hull start web1
+hull list
+hull delete --force web1`
+
+const programEnvironment = `XDG_RUNTIME_DIR says where the states of containers are kept for other users than root. NOTIFY_SOCKET and LISTEN_FDS are passed on to the container, as sd_notify(3) and sd_listen_fds(3) have them.`
+
+// printHelp prints what hull --help shows.
+func (e *Env) printHelp() error {
+	p := printer{}
+	p.section("NAME")
+	p.filled(indent, e.Name+" - "+programSummary)
+	p.section("USAGE")
+	p.filled(indent, e.Name+" [global options] COMMAND [options] [arguments]")
+	p.section("DESCRIPTION")
+	p.text(programLong)
+	p.section("COMMANDS")
+	for _, c := range commands() {
+		if !c.Hidden {
+			p.entry(strings.Join(append([]string{c.Name}, c.Aliases...), ", "), 16, c.Summary)
+		}
+	}
+	p.section("GLOBAL OPTIONS")
+	p.options(e.globals.flags)
+	p.section("EXIT STATUS")
+	p.text(programExit)
+	p.section("ENVIRONMENT")
+	p.text(programEnvironment)
+	p.section("EXAMPLES")
+	p.verbatim(programExamples)
+	return p.writeTo(e.Stdout)
+}
+
+// printCommandHelp prints what hull COMMAND --help shows.
+func (e *Env) printCommandHelp(c *Command) error {
+	fs := newFlags(c.Name)
+	if c.Flags != nil {
+		c.Flags(fs)
+	}
+	fs.BoolP("help", "h", false, "show this text and exit")
+	p := printer{}
+	p.section("NAME")
+	p.filled(indent, e.Name+" "+c.Name+" - "+c.Summary)
+	p.section("USAGE")
+	p.filled(indent, strings.TrimSpace(e.Name+" "+c.Name+" "+c.Usage))
+	if len(c.Aliases) > 0 {
+		p.section("ALIASES")
+		p.filled(indent, strings.Join(c.Aliases, ", "))
+	}
+	if c.Long != "" {
+		p.section("DESCRIPTION")
+		p.text(c.Long)
+	}
+	p.section("OPTIONS")
+	p.options(fs)
+	p.section("EXIT STATUS")
+	if c.Exit == "" {
+		p.text("0 if all went well, 1 if not.")
+	} else {
+		p.text(c.Exit)
+	}
+	if c.Examples != "" {
+		p.section("EXAMPLES")
+		p.verbatim(c.Examples)
+	}
+	return p.writeTo(e.Stdout)
+}
+
+// printer makes a text of sections.
+type printer struct {
+	b strings.Builder
+}
+
+func (p *printer) writeTo(w io.Writer) error {
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+func (p *printer) section(title string) {
+	if p.b.Len() > 0 {
+		p.b.WriteByte('\n')
+	}
+	p.b.WriteString(title + ":\n")
+}
+
+// text prints paragraphs, which empty lines part. Lines that begin with a space stay as they are.
+func (p *printer) text(s string) {
+	for i, paragraph := range strings.Split(s, "\n\n") {
+		if i > 0 {
+			p.b.WriteByte('\n')
+		}
+		if strings.HasPrefix(paragraph, " ") {
+			p.verbatim(paragraph)
+			continue
+		}
+		p.filled(indent, paragraph)
+	}
+}
+
+func (p *printer) verbatim(s string) {
+	for line := range strings.Lines(s) {
+		if line != "\n" {
+			p.spaces(indent)
+		}
+		p.b.WriteString(line)
+	}
+	p.b.WriteByte('\n')
+}
+
+// filled prints s in lines of at most width, each after that many spaces.
+func (p *printer) filled(left int, s string) {
+	p.spaces(left)
+	p.fill(left, left, s)
+}
+
+// fill prints s from column at on; further lines begin at column left.
+func (p *printer) fill(at, left int, s string) {
+	first := true
+	for word := range strings.FieldsSeq(s) {
+		switch {
+		case first:
+		case at+1+len(word) > width:
+			p.b.WriteByte('\n')
+			p.spaces(left)
+			at = left
+		default:
+			p.b.WriteByte(' ')
+			at++
+		}
+		p.b.WriteString(word)
+		at += len(word)
+		first = false
+	}
+	p.b.WriteByte('\n')
+}
+
+func (p *printer) spaces(n int) { p.b.WriteString(strings.Repeat(" ", n)) }
+
+// entry prints a term and, from a column on, what it means; on a line of its own if the term is too long.
+func (p *printer) entry(term string, column int, meaning string) {
+	p.spaces(indent)
+	p.b.WriteString(term)
+	at := indent + len(term)
+	if at+1 > column-1 {
+		p.b.WriteByte('\n')
+		at = 0
+	}
+	p.spaces(column - at)
+	p.fill(column, column, meaning)
+}
+
+func (p *printer) options(fs *pflag.FlagSet) {
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		argument, meaning := pflag.UnquoteUsage(f)
+		term := "    --" + f.Name
+		if f.Shorthand != "" {
+			term = "-" + f.Shorthand + ", --" + f.Name
+		}
+		if f.NoOptDefVal == "" {
+			term += " " + argument
+		}
+		if hasDefault(f) {
+			meaning += " (default " + f.DefValue + ")"
+		}
+		p.entry(term, column, meaning)
+	})
+}
+
+// hasDefault tells whether the default says more than that the option isn't given.
+func hasDefault(f *pflag.Flag) bool {
+	switch f.DefValue {
+	case "", "0", "false", "[]":
+		return false
+	}
+	return true
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"hull"
+)
+
+func listCommand() *Command {
+	var format string
+	var quiet bool
+	return &Command{
+		Name:    "list",
+		Summary: "list the containers",
+		Usage:   "[options]",
+		Long:    `Lists the containers whose state is below the directory of the global option --root, in the order of their ids.`,
+		Examples: `hull list
+hull --root /run/user/1000/hull list --format json`,
+		Args: arity{0, 0},
+		Flags: func(fs *pflag.FlagSet) {
+			fs.StringVarP(&format, "format", "f", "table", "print a `FORMAT`: table, or json")
+			fs.BoolVarP(&quiet, "quiet", "q", false, "print the ids only")
+		},
+		Run: func(env *Env, _ []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			states, err := env.Runtime().List()
+			// Without a container there need not be a directory; one that the user names must be there.
+			if errors.Is(err, fs.ErrNotExist) && !env.globals.rootSet {
+				err = nil
+			}
+			if err != nil {
+				return err
+			}
+			switch {
+			case quiet:
+				return printIDs(env.Stdout, states)
+			case format == "json":
+				return env.printJSON(states, "")
+			}
+			return printTable(env.Stdout, states)
+		},
+	}
+}
+
+func printIDs(w io.Writer, states []hull.State) error {
+	var b strings.Builder
+	for _, s := range states {
+		b.WriteString(s.ID + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func printTable(out io.Writer, states []hull.State) error {
+	w := tabwriter.NewWriter(out, 12, 1, 3, ' ', 0)
+	fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
+	for _, s := range states {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"hull/hulltest"
+)
+
+// TestMain makes of the test program a hull, too, which tests find by PATH.
+func TestMain(m *testing.M) {
+	testscript.Main(withoutLeaks{m}, map[string]func(){
+		"hull": func() { os.Exit(Main(os.Args)) },
+	})
+}
+
+type withoutLeaks struct{ *testing.M }
+
+func (m withoutLeaks) Run() int { return hulltest.NoLeaks(m.M) }
+
+// TestScripts runs what users type. A comment in a script's head, "needs: root, ps", names what it can't do without.
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, script := range scripts {
+		name := strings.TrimSuffix(filepath.Base(script), ".txtar")
+		t.Run(name, func(t *testing.T) {
+			hulltest.Require(t, needs(t, script)...)
+			testscript.Run(t, testscript.Params{
+				Files:               []string{script},
+				RequireExplicitExec: true,
+				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+				Setup:               setup,
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"bundle": bundle(t)},
+			})
+		})
+	}
+}
+
+var needsLine = regexp.MustCompile(`(?m)^# needs: (.*)$`)
+
+func needs(t *testing.T, script string) []hulltest.Need {
+	t.Helper()
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := needsLine.FindSubmatch(text)
+	if match == nil {
+		return nil
+	}
+	var needs []hulltest.Need
+	for name := range strings.SplitSeq(string(match[1]), ", ") {
+		if name == "root" {
+			needs = append(needs, hulltest.Root)
+		} else {
+			needs = append(needs, hulltest.Command(name))
+		}
+	}
+	return needs
+}
+
+// setup gives each script states of its own, in $ROOT; what it leaves there is deleted.
+func setup(env *testscript.Env) error {
+	root := filepath.Join(env.WorkDir, ".root")
+	env.Setenv("ROOT", root)
+	hull, err := exec.LookPath("hull")
+	if err != nil {
+		return err
+	}
+	env.Setenv("HULL", hull)
+	env.Defer(func() { deleteAll(root) })
+	return nil
+}
+
+func deleteAll(root string) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		Main([]string{"hull", "--root", root, "delete", "--force", entry.Name()})
+	}
+}
+
+// bundle is a command of scripts: bundle DIR [-tty] VERB [ARGUMENT...] makes a bundle that runs a verb of testprog.
+func bundle(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: bundle DIR [-tty] VERB [ARGUMENT...]")
+		}
+		name, args := args[0], args[1:]
+		tty := args[0] == "-tty"
+		if tty {
+			args = args[1:]
+		}
+		dir := hulltest.Bundle(t, func(s *specs.Spec) {
+			s.Process.Args = hulltest.Args(args[0], args[1:]...)
+			s.Process.Terminal = tty
+		})
+		ts.Check(os.Symlink(dir, ts.MkAbs(name)))
+	}
+}
+
+func TestEveryCommandHasAScript(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range commands() {
+		if !slices.ContainsFunc(scripts, func(s string) bool { return strings.HasPrefix(filepath.Base(s), c.Name+"_") }) {
+			t.Errorf("no testdata/%s_*.txtar", c.Name)
+		}
+	}
+}

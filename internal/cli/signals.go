@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// signals are those sent to hull while it works for a container.
+//
+// Until the container's program runs, a signal that would end hull cancels what it is doing, so that it is taken back.
+// From forward on all signals are the program's.
+type signals struct {
+	c      chan os.Signal
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	pending []unix.Signal // came before forward
+	deliver func(unix.Signal)
+}
+
+// interrupted is the cause of a context that a signal has cancelled.
+type interrupted struct{ signal unix.Signal }
+
+func (i interrupted) Error() string { return "interrupted by " + signalName(i.signal) }
+
+// catchSignals begins to catch the signals that end a program. The context is done when one comes.
+func catchSignals() (context.Context, *signals) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s := &signals{c: make(chan os.Signal, 64), cancel: cancel}
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
+		s.catch(sig)
+	}
+	go s.loop()
+	return ctx, s
+}
+
+// catch leaves a signal alone that hull was started to ignore, as by nohup(1).
+func (s *signals) catch(sig unix.Signal) {
+	if !signal.Ignored(sig) {
+		signal.Notify(s.c, sig)
+	}
+}
+
+func (s *signals) loop() {
+	for sig := range s.c {
+		s.take(sig.(unix.Signal))
+	}
+}
+
+func (s *signals) take(sig unix.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deliver != nil {
+		s.deliver(sig)
+		return
+	}
+	s.pending = append(s.pending, sig)
+	s.cancel(interrupted{sig})
+}
+
+// forward catches all other signals, too, and has them delivered from now on, beginning with those that came too late
+// to keep the program from starting.
+//
+// hull goes on to take for itself: SIGCHLD and SIGURG, which the kernel and Go's scheduler send it; and with a terminal
+// SIGTTIN, SIGTTOU, which stop a job that is in the background, and SIGPIPE, which its own writing may cause.
+func (s *signals) forward(terminal bool, deliver func(unix.Signal)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deliver = deliver
+	for _, sig := range s.pending {
+		deliver(sig)
+	}
+	s.pending = nil
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
+			continue
+		case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
+			if terminal {
+				continue
+			}
+		}
+		s.catch(sig)
+	}
+}
+
+// cause returns err, or if a signal came that it did: what was under way says no more than that it was cancelled.
+func (s *signals) cause(ctx context.Context, err error) error {
+	if i, ok := context.Cause(ctx).(interrupted); ok && err != nil {
+		return i
+	}
+	return err
+}
+
+// explain is cause for an operation on a container, with the exit status of a program that the signal has ended.
+func (s *signals) explain(ctx context.Context, op, id string, err error) error {
+	if i, ok := s.cause(ctx, err).(interrupted); ok {
+		return statusError{exitSignal + int(i.signal), inOp(op, id, i)}
+	}
+	return err
+}
+
+func signalName(sig unix.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(sig))
+}

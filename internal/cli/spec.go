@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"hull"
+	"hull/spec"
+)
+
+func specCommand() *Command {
+	var bundle, cwd, netns string
+	var rootless, stdout bool
+	var flags *pflag.FlagSet
+	return &Command{
+		Name:    "spec",
+		Summary: "write a config.json to begin with",
+		Usage:   "[options] [-- PROGRAM [ARGUMENT...]]",
+		Long: `Writes config.json into a bundle: a configuration that runs sh, or the program that is given after --, with a terminal, in namespaces of its own, and with few capabilities, on a root file system in the directory rootfs, which it can't change. It is meant to be edited.
+
+A file that is there already is never overwritten.
+
+For a caller who isn't root, --rootless makes one that needs no privileges: with a user namespace, in which root is the caller, without limits, and in the host's network.`,
+		Examples: `mkdir -p box/rootfs/bin && cp /bin/busybox box/rootfs/bin/
+hull spec --bundle box -- /bin/busybox sh
+hull run --bundle box box`,
+		Args: arity{0, anyNumber},
+		Flags: func(fs *pflag.FlagSet) {
+			flags = fs
+			fs.StringVarP(&bundle, "bundle", "b", "", "`DIR` to write to (default: the working directory)")
+			fs.BoolVar(&rootless, "rootless", false, "make a configuration for a caller without privileges")
+			fs.StringVar(&cwd, "cwd", "", "working directory `DIR` of the program, absolute (default /)")
+			fs.StringVar(&netns, "netns", "", "join the network namespace at `PATH`, absolute (default: a new one)")
+			fs.BoolVar(&stdout, "print", false, "write to standard output instead")
+		},
+		Run: func(env *Env, args []string) error {
+			if len(args) > 0 && flags.ArgsLenAtDash() != 0 {
+				return env.usage("spec", errors.New("the program comes after --"))
+			}
+			o := spec.Options{
+				Args: args, Cwd: cwd, NetNS: netns,
+				Rootless: rootless, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+			}
+			if err := o.Check(); err != nil {
+				return &hull.Error{Op: "spec", Err: err}
+			}
+			if stdout {
+				return spec.Print(env.Stdout, spec.Example(o))
+			}
+			return spec.Write(bundle, spec.Example(o))
+		},
+	}
+}

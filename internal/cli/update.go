@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/pflag"
+
+	"hull"
+)
+
+// updateFlags are the options of update, and the resources that they set.
+type updateFlags struct {
+	file          string
+	l3CacheSchema string
+	memBwSchema   string
+
+	resources         specs.LinuxResources
+	memory            specs.LinuxMemory
+	cpu               specs.LinuxCPU
+	kernel, kernelTCP *int64 // taken, and of no effect
+	blkioWeight       *uint16
+	pidsLimit         *int64
+}
+
+func (f *updateFlags) register(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.file, "resources", "r", "", "read the limits from `FILE`, or from standard input if it is -; other "+
+		"options about limits have no effect then")
+	const time, size = "MICROSECONDS", "SIZE"
+	fs.Var(number(&f.blkioWeight, parseWeight, "WEIGHT"), "blkio-weight", "share of the disks, from 10 to 1000")
+	fs.Var(number(&f.cpu.Period, parseUint, time), "cpu-period", "what --cpu-quota is a part of")
+	fs.Var(number(&f.cpu.Quota, parseInt, time), "cpu-quota", "CPU time in each period; -1 is no limit")
+	fs.Var(number(&f.cpu.Burst, parseUint, time), "cpu-burst", "CPU time that may be saved from periods and spent in another")
+	fs.Var(number(&f.cpu.Shares, parseUint, "SHARES"), "cpu-share", "share of the CPUs; a container has 1024 if nothing is said")
+	fs.Var(number(&f.cpu.RealtimePeriod, parseUint, time), "cpu-rt-period", "what --cpu-rt-runtime is a part of")
+	fs.Var(number(&f.cpu.RealtimeRuntime, parseInt, time), "cpu-rt-runtime", "time with real-time scheduling in each period")
+	fs.StringVar(&f.cpu.Cpus, "cpuset-cpus", "", "CPUs to run on, a `LIST` such as 0-3,6")
+	fs.StringVar(&f.cpu.Mems, "cpuset-mems", "", "memory nodes to use, a `LIST`")
+	fs.Var(number(&f.cpu.Idle, parseInt, "0|1"), "cpu-idle", "1: run only when the CPUs have nothing else to do")
+	fs.Var(number(&f.memory.Limit, parseSize, size), "memory", "memory: bytes, or a number with k, m, g or t; -1 is no limit")
+	fs.Var(number(&f.memory.Reservation, parseSize, size), "memory-reservation", "memory that the container keeps when the "+
+		"host runs out of it")
+	fs.Var(number(&f.memory.Swap, parseSize, size), "memory-swap", "memory and swap space together; -1 is no limit")
+	fs.Var(number(&f.kernel, parseSize, size), "kernel-memory", "")
+	fs.Var(number(&f.kernelTCP, parseSize, size), "kernel-memory-tcp", "")
+	must(fs.MarkHidden("kernel-memory"))
+	must(fs.MarkHidden("kernel-memory-tcp"))
+	fs.Var(number(&f.pidsLimit, parseInt, "N"), "pids-limit", "number of processes and threads; -1 is no limit")
+	fs.StringVar(&f.l3CacheSchema, "l3-cache-schema", "", "Intel RDT: `SCHEMA` of the L3 cache")
+	fs.StringVar(&f.memBwSchema, "mem-bw-schema", "", "Intel RDT: `SCHEMA` of the memory bandwidth")
+}
+
+func updateCommand() *Command {
+	var f updateFlags
+	return &Command{
+		Name:    "update",
+		Summary: "change the limits of a container",
+		Usage:   "[options] CONTAINER-ID",
+		Long: `Changes limits of a container that runs, is created or paused. What isn't given stays as it is.
+
+A file for --resources has the form of linux.resources in config.json:
+
+ {
+   "memory": {"limit": 0, "reservation": 0, "swap": 0, "checkBeforeUpdate": true},
+   "cpu": {"shares": 0, "quota": 0, "burst": 0, "period": 0, "realtimeRuntime": 0,
+           "realtimePeriod": 0, "cpus": "", "mems": "", "idle": 0},
+   "blockIO": {"weight": 0},
+   "pids": {"limit": 0},
+   "unified": {"memory.high": ""}
+ }`,
+		Examples: `hull update --memory 512m --pids-limit 100 web1
+echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
+		Args:  arity{1, 1},
+		Flags: f.register,
+		Run: func(env *Env, args []string) error {
+			c, err := env.container("update", args[0])
+			if err != nil {
+				return err
+			}
+			r, err := f.read(env.Stdin)
+			if err != nil {
+				return inOp("update", args[0], err)
+			}
+			if r.Memory != nil && (r.Memory.Kernel != nil || r.Memory.KernelTCP != nil) { //nolint:staticcheck // deprecated
+				env.log.warn("limits of kernel memory have no effect: the kernel has none any more")
+				r.Memory.Kernel, r.Memory.KernelTCP = nil, nil //nolint:staticcheck // deprecated
+			}
+			return c.Update(hull.UpdateOptions{Resources: r, L3CacheSchema: f.l3CacheSchema, MemBwSchema: f.memBwSchema})
+		},
+	}
+}
+
+// read returns the resources to change.
+func (f *updateFlags) read(stdin io.Reader) (*specs.LinuxResources, error) {
+	if f.file == "" {
+		return f.fromFlags(), nil
+	}
+	in := stdin
+	if f.file != "-" {
+		file, err := os.Open(f.file)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	var r specs.LinuxResources
+	if err := json.NewDecoder(in).Decode(&r); err != nil {
+		return nil, &hull.Error{Step: "--resources " + f.file, Kind: hull.ErrBadSpec, Err: err}
+	}
+	return &r, nil
+}
+
+func (f *updateFlags) fromFlags() *specs.LinuxResources {
+	f.memory.Kernel, f.memory.KernelTCP = f.kernel, f.kernelTCP //nolint:staticcheck // deprecated
+	r := &specs.LinuxResources{Memory: &f.memory, CPU: &f.cpu}
+	if f.blkioWeight != nil {
+		r.BlockIO = &specs.LinuxBlockIO{Weight: f.blkioWeight}
+	}
+	if f.pidsLimit != nil {
+		r.Pids = &specs.LinuxPids{Limit: f.pidsLimit}
+	}
+	return r
+}
+
+// numberFlag is an option with a number that may also not be given: no number says so.
+type numberFlag[T any] struct {
+	p     **T
+	parse func(string) (T, error)
+	unit  string // what --help calls the number
+}
+
+func number[T any](p **T, parse func(string) (T, error), unit string) *numberFlag[T] {
+	return &numberFlag[T]{p, parse, unit}
+}
+
+func (n *numberFlag[T]) String() string { return "" }
+func (n *numberFlag[T]) Type() string   { return n.unit }
+
+// Set takes an empty value for none, as callers do who fill in what they may not have.
+func (n *numberFlag[T]) Set(s string) error {
+	if s == "" {
+		return nil
+	}
+	v, err := n.parse(s)
+	if err != nil {
+		return err
+	}
+	*n.p = &v
+	return nil
+}
+
+func parseInt(s string) (int64, error) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	return v, numberError(err)
+}
+
+func parseUint(s string) (uint64, error) {
+	v, err := strconv.ParseUint(s, 10, 64)
+	return v, numberError(err)
+}
+
+func parseWeight(s string) (uint16, error) {
+	v, err := strconv.ParseUint(s, 10, 16)
+	return uint16(v), numberError(err)
+}
+
+// numberError leaves of an error of strconv what is new to a user: the option and its value are told anyhow.
+func numberError(err error) error {
+	if e, ok := err.(*strconv.NumError); ok {
+		return e.Err
+	}
+	return err
+}
+
+// parseSize reads a number of bytes, or of binary multiples: 1.5g, 100M, 64KiB, 10kb. -1 is no limit.
+func parseSize(s string) (int64, error) {
+	if s == "-1" {
+		return -1, nil
+	}
+	bad := fmt.Errorf("want bytes, or a number with k, m, g, t or p")
+	end := strings.LastIndexAny(s, "0123456789.") + 1
+	unit := strings.ToLower(strings.TrimPrefix(s[end:], " "))
+	factor := 1.0
+	if unit != "" && unit != "b" {
+		power := strings.IndexByte("kmgtp", unit[0]) + 1
+		if power == 0 || unit[1:] != "" && unit[1:] != "b" && unit[1:] != "ib" {
+			return 0, bad
+		}
+		factor = math.Pow(1024, float64(power))
+	}
+	v, err := strconv.ParseUint(s[:end], 10, 63)
+	if err == nil && factor == 1 {
+		return int64(v), nil // exactly, where a float64 would round
+	}
+	f, err := strconv.ParseFloat(s[:end], 64)
+	if err != nil || f < 0 || f*factor >= math.MaxInt64 {
+		return 0, bad
+	}
+	return int64(f * factor), nil
+}
