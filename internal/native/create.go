@@ -350,7 +350,7 @@ func (c *creation) enterPhase(p *engine.Process) error {
 		b.Call(unix.SYS_SETDOMAINNAME, b.String(s.Domainname).Arg(), stub.Int(len(s.Domainname)))
 	}
 	writeSysctls(b, s)
-	return c.process.become(b, c.init, p, func() error { return c.Cgroup.Limit(c.ctx) })
+	return c.process.become(b, c.init, p, len(c.Extra), c.Park, func() error { return c.Cgroup.Limit(c.ctx) })
 }
 
 // tail returns the batch that the init executes alone.

@@ -24,6 +24,11 @@ func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process,
 	}
 	t.keyring = !r.NoNewKeyring
 	t.status, t.initPid = specs.StateRunning, r.Init.Pid
+	if r.Process.ExecCPUAffinity != nil {
+		if t.affinity, err = task.CPUAffinity(r.Process.ExecCPUAffinity); err != nil {
+			return nil, err
+		}
+	}
 	report, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -50,7 +55,7 @@ func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (
 	if t.terminal {
 		openTerminal(b, ptmx, t.ConsoleSize)
 	}
-	if err := t.become(b, s, p, nil); err != nil {
+	if err := t.become(b, s, p, len(r.Extra), false, nil); err != nil {
 		return nil, err
 	}
 	var err error
@@ -100,13 +105,8 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 	if err != nil {
 		return nil, err
 	}
-	affinity, err := task.CPUAffinity(t.ExecCPUAffinity)
-	if err != nil {
-		first.Kill()
-		return nil, err
-	}
 	b := new(stub.Batch)
-	setAffinity(b, "process.execCPUAffinity.initial", affinity.Initial)
+	setAffinity(b, "process.execCPUAffinity.initial", t.affinity.Initial)
 	files, err := r.Cgroup.SubTaskFiles(r.Cgroups...)
 	if err != nil {
 		first.Kill()
@@ -127,9 +127,9 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 			return nil, err
 		}
 	}
-	if len(affinity.Final) > 0 {
+	if len(t.affinity.Final) > 0 {
 		b := new(stub.Batch)
-		setAffinity(b, "process.execCPUAffinity.final", affinity.Final)
+		setAffinity(b, "process.execCPUAffinity.final", t.affinity.Final)
 		if err := s.Do(b); err != nil {
 			s.Kill()
 			return nil, err

@@ -26,13 +26,9 @@ func loadSeccomp(b *stub.Batch, p *seccomp.Program) stub.Result {
 	return r
 }
 
-// loadNotifier loads a filter that notifies, fetches its listener and hands it to the agent. The listener is fetched
+// loadNotifier executes b, loads a filter that notifies, fetches its listener and hands it to the agent. The listener is fetched
 // from outside, since the stub's own calls may already wait for the agent's answer.
-func (t *process) loadNotifier(s *stub.Stub) error {
-	if t.seccomp == nil || !t.seccomp.Notify {
-		return nil
-	}
-	b := new(stub.Batch)
+func (t *process) loadNotifier(s *stub.Stub, b *stub.Batch) error {
 	load := loadSeccomp(b, t.seccomp)
 	if err := s.Do(b); err != nil {
 		return err

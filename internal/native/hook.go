@@ -52,7 +52,8 @@ func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 	b := new(stub.Batch)
 	t.enterSession(b)
 	t.settings(b)
-	t.dropPrivileges(b)
+	t.changeUser(b)
+	t.confine(b)
 	if err := s.Do(b); err != nil {
 		return t.explain(err)
 	}

@@ -28,6 +28,7 @@ type process struct {
 
 	cred       task.Cred
 	caps       caps.Sets
+	affinity   task.Affinity // of exec alone
 	rlimits    []task.Rlimit
 	seccomp    *seccomp.Program // or nil
 	noNewPrivs bool
@@ -85,7 +86,7 @@ func (t *process) joinKeyring(b *stub.Batch) {
 // become executes b and then the steps from the container's root in its own files to the user of process. It resolves
 // the program and completes the environment. meanwhile, unless nil, is called while the stub works. When become
 // returns, only lastSteps are left.
-func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, meanwhile func() error) error {
+func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra int, park bool, meanwhile func() error) error {
 	t.settings(b)
 	home := t.openPasswd(b)
 	if err := doWhile(s, b, meanwhile); err != nil {
@@ -101,15 +102,23 @@ func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, meanwhi
 		}
 	}
 	b = new(stub.Batch)
-	t.dropPrivileges(b)
+	t.changeUser(b)
 	found := t.findProgram(b)
+	t.closeOthers(b, extra, park)
+	notify := t.seccomp != nil && t.seccomp.Notify
+	if !notify {
+		t.confine(b)
+	}
 	if err := s.Do(b); err != nil {
 		return t.explain(err)
 	}
 	if err := t.program(b, found); err != nil {
 		return err
 	}
-	return t.loadNotifier(s)
+	if notify {
+		return t.confineNotifying(s)
+	}
+	return nil
 }
 
 // doWhile executes b and calls f, unless it is nil, at the same time.
@@ -260,17 +269,14 @@ func (t *process) setLimits(s *stub.Stub) error {
 	return nil
 }
 
-// dropPrivileges emits the way from root to the process's user. The order is: limits, while they may be raised; the
-// seccomp filter, if it needs rights; the bounding set, which needs CAP_SETPCAP; the ids; the other sets.
-func (t *process) dropPrivileges(b *stub.Batch) {
+// changeUser emits the way from root to the process's user. The order is: limits, while they may be raised; the
+// bounding set, which needs CAP_SETPCAP; the ids. The permitted capabilities are kept for confine.
+func (t *process) changeUser(b *stub.Batch) {
 	if !t.limitsFromParent() {
 		b.In("process.rlimits")
 		for _, l := range t.rlimits {
 			b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(l.Resource), b.Const(stub.Bytes(&l.Limit)).Arg(), stub.Int(0))
 		}
-	}
-	if t.seccompEarly() && !t.seccomp.Notify {
-		loadSeccomp(b, t.seccomp)
 	}
 	// The directory may be one that only the container's root can enter, or only its user.
 	b.In("process.cwd")
@@ -297,7 +303,67 @@ func (t *process) dropPrivileges(b *stub.Batch) {
 	}
 	b.In("process.user.umask")
 	b.Call(unix.SYS_UMASK, stub.Int(mask))
+}
+
+// closeOthers emits the closing of all descriptors but those that lastSteps and the program need, and marks these so
+// that only the program's survive execve (CVE-2024-21626). It comes before the filter, which may know neither call.
+func (t *process) closeOthers(b *stub.Batch, extra int, park bool) {
+	b.In("")
+	last := reportFD(extra)
+	if park {
+		last = startFD(extra)
+	}
+	const end = 1<<32 - 1
+	if unix.CloseRange(end>>1, end>>1, unix.CLOSE_RANGE_CLOEXEC) == nil { // Linux 5.11
+		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(last+1), stub.Int(uint32(end)), stub.Int(0))
+		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(end)), stub.Int(unix.CLOSE_RANGE_CLOEXEC))
+		return
+	}
+	// What the stub has opened itself is close-on-exec already.
+	for fd := 3; fd <= last; fd++ {
+		b.Call(unix.SYS_FCNTL, stub.Int(fd), stub.Int(unix.F_SETFD), stub.Int(unix.FD_CLOEXEC))
+	}
+}
+
+// confine emits the filter, if it is loaded early, and the capabilities. All that follows has to pass the filter, as it
+// has to with the peers: capset, prctl, dup3, read, rt_sigprocmask, execve; and write, for the replies.
+func (t *process) confine(b *stub.Batch) {
+	if t.seccompEarly() {
+		t.raiseAll(b)
+		loadSeccomp(b, t.seccomp)
+	}
 	t.setCapabilities(b)
+}
+
+// confineNotifying is confine with a filter whose listener is handed to an agent. From then on calls may wait for it.
+func (t *process) confineNotifying(s *stub.Stub) error {
+	b := new(stub.Batch)
+	t.raiseAll(b)
+	if err := t.loadNotifier(s, b); err != nil {
+		return err
+	}
+	b = new(stub.Batch)
+	t.setCapabilities(b)
+	return t.explain(s.Do(b))
+}
+
+// raiseAll makes the permitted capabilities effective again, which the change of user has ended: without no_new_privs
+// loading a filter needs CAP_SYS_ADMIN (seccomp(2)).
+func (t *process) raiseAll(b *stub.Batch) {
+	if t.noNewPrivs || t.cred.UID == 0 {
+		return
+	}
+	b.In("linux.seccomp")
+	sets := caps.Sets{}
+	header := sets.Header()
+	data := b.Out(caps.DataSize)
+	h := b.Const(header[:]).Arg()
+	b.Call(unix.SYS_CAPGET, h, data.Arg())
+	for word := range 2 {
+		// Effective comes before permitted in each struct __user_cap_data_struct.
+		b.Store(data, 12*word, b.Load(data, 12*word+4).Arg())
+	}
+	b.Call(unix.SYS_CAPSET, h, data.Arg())
 }
 
 func (t *process) setGroups(b *stub.Batch) {
@@ -343,40 +409,31 @@ func (t *process) setCapabilities(b *stub.Batch) {
 	b.In("process.capabilities")
 	b.Prctl(unix.PR_SET_KEEPCAPS, stub.Int(0), stub.Int(0), stub.Int(0), stub.Int(0))
 	sets, _ := t.caps.Within(caps.Supported())
+	// Package oci has warned of those that the kernel would refuse (capset(2), PR_CAP_AMBIENT_RAISE).
+	sets.Effective &= sets.Permitted
+	sets.Ambient &= sets.Permitted & sets.Inheritable
 	header, data := sets.Header(), sets.Data()
 	b.Call(unix.SYS_CAPSET, b.Const(header[:]).Arg(), b.Const(data[:]).Arg())
 	b.Note("effective, permitted and inheritable")
 	b.In("process.capabilities.ambient")
 	b.Ignore(b.Prctl(unix.PR_CAP_AMBIENT, stub.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), stub.Int(0), stub.Int(0), stub.Int(0)), unix.EINVAL)
-	// Package oci has warned of any that the kernel would refuse.
-	ambient := sets.Ambient & sets.Permitted & sets.Inheritable
 	for n := range caps.Last() + 1 {
-		if ambient.Has(n) {
+		if sets.Ambient.Has(n) {
 			b.Prctl(unix.PR_CAP_AMBIENT, stub.Int(unix.PR_CAP_AMBIENT_RAISE), stub.Int(n), stub.Int(0), stub.Int(0))
 			b.Note("raise " + caps.Of(n).String())
 		}
 	}
 }
 
-// lastSteps emits what a process does alone: descriptors to their places, all others closed, the wait for start, the
-// filter, the signals as a new program expects them.
+// lastSteps emits what a process does alone: descriptors to their places, the wait for start, the signals as a new
+// program expects them, the filter if it is loaded late.
 func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 	b.In("")
 	for i := range extra {
 		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
 	}
-	report, last := reportFD(extra), reportFD(extra)
 	if park {
-		last = startFD(extra)
-	}
-	if report > 3+extra {
-		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3+extra), stub.Int(report-1), stub.Int(0))
-	}
-	b.Call(unix.SYS_CLOSE_RANGE, stub.Int(last+1), stub.Int(uint32(1<<32-1)), stub.Int(0))
-	b.Call(unix.SYS_FCNTL, stub.Int(report), stub.Int(unix.F_SETFD), stub.Int(unix.FD_CLOEXEC))
-	if park {
-		b.Call(unix.SYS_READ, stub.Int(last), b.Out(1).Arg(), stub.Int(1))
-		b.Call(unix.SYS_CLOSE, stub.Int(last))
+		b.Call(unix.SYS_READ, stub.Int(startFD(extra)), b.Out(1).Arg(), stub.Int(1))
 	}
 	t.signals(b)
 	if t.seccompLate() {
