@@ -19,6 +19,7 @@ import (
 	"hull/internal/hook"
 	"hull/internal/native"
 	"hull/internal/oci"
+	"hull/internal/rdt"
 	"hull/internal/store"
 )
 
@@ -57,11 +58,15 @@ type Container struct {
 	spec    *specs.Spec
 	raw     []byte // what spec was read from
 	group   *cgroup.Group
-	init    *Process // if this program has created the container
+	rdt     *rdt.Group // or nil
+	init    *Process   // if this program has created the container
 }
 
 // ID returns the container's id.
 func (c *Container) ID() string { return c.record.ID }
+
+// Dir returns the container's state directory.
+func (c *Container) Dir() string { return c.dir.Path }
 
 // Spec returns a copy of the configuration that the container was created with.
 func (c *Container) Spec() *specs.Spec {
@@ -84,7 +89,7 @@ func (c *Container) Init() *Process {
 }
 
 func (c *Container) engineView() engine.Container {
-	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, Rootless: c.record.Rootless}
+	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, RDT: c.rdt, Rootless: c.record.Rootless}
 }
 
 // State returns what the container is and does now.
@@ -306,11 +311,28 @@ func (c *Container) destroy(ctx context.Context, status Status) error {
 			return err
 		}
 	}
-	if err := c.group.Destroy(ctx); err != nil {
+	if err := errors.Join(c.leave(), c.group.Destroy(ctx), removeRDT(c.record)); err != nil {
 		return err
 	}
 	c.runPoststop(ctx)
 	return c.dir.Remove()
+}
+
+// leave takes away the mounts of a container that was set up in the host's mount namespace.
+func (c *Container) leave() error {
+	if c.record.Init.Pid == 0 {
+		return nil
+	}
+	view := c.engineView()
+	return native.Engine{}.Leave(&view, c.rootfs())
+}
+
+// removeRDT removes the groups of resctrl that a container has, or that its creation may have made before it was killed.
+func removeRDT(r *store.Record) error {
+	if r.Init.Pid == 0 {
+		return rdt.Open(r.RDT).Abandon()
+	}
+	return rdt.Open(r.RDT).Destroy()
 }
 
 // runPoststop runs the poststop hooks. Their failures are only worth a warning (runtime.md, "Lifecycle", step 13).
@@ -364,8 +386,8 @@ func (c *Container) Update(o UpdateOptions) error {
 		if err := c.want("update", Created, Running, Paused); err != nil {
 			return err
 		}
-		if o.L3CacheSchema != "" || o.MemBwSchema != "" {
-			return &fault.Error{Field: "linux.intelRdt", Kind: fault.Unsupported, Err: errors.New("the container has no resource control group")}
+		if err := c.rdt.Set(o.L3CacheSchema, o.MemBwSchema); err != nil {
+			return err
 		}
 		if o.Resources == nil {
 			return nil

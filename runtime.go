@@ -19,6 +19,8 @@ import (
 	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/oci"
+	"hull/internal/rdt"
+	"hull/internal/sdnotify"
 	"hull/internal/store"
 )
 
@@ -61,6 +63,8 @@ type CreateOptions struct {
 	NoPivot       bool       // MS_MOVE and chroot instead of pivot_root
 	NoNewKeyring  bool       // the session keyring of the caller stays
 	ExtraFiles    []*os.File // descriptors 3, 4, … of the container, as in os/exec
+	Env           []string   // added to process.env
+	Notify        bool       // the program gets a NOTIFY_SOCKET of its own, see package sdnotify and Container.Dir
 }
 
 // Create makes a container whose init waits for Start.
@@ -77,6 +81,9 @@ func (r *Runtime) Run(ctx context.Context, id string, o CreateOptions) (*Contain
 
 func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park bool) (_ *Container, err error) {
 	if err := store.CheckID(id); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	bundle, err := filepath.Abs(o.Bundle)
@@ -98,14 +105,18 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err != nil {
 		return nil, err
 	}
+	resctrl, err := rdt.New(id, cfg.Spec.Linux.IntelRdt)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := r.store().Create(id)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Unlock()
 	c := &Container{
-		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group,
-		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), Rootless: rootless,
+		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
+		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring},
 	}
 	if err := c.start(ctx, o, park); err != nil {
@@ -166,7 +177,18 @@ func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error
 	if err := c.dir.SaveConfig(c.raw); err != nil {
 		return err
 	}
+	if p := c.spec.Process; p != nil {
+		p.Env = append(p.Env, o.Env...)
+	}
+	if o.Notify {
+		if err := c.addNotifySocket(); err != nil {
+			return err
+		}
+	}
 	if err := c.dir.Save(c.record); err != nil {
+		return err
+	}
+	if err := c.rdt.Create(ctx); err != nil {
 		return err
 	}
 	req := &engine.CreateRequest{
@@ -198,14 +220,27 @@ func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error
 	return c.started(ctx)
 }
 
+// addNotifySocket lets the container's program tell a service manager that it is ready (sd_notify(3)).
+func (c *Container) addNotifySocket() error {
+	m, env, err := sdnotify.Setup(c.dir.Path)
+	if err != nil {
+		return err
+	}
+	c.spec.Mounts = append(c.spec.Mounts, m)
+	c.spec.Process.Env = append(c.spec.Process.Env, env)
+	return nil
+}
+
 // createHooks runs the hooks that see the namespaces made and the host's files still there. prestart, which is
 // deprecated, comes first (config.md, "POSIX-platform Hooks").
 func (c *Container) createHooks(ctx context.Context, pid int) error {
 	view := c.engineView()
-	state := engine.HookState(&view, pid, specs.StateCreating)
+	// prestart is older than the status creating, and its hooks expect created.
+	state := engine.HookState(&view, pid, specs.StateCreated)
 	if err := hook.RunAll(ctx, c.record.Bundle, "prestart", c.spec.Hooks.Prestart, state); err != nil {
 		return err
 	}
+	state = engine.HookState(&view, pid, specs.StateCreating)
 	return hook.RunAll(ctx, c.record.Bundle, "createRuntime", c.spec.Hooks.CreateRuntime, state)
 }
 
@@ -213,7 +248,7 @@ func (c *Container) createHooks(ctx context.Context, pid int) error {
 func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
 	c.record.Init = p.Init
 	c.record.Steps = p.Steps
-	c.record.Cgroup = c.group.State()
+	c.record.Cgroup, c.record.RDT = c.group.State(), c.rdt.State()
 	if err := c.dir.Save(c.record); err != nil {
 		return err
 	}
@@ -262,7 +297,7 @@ func (c *Container) abandon() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 	err := c.group.Kill(ctx)
-	if derr := c.group.Destroy(ctx); derr != nil {
+	if derr := errors.Join(c.leave(), c.group.Destroy(ctx), c.rdt.Abandon()); derr != nil {
 		err = errors.Join(err, derr)
 	}
 	if err != nil {
@@ -310,7 +345,7 @@ func (r *Runtime) read(dir *store.Dir) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group}, nil
+	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group, rdt: rdt.Open(record.RDT)}, nil
 }
 
 // List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
@@ -371,6 +406,9 @@ func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
 			if err := errors.Join(group.Kill(ctx), group.Destroy(ctx)); err != nil {
 				return err
 			}
+		}
+		if err := removeRDT(record); err != nil {
+			return err
 		}
 	}
 	return dir.Remove()

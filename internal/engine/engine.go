@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull/internal/cgroup"
+	"hull/internal/rdt"
 	"hull/internal/stub"
 )
 
@@ -19,6 +20,7 @@ type Container struct {
 	Dir      string // its state directory; the engine may make files there
 	Spec     *specs.Spec
 	Cgroup   *cgroup.Group
+	RDT      *rdt.Group // or nil
 	Rootless bool
 }
 

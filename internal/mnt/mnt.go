@@ -52,6 +52,7 @@ type Mount struct {
 	Flagged     bool     // some option speaks of the superblock
 	Propagation []uint64 // MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, with MS_REC or without; in order
 	Data        []string // options for the file system, as given
+	Ignored     []string // such options of a bind mount, which has no file system of its own
 	IDMap       *IDMap
 }
 
@@ -65,7 +66,7 @@ func Parse(i int, s specs.Mount, bundle string) (Mount, error) {
 		Bind:        s.Type == "bind",
 	}
 	for _, name := range s.Options {
-		if o, ok := options[name]; ok {
+		if o, ok := lookup(name); ok {
 			o.apply(&m)
 		} else if name != "" {
 			m.Data = append(m.Data, name)
@@ -115,13 +116,14 @@ func (m *Mount) check(s specs.Mount) error {
 		return m.wrong("destination", "nothing can be mounted over the container's root")
 	case m.Bind && s.Source == "" && !m.Remount:
 		return m.wrong("source", "a bind mount needs one")
-	case m.Bind && len(m.Data) > 0:
-		// The kernel would ignore them.
-		return m.wrong(optionField(s, m.Data[0]), fmt.Sprintf("%q is for file systems, a bind mount has none of its own", m.Data[0]))
 	case s.Type == "" && !m.Bind && !m.Remount:
 		return m.wrong("type", "missing")
 	case m.CopyUp && m.Type != "tmpfs":
 		return m.wrong(optionField(s, "tmpcopyup"), "tmpcopyup is for the type tmpfs")
+	}
+	if m.Bind {
+		// The kernel ignores them (mount(2), "Creating a bind mount"), and engines send some.
+		m.Ignored, m.Data = m.Data, nil
 	}
 	return m.checkIDMap(s)
 }

@@ -23,63 +23,77 @@ type option struct {
 }
 
 // options are the options of the table in config.md, "Linux mount options", of the runtime specification 1.3.0.
-var options = map[string]option{
-	"defaults": {do: func(*Mount) {}},
+// An array, unlike a map, costs nothing when hull starts.
+var options = [...]struct {
+	name string
+	option
+}{
+	{"defaults", option{do: func(*Mount) {}}},
 
-	"ro": {attr: unix.MOUNT_ATTR_RDONLY}, "rw": {attr: unix.MOUNT_ATTR_RDONLY, clear: true},
-	"nosuid": {attr: unix.MOUNT_ATTR_NOSUID}, "suid": {attr: unix.MOUNT_ATTR_NOSUID, clear: true},
-	"nodev": {attr: unix.MOUNT_ATTR_NODEV}, "dev": {attr: unix.MOUNT_ATTR_NODEV, clear: true},
-	"noexec": {attr: unix.MOUNT_ATTR_NOEXEC}, "exec": {attr: unix.MOUNT_ATTR_NOEXEC, clear: true},
-	"nosymfollow": {attr: unix.MOUNT_ATTR_NOSYMFOLLOW}, "symfollow": {attr: unix.MOUNT_ATTR_NOSYMFOLLOW, clear: true},
-	"nodiratime": {attr: unix.MOUNT_ATTR_NODIRATIME}, "diratime": {attr: unix.MOUNT_ATTR_NODIRATIME, clear: true},
+	{"ro", option{attr: unix.MOUNT_ATTR_RDONLY}}, {"rw", option{attr: unix.MOUNT_ATTR_RDONLY, clear: true}},
+	{"nosuid", option{attr: unix.MOUNT_ATTR_NOSUID}}, {"suid", option{attr: unix.MOUNT_ATTR_NOSUID, clear: true}},
+	{"nodev", option{attr: unix.MOUNT_ATTR_NODEV}}, {"dev", option{attr: unix.MOUNT_ATTR_NODEV, clear: true}},
+	{"noexec", option{attr: unix.MOUNT_ATTR_NOEXEC}}, {"exec", option{attr: unix.MOUNT_ATTR_NOEXEC, clear: true}},
+	{"nosymfollow", option{attr: unix.MOUNT_ATTR_NOSYMFOLLOW}}, {"symfollow", option{attr: unix.MOUNT_ATTR_NOSYMFOLLOW, clear: true}},
+	{"nodiratime", option{attr: unix.MOUNT_ATTR_NODIRATIME}}, {"diratime", option{attr: unix.MOUNT_ATTR_NODIRATIME, clear: true}},
 
-	"noatime": {mode: true, atime: unix.MOUNT_ATTR_NOATIME}, "atime": {mode: true, atime: unix.MOUNT_ATTR_NOATIME, clear: true},
-	"relatime": {mode: true, atime: unix.MOUNT_ATTR_RELATIME}, "norelatime": {mode: true, atime: unix.MOUNT_ATTR_RELATIME, clear: true},
-	"strictatime":   {mode: true, atime: unix.MOUNT_ATTR_STRICTATIME},
-	"nostrictatime": {mode: true, atime: unix.MOUNT_ATTR_STRICTATIME, clear: true},
+	{"noatime", option{mode: true, atime: unix.MOUNT_ATTR_NOATIME}}, {"atime", option{mode: true, atime: unix.MOUNT_ATTR_NOATIME, clear: true}},
+	{"relatime", option{mode: true, atime: unix.MOUNT_ATTR_RELATIME}}, {"norelatime", option{mode: true, atime: unix.MOUNT_ATTR_RELATIME, clear: true}},
+	{"strictatime", option{mode: true, atime: unix.MOUNT_ATTR_STRICTATIME}},
+	{"nostrictatime", option{mode: true, atime: unix.MOUNT_ATTR_STRICTATIME, clear: true}},
 
-	"rro": {rec: true, attr: unix.MOUNT_ATTR_RDONLY}, "rrw": {rec: true, attr: unix.MOUNT_ATTR_RDONLY, clear: true},
-	"rnosuid": {rec: true, attr: unix.MOUNT_ATTR_NOSUID}, "rsuid": {rec: true, attr: unix.MOUNT_ATTR_NOSUID, clear: true},
-	"rnodev": {rec: true, attr: unix.MOUNT_ATTR_NODEV}, "rdev": {rec: true, attr: unix.MOUNT_ATTR_NODEV, clear: true},
-	"rnoexec": {rec: true, attr: unix.MOUNT_ATTR_NOEXEC}, "rexec": {rec: true, attr: unix.MOUNT_ATTR_NOEXEC, clear: true},
-	"rnosymfollow": {rec: true, attr: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"rsymfollow":   {rec: true, attr: unix.MOUNT_ATTR_NOSYMFOLLOW, clear: true},
-	"rnodiratime":  {rec: true, attr: unix.MOUNT_ATTR_NODIRATIME},
-	"rdiratime":    {rec: true, attr: unix.MOUNT_ATTR_NODIRATIME, clear: true},
+	{"rro", option{rec: true, attr: unix.MOUNT_ATTR_RDONLY}}, {"rrw", option{rec: true, attr: unix.MOUNT_ATTR_RDONLY, clear: true}},
+	{"rnosuid", option{rec: true, attr: unix.MOUNT_ATTR_NOSUID}}, {"rsuid", option{rec: true, attr: unix.MOUNT_ATTR_NOSUID, clear: true}},
+	{"rnodev", option{rec: true, attr: unix.MOUNT_ATTR_NODEV}}, {"rdev", option{rec: true, attr: unix.MOUNT_ATTR_NODEV, clear: true}},
+	{"rnoexec", option{rec: true, attr: unix.MOUNT_ATTR_NOEXEC}}, {"rexec", option{rec: true, attr: unix.MOUNT_ATTR_NOEXEC, clear: true}},
+	{"rnosymfollow", option{rec: true, attr: unix.MOUNT_ATTR_NOSYMFOLLOW}},
+	{"rsymfollow", option{rec: true, attr: unix.MOUNT_ATTR_NOSYMFOLLOW, clear: true}},
+	{"rnodiratime", option{rec: true, attr: unix.MOUNT_ATTR_NODIRATIME}},
+	{"rdiratime", option{rec: true, attr: unix.MOUNT_ATTR_NODIRATIME, clear: true}},
 
-	"rnoatime":       {rec: true, mode: true, atime: unix.MOUNT_ATTR_NOATIME},
-	"ratime":         {rec: true, mode: true, atime: unix.MOUNT_ATTR_NOATIME, clear: true},
-	"rrelatime":      {rec: true, mode: true, atime: unix.MOUNT_ATTR_RELATIME},
-	"rnorelatime":    {rec: true, mode: true, atime: unix.MOUNT_ATTR_RELATIME, clear: true},
-	"rstrictatime":   {rec: true, mode: true, atime: unix.MOUNT_ATTR_STRICTATIME},
-	"rnostrictatime": {rec: true, mode: true, atime: unix.MOUNT_ATTR_STRICTATIME, clear: true},
+	{"rnoatime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_NOATIME}},
+	{"ratime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_NOATIME, clear: true}},
+	{"rrelatime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_RELATIME}},
+	{"rnorelatime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_RELATIME, clear: true}},
+	{"rstrictatime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_STRICTATIME}},
+	{"rnostrictatime", option{rec: true, mode: true, atime: unix.MOUNT_ATTR_STRICTATIME, clear: true}},
 
-	"sync": {super: unix.MS_SYNCHRONOUS}, "async": {super: unix.MS_SYNCHRONOUS, clear: true},
-	"dirsync": {super: unix.MS_DIRSYNC},
-	"mand":    {super: unix.MS_MANDLOCK}, "nomand": {super: unix.MS_MANDLOCK, clear: true},
-	"lazytime": {super: unix.MS_LAZYTIME}, "nolazytime": {super: unix.MS_LAZYTIME, clear: true},
-	"iversion": {super: unix.MS_I_VERSION}, "noiversion": {super: unix.MS_I_VERSION, clear: true},
-	"silent": {super: unix.MS_SILENT}, "loud": {super: unix.MS_SILENT, clear: true},
+	{"sync", option{super: unix.MS_SYNCHRONOUS}}, {"async", option{super: unix.MS_SYNCHRONOUS, clear: true}},
+	{"dirsync", option{super: unix.MS_DIRSYNC}},
+	{"mand", option{super: unix.MS_MANDLOCK}}, {"nomand", option{super: unix.MS_MANDLOCK, clear: true}},
+	{"lazytime", option{super: unix.MS_LAZYTIME}}, {"nolazytime", option{super: unix.MS_LAZYTIME, clear: true}},
+	{"iversion", option{super: unix.MS_I_VERSION}}, {"noiversion", option{super: unix.MS_I_VERSION, clear: true}},
+	{"silent", option{super: unix.MS_SILENT}}, {"loud", option{super: unix.MS_SILENT, clear: true}},
 
-	"shared": {propagation: unix.MS_SHARED}, "rshared": {propagation: unix.MS_SHARED | unix.MS_REC},
-	"slave": {propagation: unix.MS_SLAVE}, "rslave": {propagation: unix.MS_SLAVE | unix.MS_REC},
-	"private": {propagation: unix.MS_PRIVATE}, "rprivate": {propagation: unix.MS_PRIVATE | unix.MS_REC},
-	"unbindable": {propagation: unix.MS_UNBINDABLE}, "runbindable": {propagation: unix.MS_UNBINDABLE | unix.MS_REC},
+	{"shared", option{propagation: unix.MS_SHARED}}, {"rshared", option{propagation: unix.MS_SHARED | unix.MS_REC}},
+	{"slave", option{propagation: unix.MS_SLAVE}}, {"rslave", option{propagation: unix.MS_SLAVE | unix.MS_REC}},
+	{"private", option{propagation: unix.MS_PRIVATE}}, {"rprivate", option{propagation: unix.MS_PRIVATE | unix.MS_REC}},
+	{"unbindable", option{propagation: unix.MS_UNBINDABLE}}, {"runbindable", option{propagation: unix.MS_UNBINDABLE | unix.MS_REC}},
 
-	"bind":      {do: func(m *Mount) { m.Bind = true }},
-	"rbind":     {do: func(m *Mount) { m.Bind, m.Recursive = true, true }},
-	"remount":   {do: func(m *Mount) { m.Remount = true }},
-	"tmpcopyup": {do: func(m *Mount) { m.CopyUp = true }},
-	"idmap":     {do: func(m *Mount) { m.idmap(false) }},
-	"ridmap":    {do: func(m *Mount) { m.idmap(true) }},
+	{"bind", option{do: func(m *Mount) { m.Bind = true }}},
+	{"rbind", option{do: func(m *Mount) { m.Bind, m.Recursive = true, true }}},
+	{"remount", option{do: func(m *Mount) { m.Remount = true }}},
+	{"tmpcopyup", option{do: func(m *Mount) { m.CopyUp = true }}},
+	{"idmap", option{do: func(m *Mount) { m.idmap(false) }}},
+	{"ridmap", option{do: func(m *Mount) { m.idmap(true) }}},
+}
+
+// lookup returns the option with that name.
+func lookup(name string) (option, bool) {
+	for i := range options {
+		if options[i].name == name {
+			return options[i].option, true
+		}
+	}
+	return option{}, false
 }
 
 // Options returns the names of all options that have a meaning of their own, sorted. Any other is passed to the file
 // system.
 func Options() []string {
 	names := make([]string, 0, len(options))
-	for name := range options {
-		names = append(names, name)
+	for i := range options {
+		names = append(names, options[i].name)
 	}
 	slices.Sort(names)
 	return names
@@ -87,7 +101,7 @@ func Options() []string {
 
 // Propagation returns the MS_* flags of a value of linux.rootfsPropagation.
 func Propagation(name string) (flags uint64, ok bool) {
-	o, ok := options[name]
+	o, ok := lookup(name)
 	return o.propagation, ok && o.propagation != 0
 }
 

@@ -114,7 +114,7 @@ func PropagationName(flags uint64) string {
 	for _, name := range []string{
 		"shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable",
 	} {
-		if options[name].propagation == flags {
+		if o, _ := lookup(name); o.propagation == flags {
 			return name
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/netdev"
 	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
@@ -26,7 +27,9 @@ type creation struct {
 	root       *rootfs.Plan
 
 	init    *stub.Stub
+	mounted bool     // Prepare was executed, and nobody but this function knows
 	report  *os.File // why the program could not be executed
+	devices *netdev.Moved
 	closers []*os.File
 }
 
@@ -38,15 +41,20 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	var err error
 	c.process, err = newProcess(&r.Container, r.Spec.Process, r.Stdio)
 	errs = append(errs, err)
-	if c.hasMounts() {
+	if c.Spec.Root != nil {
 		cfg, err := rootfsConfig(r)
 		if err != nil {
 			return nil, err
 		}
 		c.root, err = rootfs.New(cfg)
 		errs = append(errs, err)
+		if err == nil {
+			for _, w := range c.root.Warnings() {
+				r.Warn(w)
+			}
+		}
 	}
-	errs = append(errs, checkSysctls(r.Spec))
+	errs = append(errs, checkSysctls(r.Spec), c.checkNetDevices())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -55,14 +63,8 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	return c, nil
 }
 
-// hasMounts tells whether the container's files are arranged: without a mount namespace they are the host's, and with
-// one that is joined they have been arranged by whoever made it.
-func (c *creation) hasMounts() bool {
-	ns, ok := namespace(c.Spec, specs.MountNamespace)
-	return ok && ns.Path == ""
-}
-
 func (c *creation) close() {
+	c.devices.Close()
 	for _, f := range c.closers {
 		f.Close()
 	}
@@ -93,8 +95,9 @@ func (c *creation) run() (_ *engine.Process, err error) {
 	}
 	p, err := c.setUp()
 	if err != nil {
+		err = errors.Join(c.explain(err), c.devices.Return())
 		c.init.Kill()
-		return nil, c.explain(err)
+		return nil, err
 	}
 	return p, nil
 }
@@ -157,6 +160,8 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 	if err != nil {
 		return nil, err
 	}
+	pre.In("linux.intelRdt")
+	enterTaskFiles(pre, c.RDT.TaskFiles())
 	c.process.fromOutside(pre)
 	joinNamespaces(pre, c.ns.join)
 	if c.ns.newUser || c.ns.newTime {
@@ -192,7 +197,8 @@ func (c *creation) enterCgroup(b *stub.Batch) (bool, error) {
 	return len(files) > 0 || dir != nil, err
 }
 
-// enterTaskFiles emits the writes that move the stub into cgroups of v1. See package cgroup for why the stub does it.
+// enterTaskFiles emits the writes that move the stub into cgroups of v1, or groups of resctrl. See package cgroup for why
+// the stub does it.
 func enterTaskFiles(b *stub.Batch, files []string) {
 	for _, file := range files {
 		fd := b.Openat(stub.CWD, file, unix.O_WRONLY, 0)
@@ -246,6 +252,9 @@ func becomeRoot(b *stub.Batch) {
 
 // setUp makes the init what the configuration says and lets it go.
 func (c *creation) setUp() (*engine.Process, error) {
+	if err := c.moveNetDevices(); err != nil {
+		return nil, err
+	}
 	if err := c.mountPhase(); err != nil {
 		return nil, err
 	}
@@ -264,6 +273,7 @@ func (c *creation) setUp() (*engine.Process, error) {
 			return nil, err
 		}
 	}
+	c.mounted = false // from now on it is known by the record
 	if c.BeforeStart != nil {
 		if err := c.BeforeStart(p); err != nil {
 			return nil, err
@@ -276,32 +286,11 @@ func (c *creation) setUp() (*engine.Process, error) {
 func (c *creation) mountPhase() error {
 	b := new(stub.Batch)
 	c.isolate(b)
-	if c.root != nil {
-		sources, err := c.root.Sources()
-		if err != nil {
+	if c.root == nil {
+		if err := c.init.Do(b); err != nil {
 			return err
 		}
-		var fds []stub.FD
-		if len(sources) > 0 {
-			fds = b.RecvFDs(len(sources))
-		}
-		c.root.Prepare(b, fds)
-		if err := c.init.Send(b); err != nil {
-			return err
-		}
-		if len(sources) > 0 {
-			if err := c.init.PassFDs(sources...); err != nil {
-				return err
-			}
-		}
-		err = c.init.Receive()
-		for _, f := range sources {
-			f.Close()
-		}
-		if err != nil {
-			return err
-		}
-	} else if err := c.init.Do(b); err != nil {
+	} else if err := c.prepareRoot(b); err != nil {
 		return err
 	}
 	if c.Hooks != nil {
@@ -310,6 +299,37 @@ func (c *creation) mountPhase() error {
 		}
 	}
 	return c.containerHooks()
+}
+
+// prepareRoot executes b and makes the container's mounts.
+func (c *creation) prepareRoot(b *stub.Batch) error {
+	sources, err := c.root.Sources()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range sources {
+			f.Close()
+		}
+	}()
+	var fds []stub.FD
+	if len(sources) > 0 {
+		fds = b.RecvFDs(len(sources))
+	}
+	c.root.Prepare(b, fds)
+	if err := c.init.Send(b); err != nil {
+		return err
+	}
+	if len(sources) > 0 {
+		if err := c.init.PassFDs(sources...); err != nil {
+			return err
+		}
+	}
+	if err := c.init.Receive(); err != nil {
+		return err
+	}
+	c.mounted = true
+	return c.root.CopyUp(c.init)
 }
 
 // isolate emits what comes before the files: the session, the keyring, the network, the cgroup namespace.
@@ -374,6 +394,9 @@ func (c *creation) letGo(tail *stub.Batch) error {
 // explain adds to the error of a stub that has ended what is known of its end.
 func (c *creation) explain(err error) error {
 	if !errors.Is(err, stub.ErrGone) {
+		if c.root != nil {
+			return c.root.Explain(err)
+		}
 		return err
 	}
 	hint := ""

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/stub"
@@ -93,7 +94,7 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		return nil, err
 	}
 	defer pidfd.Close()
-	dir, err := r.Cgroup.SubDirFD(r.Cgroups...)
+	dir, err := startDir(r)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +114,8 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		return nil, err
 	}
 	enterTaskFiles(b, files)
+	b.In("linux.intelRdt")
+	enterTaskFiles(b, r.RDT.TaskFiles())
 	t.fromOutside(b)
 	b.In("")
 	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid)
@@ -136,6 +139,15 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		}
 	}
 	return s, nil
+}
+
+// startDir returns the cgroup of v2 that the process is started in, or nil. Beside v1 hierarchies it is the init's, which
+// has no sub-cgroups: those are made of controllers, and v2 has none of them there.
+func startDir(r *engine.ExecRequest) (*os.File, error) {
+	if r.Cgroup.Mode() == cgroup.V2 {
+		return r.Cgroup.SubDirFD(r.Cgroups...)
+	}
+	return r.Cgroup.DirFD()
 }
 
 func setAffinity(b *stub.Batch, field string, m task.Mask) {
@@ -210,7 +222,7 @@ func OpenInit(i engine.Init) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	// The pid is looked at after the descriptor holds it: it can't become another's in between.
-	if t, err := startTime(i.Pid); err != nil || t != i.StartTime {
+	if !Alive(i) {
 		f.Close()
 		return nil, ended
 	}

@@ -30,6 +30,8 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 		Terminal: r.Spec.Process.Terminal,
 		Cgroups:  cgroups,
 		Kernel:   rootfs.Probe(),
+		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
+		NoLabels: r.Spec.Linux.MountLabel != "" && !seLinuxEnabled(),
 	}, err
 }
 

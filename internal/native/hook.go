@@ -21,11 +21,50 @@ const stderrTail = 4096
 // containerHooks runs the createContainer hooks: in the container's namespaces, with the host's files still visible
 // (config.md, "CreateContainer Hooks").
 func (c *creation) containerHooks() error {
-	if c.Spec.Hooks == nil {
+	if c.Spec.Hooks == nil || len(c.Spec.Hooks.CreateContainer) == 0 {
 		return nil
 	}
+	s, err := c.hookStub()
+	if err != nil {
+		return err
+	}
+	defer s.Kill()
 	state := engine.HookState(&c.Container, c.init.Pid, specs.StateCreating)
-	return runHooks(c.ctx, c.init, "hooks.createContainer", c.Spec.Hooks.CreateContainer, nil, state)
+	return runHooks(c.ctx, s, "hooks.createContainer", c.Spec.Hooks.CreateContainer, nil, state)
+}
+
+// hookStub returns a stub in the namespaces and cgroup of the init. The init itself can't clone hooks that hull may
+// wait for: the first process of a pid namespace must not use CLONE_PARENT (clone(2)).
+func (c *creation) hookStub() (*stub.Stub, error) {
+	dir, err := c.Cgroup.DirFD()
+	if err != nil {
+		return nil, err
+	}
+	if dir != nil {
+		defer dir.Close()
+	}
+	first, err := stub.Start(stub.Config{Extra: []*os.File{c.init.PidFD}, Cgroup: dir, Trace: traceFunc(c.Trace)})
+	if err != nil {
+		return nil, err
+	}
+	b := new(stub.Batch)
+	b.In("hooks.createContainer")
+	enterTaskFiles(b, c.Cgroup.TaskFiles())
+	joinInit(b, stub.Fd(stub.FirstExtra), c.Spec, c.init.Pid)
+	s, err := first.Fork(b, 0)
+	if err != nil {
+		first.Kill()
+		return nil, err
+	}
+	if c.process.userns {
+		b := new(stub.Batch)
+		becomeRoot(b)
+		if err := s.Do(b); err != nil {
+			s.Kill()
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // StartHooks runs the startContainer hooks: in the container, with the rights of its process, after start was asked
@@ -102,6 +141,8 @@ func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, stat
 func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) error {
 	b := new(stub.Batch)
 	fds := b.RecvFDs(2)
+	// The child could only say that it ended; this says why.
+	b.Call(unix.SYS_FACCESSAT, stub.Int(unix.AT_FDCWD), b.String(h.Path).Arg(), stub.Int(unix.X_OK))
 	pidfd := b.Out(4)
 	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
 	parent, end := b.Label(), b.Label()

@@ -24,6 +24,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
 
@@ -78,6 +79,14 @@ func (Engine) Parked(c *engine.Container) bool {
 	}
 	unix.Close(fd)
 	return true
+}
+
+// Leave takes away what a container without a mount namespace has mounted on the host. root is its root, absolute.
+func (Engine) Leave(c *engine.Container, root string) error {
+	if hasNamespace(c.Spec, specs.MountNamespace) {
+		return nil
+	}
+	return rootfs.Leave(root)
 }
 
 // hasNamespace tells whether the container has a namespace of that type that is not hull's, new or joined.

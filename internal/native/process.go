@@ -383,9 +383,10 @@ func (t *process) setGroups(b *stub.Batch) {
 	b.In("process.user")
 }
 
-// keepGroups tells whether the caller's supplementary groups stay, as crun's annotation asks.
+// keepGroups tells whether the caller's supplementary groups stay, as crun's annotation asks: by any value but 0.
 func (t *process) keepGroups() bool {
-	return t.container.Spec.Annotations["run.oci.keep_original_groups"] == "1"
+	v, ok := t.container.Spec.Annotations["run.oci.keep_original_groups"]
+	return ok && v != "0"
 }
 
 // enterCwd tries the directory again as the user, if root could not enter it, and makes sure that where the process

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -127,8 +128,15 @@ func (k *checker) paths(l *specs.Linux, field string, paths []string) {
 
 // listener checks what concerns the seccomp agent. internal/seccomp checks the filter when it compiles it.
 func (k *checker) listener(s *specs.LinuxSeccomp) {
-	if s.ListenerPath == "" && s.ListenerMetadata != "" {
+	if s.ListenerPath != "" {
+		return
+	}
+	if s.ListenerMetadata != "" {
 		k.mistake("linux.seccomp.listenerMetadata", "needs linux.seccomp.listenerPath")
+	}
+	if s.DefaultAction == specs.ActNotify ||
+		slices.ContainsFunc(s.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify }) {
+		k.mistake("linux.seccomp.listenerPath", "missing: %s waits for the agent that listens there", specs.ActNotify)
 	}
 }
 

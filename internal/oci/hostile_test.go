@@ -9,7 +9,7 @@ import (
 
 // TestHostileFiles has files of megabytes that are built to make a reader slow or its message long.
 func TestHostileFiles(t *testing.T) {
-	const n = 200_000
+	const n = 50_000
 	repeat := func(format string) string {
 		var b strings.Builder
 		for i := range n {
@@ -17,7 +17,7 @@ func TestHostileFiles(t *testing.T) {
 		}
 		return strings.TrimSuffix(b.String(), ",")
 	}
-	long := strings.Repeat("x", maxSize/2)
+	long := strings.Repeat("x", maxSize/8)
 	tests := map[string]string{
 		"capabilities":       `{"process":{"capabilities":{"bounding":[` + repeat(`"CAP_%d"`) + `]}}}`,
 		"unknown namespaces": `{"linux":{"namespaces":[` + repeat(`{"type":"x%d"}`) + `,` + repeat(`{"type":"pid","path":"%d"}`) + `]}}`,
@@ -34,9 +34,9 @@ func TestHostileFiles(t *testing.T) {
 		"a sysctl's name":    `{"linux":{"sysctl":{"` + long + `":"1"}}}`,
 		"a policy":           `{"process":{"scheduler":{"policy":"` + long + `"}}}`,
 		"a version":          `{"ociVersion":"9.0.0-` + long + `"}`,
-		"a number":           `{"process":{"oomScoreAdj":` + strings.Repeat("1", maxSize/2) + `}}`,
-		"a value":            `{"process":{"args":"` + strings.Repeat(`\u0000`, maxSize/12) + `"}}`,
-		"a CPU list":         `{"process":{"execCPUAffinity":{"initial":"` + strings.Repeat("0-8191,", maxSize/14) + `"}}}`,
+		"a number":           `{"process":{"oomScoreAdj":` + strings.Repeat("1", maxSize/8) + `}}`,
+		"a value":            `{"process":{"args":"` + strings.Repeat(`\u0000`, maxSize/48) + `"}}`,
+		"a CPU list":         `{"process":{"execCPUAffinity":{"initial":"` + strings.Repeat("0-8191,", maxSize/56) + `"}}}`,
 	}
 	for name, doc := range tests {
 		t.Run(name, func(t *testing.T) {

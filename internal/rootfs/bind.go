@@ -24,7 +24,9 @@ func (e *emitter) bind(m *mount) {
 	case m.Destination == "/proc":
 		e.attachStrict(fd, m.Destination, unix.PROC_SUPER_MAGIC)
 	case below(m.Destination, "/proc"):
-		b.MoveMount(fd, e.open(m.Destination, openPath, noLinks))
+		target := e.open(m.Destination, openPath, noLinks)
+		e.refuseLink(target)
+		b.MoveMount(fd, target)
 	default:
 		e.attach(fd, m.Destination, true)
 	}
@@ -37,8 +39,11 @@ func (e *emitter) openSource(m *mount) stub.FD {
 	flags := unix.OPEN_TREE_CLONE | recursive(m.Recursive)
 	if m.source < 0 {
 		fd := e.b.OpenTree(stub.CWD, m.Source, flags)
-		if m.userns >= 0 {
+		switch {
+		case m.userns >= 0:
 			e.idmap(m, fd)
+		case m.served >= 0:
+			e.idmapByParent(fd, e.sources[m.served])
 		}
 		return fd
 	}
@@ -65,6 +70,13 @@ func (e *emitter) idmap(m *mount, fd stub.FD) {
 	e.b.Call(unix.SYS_MOUNT_SETATTR, fd.Arg(), e.b.String("").Arg(),
 		stub.Int(recursive(m.IDMap.Recursive)|unix.AT_EMPTY_PATH), attr.Arg(), stub.Int(unix.MOUNT_ATTR_SIZE_VER0))
 	e.b.Note("idmap")
+}
+
+// idmapByParent has the parent make fd an idmapped mount. It answers with a byte, or closes the socket.
+func (e *emitter) idmapByParent(fd, socket stub.FD) {
+	e.b.SendFDsTo(socket, fd.Arg())
+	n := e.b.Call(unix.SYS_READ, socket.Arg(), e.b.Out(8).Arg(), stub.Int(1))
+	e.b.Assert(n.Arg(), all, 1, unix.EINVAL, "mount_setattr idmap")
 }
 
 const (

@@ -52,6 +52,7 @@ func (e *emitter) cgroup2(m *mount) {
 	if m.Source != "" {
 		b.FsconfigString(fs, "source", m.Source)
 	}
+	e.params(fs, m)
 	b.OnErr(b.FsconfigCreate(fs, "cgroup2"), 0, bind)
 	fd := b.Fsmount(fs, attr, "cgroup2")
 	b.OnErr(fd.Result(), unix.EPERM, bind)
@@ -66,12 +67,23 @@ func (e *emitter) cgroup2(m *mount) {
 		source = e.cfg.Cgroups.Unified
 	}
 	tree := b.OpenTree(stub.CWD, source, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
+	hidden := b.Label()
+	if e.cfg.Rootless {
+		b.OnErr(tree.Result(), unix.ENOENT, hidden)
+	}
 	e.setAttr(tree, attr)
 	e.setTree(tree, &m.Mount)
 	e.attach(tree, m.Destination, false)
 	e.setAttrLate(tree, attr)
 	e.setTreeLate(tree, &m.Mount)
+	b.Goto(bound)
+	b.Mark(hidden)
+	if e.cfg.Rootless {
+		// The container's cgroup is not one that can be seen from here: nothing else is shown in its place.
+		e.attach(e.emptyDir(), m.Destination, false)
+	}
 	b.Mark(bound)
+	e.fresh = append(e.fresh, freshMount{destination: m.Destination})
 	e.guide.mounted(m.Destination, "")
 }
 

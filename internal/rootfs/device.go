@@ -177,8 +177,8 @@ func (e *emitter) bindDevice(d device, dir stub.FD) {
 	b := e.b
 	fd := b.OpenTree(stub.CWD, d.path, unix.OPEN_TREE_CLONE)
 	e.assertNode(b.Statx(fd), d)
-	target := b.Openat(dir, base(d.path), unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	b.MoveMount(fd, target)
+	b.Ignore(mknodat(b, dir, base(d.path), unix.S_IFREG, 0), unix.EEXIST)
+	b.MoveMount(fd, b.Openat(dir, base(d.path), openPath|unix.O_NOFOLLOW, 0))
 }
 
 // deviceDir opens the directory of a node, and makes it if it is missing.
@@ -198,13 +198,15 @@ func (e *emitter) deviceDir(path string, dev stub.FD) stub.FD {
 func (p *Plan) Console(b *stub.Batch, pty stub.FD) {
 	b.In("/dev/console")
 	fd := b.OpenTree(pty, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
-	var target stub.FD
+	var dev stub.FD
 	if p.devBound {
 		e := &emitter{Plan: p, b: b, root: p.made.root.in(b)}
-		target = e.open("/dev/console", openPath, noLinks)
+		dev = e.open("/dev", openDir, noLinks)
+		b.Ignore(mknodat(b, dev, "console", unix.S_IFREG|0o600, 0), unix.EEXIST)
 	} else {
-		target = b.Openat(p.made.dev.in(b), "console", openPath|unix.O_NOFOLLOW, 0)
+		dev = p.made.dev.in(b)
 	}
-	// Nothing but a file of one's own and not a link is covered (CVE-2025-52565).
+	target := b.Openat(dev, "console", openPath|unix.O_NOFOLLOW, 0)
+	// It is the directory that Prepare knew, and no link in it is followed (CVE-2025-52565).
 	b.MoveMount(fd, target)
 }

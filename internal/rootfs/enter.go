@@ -12,9 +12,13 @@ func (p *Plan) Enter(b *stub.Batch) {
 	e := &emitter{Plan: p, b: b, root: p.made.root.in(b)}
 	e.readonly()
 	b.In("root.path")
-	if p.cfg.NoPivot {
+	switch {
+	case p.cfg.HostNS:
+		fchdir(b, e.root)
+		b.Call(unix.SYS_CHROOT, b.String(".").Arg())
+	case p.cfg.NoPivot:
 		e.moveRoot()
-	} else {
+	default:
 		e.pivot()
 	}
 	b.Call(unix.SYS_CHDIR, b.String("/").Arg())
@@ -69,7 +73,7 @@ func (e *emitter) hide(path string) {
 	r := b.Umount2(path, unix.MNT_DETACH)
 	b.OnOK(r, gone)
 	b.Ignore(r, 0)
-	b.Ignore(b.Mount("tmpfs", path, "tmpfs", unix.MS_RDONLY, "nr_inodes=2"), unix.ENOENT)
+	b.Ignore(b.Mount("tmpfs", path, "tmpfs", unix.MS_RDONLY, ""), unix.ENOENT)
 	b.Mark(gone)
 }
 
@@ -103,27 +107,25 @@ func (e *emitter) cover(stage, null stub.FD) {
 		return
 	}
 	e.b.In("linux.maskedPaths")
-	empty := e.emptyDir(stage)
+	// One serves for all directories. A copy can only be taken of a mount that is attached (before Linux 6.15), so it is
+	// attached somewhere in the old root, and goes with it.
+	empty := e.emptyDir()
+	e.b.MoveMount(empty, stage)
 	for _, path := range e.masked {
 		e.b.In("linux.maskedPaths " + path)
 		e.maskPath(path, null, empty)
 	}
 }
 
-// emptyDir makes the read-only, empty file system that masks all directories. A copy can only be taken of a mount that
-// is attached (before Linux 6.15), so it is attached somewhere in the old root, and goes with it.
-func (e *emitter) emptyDir(stage stub.FD) stub.FD {
+// emptyDir makes a read-only, empty file system.
+func (e *emitter) emptyDir() stub.FD {
 	b := e.b
 	fs := b.Fsopen("tmpfs")
-	b.FsconfigString(fs, "nr_blocks", "1")
-	b.FsconfigString(fs, "nr_inodes", "2") // 1 is refused by Ubuntu's 5.4
 	if e.label != "" {
 		b.FsconfigString(fs, "context", e.label)
 	}
 	b.FsconfigCreate(fs, "tmpfs")
-	fd := b.Fsmount(fs, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "tmpfs")
-	b.MoveMount(fd, stage)
-	return fd
+	return b.Fsmount(fs, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "tmpfs")
 }
 
 // maskPath covers a path: a directory with the empty one, anything else with the null device. What does not exist
@@ -131,7 +133,7 @@ func (e *emitter) emptyDir(stage stub.FD) stub.FD {
 func (e *emitter) maskPath(path string, null, empty stub.FD) {
 	b := e.b
 	done, file := b.Label(), b.Label()
-	dir := e.open(path, openDir, inRoot)
+	dir := e.openOr(path, openDir, inRoot, done)
 	b.OnErr(dir.Result(), 0, file)
 	b.OnOK(b.MoveMount(b.OpenTree(empty, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH), dir), done)
 	b.Mark(file)
@@ -141,13 +143,15 @@ func (e *emitter) maskPath(path string, null, empty stub.FD) {
 	b.Mark(done)
 }
 
-// openIfExists opens a path of the container; if it does not exist it jumps to missing.
+// openIfExists opens a path of the container; if it does not exist it jumps to missing. Any other failure is one: what
+// is to be protected must not stay as it is.
 func (e *emitter) openIfExists(path string, missing stub.Label) stub.FD {
 	b := e.b
 	found, why := b.Label(), b.Label()
-	fd := e.open(path, openPath, inRoot)
-	b.OnOK(fd.Result(), found)
+	fd := e.openOr(path, openPath, inRoot, missing)
 	b.OnErr(fd.Result(), 0, why)
+	e.refuseLink(fd)
+	b.Goto(found)
 	b.Mark(why)
 	jumpIf(b, fd.Arg(), all, errnoResult(unix.ENOENT), missing)
 	jumpIf(b, fd.Arg(), all, errnoResult(unix.ENOTDIR), missing)

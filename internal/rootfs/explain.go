@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 
@@ -54,10 +55,20 @@ func (p *Plan) hint(e *fault.Error) string {
 		return "sysfs needs a network namespace that belongs to the container's user namespace; bind /sys instead"
 	case m.IDMap != nil && is(unix.EINVAL, "mount_setattr"):
 		return "the file system of the source may not support idmapped mounts in this kernel"
+	case m.Bind && is(unix.EINVAL, "move_mount") && p.mismatch(m):
+		return "a directory can't be mounted on a file, nor a file on a directory"
 	case is(unix.ENODEV, "fsopen", "mount"):
 		return "this kernel has no file system " + m.Type
 	}
 	return ""
+}
+
+// mismatch tells whether only one of source and destination is a directory.
+func (p *Plan) mismatch(m *mount) bool {
+	g := newGuide(p.root)
+	source, err := os.Stat(m.Source)
+	target, err2 := os.Stat(g.host(g.follow(m.Destination)))
+	return err == nil && err2 == nil && source.IsDir() != target.IsDir()
 }
 
 func (p *Plan) mountOf(field string) *mount {

@@ -19,10 +19,11 @@ func at(b *stub.Batch, fd stub.FD) string {
 	return fmt.Sprintf("/proc/self/fd/%d", scratch)
 }
 
-// needsMount2 tells whether a file system needs mount(2), because fsconfig(2) can't say what is asked for: there are
-// no parameters for these flags, and none for what follows the dot of a type like fuse.sshfs.
+// needsMount2 tells whether a file system needs mount(2), because fsconfig(2) can't say what is asked for: some values,
+// see Params; these flags; what follows the dot of a type like fuse.sshfs.
 func needsMount2(m *mount) bool {
-	return m.Super&(unix.MS_I_VERSION|unix.MS_SILENT) != 0 || strings.Contains(m.Type, ".")
+	_, ok := m.Params()
+	return !ok || m.Super&(unix.MS_I_VERSION|unix.MS_SILENT) != 0 || strings.Contains(m.Type, ".")
 }
 
 // mount2 mounts a new file system by mount(2), onto a descriptor.
@@ -54,6 +55,7 @@ func (e *emitter) mount2(m *mount) {
 func (e *emitter) remount(m *mount) {
 	b := e.b
 	fd := e.open(m.Destination, openPath, inRoot)
+	e.refuseLink(fd)
 	if m.Bind {
 		e.bindAttr(m, fd)
 		e.remountBind(m, fd)

@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"math"
+
 	"golang.org/x/sys/unix"
 
 	"hull/internal/mnt"
@@ -15,7 +17,11 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	e.propagate()
 	e.bindRoot()
 	for i := range p.mounts {
-		e.mount(&p.mounts[i])
+		if m := &p.mounts[i]; m.Bind && len(p.mounts) > manyMounts {
+			e.tidy(func() { e.mount(m) })
+		} else {
+			e.mount(m)
+		}
 	}
 	e.devices()
 	b.In("")
@@ -26,6 +32,9 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 func (e *emitter) propagate() {
 	e.b.In("")
 	e.b.Call(unix.SYS_UMASK, stub.Int(0))
+	if e.cfg.HostNS {
+		return
+	}
 	e.b.In("linux.rootfsPropagation")
 	flags := e.propagation
 	if flags == 0 {
@@ -72,6 +81,19 @@ func (e *emitter) bindRoot() {
 	e.made.root = kept{b, e.root}
 }
 
+// manyMounts is the number of mounts from which descriptors are closed as soon as they can be. Else that is left to the
+// close_range(2) that comes anyway before the container's program: it costs one call, not hundreds.
+const manyMounts = 64
+
+// tidy closes the descriptors that calls emitted by f open. A new descriptor gets the lowest number that is free.
+func (e *emitter) tidy(f func()) {
+	e.b.In("")
+	lowest := e.b.Call(unix.SYS_FCNTL, e.root.Arg(), stub.Int(unix.F_DUPFD_CLOEXEC), stub.Int(0))
+	f()
+	e.b.In("")
+	e.b.Ignore(e.b.Call(unix.SYS_CLOSE_RANGE, lowest.Arg(), stub.Int(math.MaxUint32), stub.Int(0)), unix.ENOSYS)
+}
+
 // mount emits an entry of mounts.
 func (e *emitter) mount(m *mount) {
 	e.b.In(m.Field)
@@ -99,8 +121,7 @@ func (e *emitter) done(m *mount, fd stub.FD, empty bool, host string) {
 
 // newFS mounts a new file system.
 func (e *emitter) newFS(m *mount) {
-	params, ok := m.Params()
-	if !ok || needsMount2(m) {
+	if needsMount2(m) {
 		e.mount2(m)
 		return
 	}
@@ -115,13 +136,7 @@ func (e *emitter) newFS(m *mount) {
 			b.FsconfigString(fs, "mode", mode)
 		}
 	}
-	for _, p := range params {
-		if p.Flag {
-			b.FsconfigFlag(fs, p.Key)
-		} else {
-			b.FsconfigString(fs, p.Key, p.Value)
-		}
-	}
+	e.params(fs, m)
 	if e.labelled(m) {
 		b.FsconfigString(fs, "context", e.label)
 	}
@@ -133,6 +148,18 @@ func (e *emitter) newFS(m *mount) {
 	fd := b.Fsmount(fs, attr, m.Type)
 	e.setTree(fd, &m.Mount)
 	e.place(m, fd)
+}
+
+// params sets the options that are for the file system.
+func (e *emitter) params(fs stub.FD, m *mount) {
+	params, _ := m.Params()
+	for _, p := range params {
+		if p.Flag {
+			e.b.FsconfigFlag(fs, p.Key)
+		} else {
+			e.b.FsconfigString(fs, p.Key, p.Value)
+		}
+	}
 }
 
 // place attaches a new file system.
@@ -147,6 +174,9 @@ func (e *emitter) place(m *mount, fd stub.FD) {
 			e.copyUp(m, fd)
 		}
 		e.attach(fd, m.Destination, false)
+	}
+	if m.Type == "mqueue" && e.label != "" {
+		e.setLabel(fd)
 	}
 	e.done(m, fd, m.Type == "tmpfs" && !m.CopyUp, "")
 }
@@ -214,6 +244,15 @@ func recursive(yes bool) uint {
 		return unix.AT_RECURSIVE
 	}
 	return 0
+}
+
+// setLabel labels the root of a file system that has no option for it.
+func (e *emitter) setLabel(fd stub.FD) {
+	dir := e.b.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	label := append([]byte(e.label), 0)
+	e.b.Call(unix.SYS_FSETXATTR, dir.Arg(), e.b.String("security.selinux").Arg(), e.b.Const(label).Arg(),
+		stub.Int(len(label)), stub.Int(0))
+	e.b.Note("label " + e.label)
 }
 
 // setattr returns the argument of mount_setattr(2) that sets a and clears clear. A mode of access times is set only

@@ -49,37 +49,45 @@ func (e *emitter) nearest(path string) (m freshMount, rel string, ok bool) {
 }
 
 // open opens a path of the container.
-func (e *emitter) open(p string, flags uint64, resolve uint64) stub.FD {
+func (e *emitter) open(p string, flags, resolve uint64) stub.FD {
+	return e.openOr(p, flags, resolve, 0)
+}
+
+// openOr is open with a place to go on if a directory on the way does not exist. Only walk needs it; whether the path
+// itself exists is for the caller to see.
+func (e *emitter) openOr(p string, flags, resolve uint64, missing stub.Label) stub.FD {
 	rel := strings.TrimPrefix(p, "/")
 	if rel == "" {
 		rel = "."
 	}
 	if !e.cfg.Kernel.Openat2 {
-		return e.walk(rel, flags)
+		return e.walk(rel, flags, missing)
 	}
 	return e.b.Openat2(e.root, rel, unix.OpenHow{Flags: flags, Resolve: resolve})
 }
 
 // walk is openat2(2) for kernels before 5.6: a descriptor a component. It takes no symbolic links at all, since a
 // batch can't tell where they lead.
-func (e *emitter) walk(rel string, flags uint64) stub.FD {
+func (e *emitter) walk(rel string, flags uint64, missing stub.Label) stub.FD {
 	dir := e.root
 	for {
 		name, rest, more := strings.Cut(rel, "/")
 		if !more {
-			fd := e.b.Openat(dir, name, int(flags)|unix.O_NOFOLLOW, 0)
-			// With O_PATH and without O_DIRECTORY a link is opened itself.
-			if flags&unix.O_DIRECTORY == 0 {
-				e.refuseLink(fd)
-			}
-			return fd
+			return e.b.Openat(dir, name, int(flags)|unix.O_NOFOLLOW, 0)
 		}
 		dir = e.b.Openat(dir, name, openDir|unix.O_NOFOLLOW, 0)
+		if missing != 0 {
+			e.b.OnErr(dir.Result(), unix.ENOENT, missing)
+		}
 		rel = rest
 	}
 }
 
+// refuseLink fails if walk has opened a link itself: that is what O_PATH without O_DIRECTORY does.
 func (e *emitter) refuseLink(fd stub.FD) {
+	if e.cfg.Kernel.Openat2 {
+		return
+	}
 	ok := e.b.Label()
 	link := e.b.Label()
 	mode := fileType(e.b, fd)
@@ -90,27 +98,27 @@ func (e *emitter) refuseLink(fd stub.FD) {
 	e.b.Mark(ok)
 }
 
-// attach attaches a detached mount at path, which is made if it is missing: as a file if the mount's root is one.
-// isFile is nil if the mount's root is a directory.
-func (e *emitter) attach(fd stub.FD, path string, bind bool) {
-	if m, rel, ok := e.nearest(path); ok && !bind {
+// attach attaches a detached mount at a path, which is made if it is missing: for a bind mount of a file as a file,
+// else as a directory.
+func (e *emitter) attach(fd stub.FD, p string, bind bool) {
+	if m, rel, ok := e.nearest(p); ok && !bind {
 		e.b.MoveMount(fd, e.makeDirs(m.fd, rel))
 		return
 	}
 	b := e.b
-	path = e.guide.follow(path)
 	attached, slow := b.Label(), b.Label()
-	// Most mount points exist and have no link on the way.
-	if e.cfg.Kernel.Openat2 {
-		target := e.open(path, openPath, noLinks)
+	// Most mount points exist and have no link on the way. Then the path can't lead into proc, see checkMount.
+	real := e.guide.follow(p)
+	if real == p && e.cfg.Kernel.Openat2 {
+		target := e.open(p, openPath, noLinks)
 		b.OnErr(target.Result(), 0, slow)
 		b.OnOK(b.MoveMount(fd, target), attached)
 	}
 	b.Mark(slow)
 	if bind {
-		e.attachMade(fd, path, attached)
+		e.attachMade(fd, real, attached)
 	} else {
-		b.MoveMount(fd, e.makePath(path))
+		b.MoveMount(fd, e.makePath(real))
 	}
 	b.Mark(attached)
 }
@@ -125,6 +133,7 @@ func (e *emitter) attachMade(fd stub.FD, p string, attached stub.Label) {
 	dir := e.makePath(parent(p))
 	target := e.open(p, openPath, inRoot)
 	b.OnErr(target.Result(), 0, create)
+	e.refuseLink(target)
 	e.refuseProc(target)
 	b.OnOK(b.MoveMount(fd, target), attached)
 	b.Mark(create)

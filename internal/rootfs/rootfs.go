@@ -42,6 +42,8 @@ type Config struct {
 	Rootless bool // the parent is not root of its user namespace
 	NoPivot  bool // MS_MOVE and chroot(2) instead of pivot_root(2), for a host whose root is an initramfs
 	Terminal bool // there will be a /dev/console
+	HostNS   bool // the container has the host's mount namespace: its mounts are the host's until Leave
+	NoLabels bool // the kernel has no SELinux: linux.mountLabel is not applied
 
 	Cgroups Cgroups
 	Kernel  Features
@@ -68,6 +70,7 @@ type mount struct {
 	mnt.Mount
 	source int  // index among the sources, or -1
 	userns int  // index of the user namespace for an idmapped mount among the sources, or -1
+	served int  // index among the sources of the socket to have it idmapped over, or -1
 	late   bool // becomes read-only in Enter, when nothing needs to be made in it any more
 }
 
@@ -107,12 +110,14 @@ func New(cfg Config) (*Plan, error) {
 	} else if p.root = s.Root.Path; !filepath.IsAbs(p.root) {
 		p.root = filepath.Join(cfg.Bundle, p.root)
 	}
+	p.root = filepath.Clean(p.root)
 	if strings.IndexByte(p.root, 0) >= 0 {
 		errs = append(errs, fault.Spec("root.path", "has a NUL byte"))
 	}
 	for i, m := range s.Mounts {
 		parsed, err := mnt.Parse(i, m, cfg.Bundle)
 		if err == nil {
+			p.stripRoot(&parsed)
 			err = errors.Join(p.checkMount(&parsed), p.checkKernel(&parsed))
 		}
 		if err != nil {
@@ -132,6 +137,13 @@ func New(cfg Config) (*Plan, error) {
 	return p, nil
 }
 
+// stripRoot takes the host's path of the root off a destination: some configurations have it, and runc takes them.
+func (p *Plan) stripRoot(m *mnt.Mount) {
+	if p.root != "/" && below(m.Destination, p.root) && m.Destination != p.root {
+		m.Destination = m.Destination[len(p.root):]
+	}
+}
+
 func (p *Plan) addMount(m mnt.Mount) {
 	if m.Bind && m.Destination == "/dev" {
 		p.devBound = true
@@ -140,13 +152,19 @@ func (p *Plan) addMount(m mnt.Mount) {
 		Mount:  m,
 		source: -1,
 		userns: -1,
+		served: -1,
 		late: !m.Bind && !m.Remount && (m.Type == "tmpfs" || m.Destination == "/dev") &&
 			m.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0,
 	})
 }
 
 func (p *Plan) addLinux(l *specs.Linux) (errs []error) {
-	p.label = l.MountLabel
+	if !p.cfg.NoLabels {
+		p.label = l.MountLabel
+	}
+	if p.cfg.HostNS {
+		errs = append(errs, checkHostNS(l)...)
+	}
 	if strings.IndexByte(p.label, 0) >= 0 {
 		errs = append(errs, fault.Spec("linux.mountLabel", "has a NUL byte"))
 	}
@@ -169,6 +187,36 @@ func (p *Plan) addLinux(l *specs.Linux) (errs []error) {
 		errs = append(errs, err)
 	}
 	return errs
+}
+
+// checkHostNS refuses what would change the host's own files in its mount namespace.
+func checkHostNS(l *specs.Linux) (errs []error) {
+	for _, f := range []struct {
+		field string
+		given bool
+	}{
+		{"linux.maskedPaths", len(l.MaskedPaths) > 0},
+		{"linux.readonlyPaths", len(l.ReadonlyPaths) > 0},
+		{"linux.rootfsPropagation", l.RootfsPropagation != ""},
+	} {
+		if f.given {
+			errs = append(errs, fault.Spec(f.field, "needs a mount namespace in linux.namespaces"))
+		}
+	}
+	return errs
+}
+
+// Warnings returns what is tolerated but not applied.
+func (p *Plan) Warnings() (warnings []string) {
+	for i := range p.mounts {
+		for _, o := range p.mounts[i].Ignored {
+			warnings = append(warnings, fmt.Sprintf("%s: option %q ignored: a bind mount has no file system of its own", p.mounts[i].Field, o))
+		}
+	}
+	if p.cfg.NoLabels && p.cfg.Spec.Linux != nil && p.cfg.Spec.Linux.MountLabel != "" {
+		warnings = append(warnings, "linux.mountLabel: not applied: this host's kernel has no SELinux, or has it disabled")
+	}
+	return warnings
 }
 
 // containerPaths cleans paths and drops those said twice: a mask over a mask is nothing but a mount more.

@@ -2,12 +2,16 @@ package rootfs
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -19,12 +23,13 @@ const busybox = "/bin/busybox"
 // container is a run of busybox in a root made by a plan.
 type container struct {
 	Config
-	flags   uint64 // CLONE_NEW*
-	trace   func(stub.Call)
-	hook    func(pid int) // between Prepare and Enter
-	script  string        // for sh
-	ids     []specs.LinuxIDMapping
-	console bool
+	flags  uint64 // CLONE_NEW*
+	trace  func(stub.Call)
+	hook   func(pid int) // between Prepare and Enter
+	script string        // for sh
+	ids    []specs.LinuxIDMapping
+	// When Console comes: "", "before" or "after" Enter.
+	console string
 }
 
 const newAll = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
@@ -152,7 +157,9 @@ func (c *container) run(t testing.TB) (string, error) {
 	}
 	b := new(stub.Batch)
 	b.Execve("/bin/busybox", []string{"sh", "-c", c.script}, []string{"PATH=/bin"})
-	go s.Do(b)
+	if err := s.Send(b); err != nil {
+		return "", err
+	}
 	out, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +201,9 @@ func (c *container) setUp(p *Plan, s *stub.Stub) error {
 	if err := s.Receive(); err != nil {
 		return err
 	}
+	if err := onlyInside(s.Pid, p.root); err != nil {
+		return err
+	}
 	if c.hook != nil {
 		c.hook(s.Pid)
 	}
@@ -201,11 +211,42 @@ func (c *container) setUp(p *Plan, s *stub.Stub) error {
 		return err
 	}
 	b = new(stub.Batch)
-	if c.console {
+	if c.console == "before" {
 		p.Console(b, openPty(b, p))
 	}
 	p.Enter(b)
+	if c.console == "after" {
+		p.Console(b, openPty(b, p))
+	}
 	return s.Do(b)
+}
+
+// onlyInside fails if the stub has mounts that the host does not have and that are not below root: something has
+// escaped.
+func onlyInside(pid int, root string) error {
+	host, err := mountPoints("self")
+	if err != nil {
+		return err
+	}
+	stubs, err := mountPoints(itoa(pid))
+	if err != nil {
+		return err
+	}
+	for point, n := range stubs {
+		if n != host[point] && !below(point, root) {
+			return fmt.Errorf("mounted outside the root: %s", point)
+		}
+	}
+	return nil
+}
+
+func mountPoints(pid string) (map[string]int, error) {
+	text, err := os.ReadFile("/proc/" + pid + "/mountinfo")
+	points := make(map[string]int)
+	for line := range strings.Lines(string(text)) {
+		points[unescape(strings.Fields(line)[4])]++
+	}
+	return points, err
 }
 
 // openPty opens a terminal in the container's own devpts.
@@ -233,9 +274,15 @@ var ids = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
 func (c *container) unshareUser(t testing.TB, s *stub.Stub) {
 	t.Helper()
 	b := new(stub.Batch)
+	prepareMaps(b)
 	b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWUSER))
 	if err := s.Do(b); err != nil {
 		t.Fatal(err)
+	}
+	if c.Rootless && os.Geteuid() != 0 {
+		if err := os.WriteFile(filepath.Join("/proc", itoa(s.Pid), "setgroups"), []byte("deny"), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, name := range []string{"uid_map", "gid_map"} {
 		if err := os.WriteFile(filepath.Join("/proc", itoa(s.Pid), name), idMap(c.ids), 0); err != nil {
@@ -254,5 +301,54 @@ func (c *container) expect(t *testing.T, script, want string) {
 	}
 	if got != strings.TrimSpace(want) {
 		t.Errorf("%s:\n%s\nwant:\n%s", script, got, strings.TrimSpace(want))
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// mounts prints mount point, attributes, file system and source of all mounts but masks and read-only paths, which
+// depend on the host.
+const mounts = `sed -e 's/ - / /' -e 's/ [a-z]*:[0-9]* / /' /proc/self/mountinfo | cut -d' ' -f5,6,7,8 | grep -v '^/proc/\|^/sys/'`
+
+const defaultMounts = `
+/ ro,relatime FS SOURCE
+/proc rw,relatime proc proc
+/dev rw,nosuid tmpfs tmpfs
+/dev/pts rw,nosuid,noexec,relatime devpts devpts
+/dev/shm rw,nosuid,nodev,noexec,relatime tmpfs shm
+/dev/mqueue rw,nosuid,nodev,noexec,relatime mqueue mqueue
+/sys ro,nosuid,nodev,noexec,relatime sysfs sysfs
+`
+
+// expectMounts compares what the container sees with want; the root's file system is what the test runs on.
+func (c *container) expectMounts(t *testing.T, want string) {
+	t.Helper()
+	c.script = mounts
+	got, err := c.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, rest, _ := strings.Cut(got, "\n")
+	if f := strings.Fields(first); len(f) == 4 {
+		got = strings.Join([]string{f[0], f[1], "FS", "SOURCE"}, " ") + "\n" + rest
+	}
+	if diff := cmp.Diff(strings.TrimSpace(want), got); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+}
+
+func (c *container) mount(m specs.Mount) { c.Spec.Mounts = append(c.Spec.Mounts, m) }
+
+func (c *container) rootfs(path string) string { return filepath.Join(c.Bundle, "rootfs", path) }
+
+// fails runs the container and compares the error's text.
+func (c *container) fails(t *testing.T, errno error, want string) {
+	t.Helper()
+	_, err := c.run(t)
+	if !errors.Is(err, errno) {
+		t.Errorf("error = %v, want %v", err, errno)
+	}
+	if err != nil && !strings.Contains(err.Error(), want) {
+		t.Errorf("error = %v\nwant  … %s …", err, want)
 	}
 }

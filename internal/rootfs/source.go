@@ -23,13 +23,19 @@ type source struct {
 	tree  *mnt.Mount // a detached copy of the source of this bind mount, idmapped if it is to be; or nil
 	ids   *mnt.IDMap // a user namespace with these maps
 	join  string     // a user namespace by its path
+	serve *mnt.Mount // a socket: what the stub sends over it is idmapped as this mount is to be
 }
+
+// maxSources is what one message can carry: SCM_MAX_FD, less some. Whatever comes after that the stub opens itself,
+// if it may.
+const maxSources = 250
 
 // planSources decides what the parent must open.
 //
 // A user namespace's root can't open what only the host's root may reach, and can't idmap the host's file systems: the
 // parent does it. Without a user namespace the stub may do all that, and does it at the right moment, since a source
-// can be what an earlier mount has made; it lacks only the user namespace that says which ids to map.
+// can be what an earlier mount has made; it lacks only the user namespace that says which ids to map. Where both are
+// wanted, the stub opens the source and has the parent map it.
 func (p *Plan) planSources() (errs []error) {
 	for i := range p.mounts {
 		m := &p.mounts[i]
@@ -42,10 +48,12 @@ func (p *Plan) planSources() (errs []error) {
 				continue
 			}
 		}
-		switch mapped := m.IDMap != nil; {
+		switch mapped, inside := m.IDMap != nil, below(m.Source, p.root); {
 		case mapped && !p.cfg.UserNS:
-			m.userns = p.addSource(p.userNamespace(m))
-		case p.cfg.UserNS && !p.cfg.Rootless && !below(m.Source, p.root):
+			m.userns = p.addSource(p.userNamespace(&m.Mount))
+		case mapped && inside:
+			m.served = p.addSource(source{field: m.Field, serve: &m.Mount})
+		case mapped || p.cfg.UserNS && !p.cfg.Rootless && !inside && len(p.sources) < maxSources:
 			m.source = p.addSource(source{field: m.Field, tree: &m.Mount})
 		}
 	}
@@ -55,7 +63,7 @@ func (p *Plan) planSources() (errs []error) {
 // addSource returns the index of s; an equal one serves for both.
 func (p *Plan) addSource(s source) int {
 	for i, o := range p.sources {
-		if s.tree == nil && o.tree == nil && o.join == s.join && reflect.DeepEqual(o.ids, s.ids) {
+		if s.tree == nil && o.tree == nil && s.serve == nil && o.serve == nil && o.join == s.join && reflect.DeepEqual(o.ids, s.ids) {
 			return i
 		}
 	}
@@ -63,7 +71,7 @@ func (p *Plan) addSource(s source) int {
 	return len(p.sources) - 1
 }
 
-func (p *Plan) userNamespace(m *mount) source {
+func (p *Plan) userNamespace(m *mnt.Mount) source {
 	if m.IDMap.UID != nil {
 		return source{field: m.Field, ids: &mnt.IDMap{UID: m.IDMap.UID, GID: m.IDMap.GID}}
 	}
@@ -118,14 +126,17 @@ func (p *Plan) Sources() (files []*os.File, err error) {
 }
 
 func (p *Plan) open(s source) (*os.File, error) {
-	if s.tree == nil {
+	switch {
+	case s.serve != nil:
+		return p.serve(s.serve)
+	case s.tree == nil:
 		return openUserNamespace(s)
 	}
 	f, err := openTree(s.tree.Source, s.tree.Recursive)
 	if err != nil || s.tree.IDMap == nil {
 		return f, err
 	}
-	ns, err := openUserNamespace(p.userNamespace(&mount{Mount: *s.tree}))
+	ns, err := openUserNamespace(p.userNamespace(s.tree))
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -136,6 +147,53 @@ func (p *Plan) open(s source) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// serve returns a socket; the one mount that the stub sends over it is idmapped. The parent's end is closed, and the
+// goroutine ends, at the latest when the stub has closed its own.
+func (p *Plan) serve(m *mnt.Mount) (*os.File, error) {
+	ns, err := openUserNamespace(p.userNamespace(m))
+	if err != nil {
+		return nil, err
+	}
+	sp, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		ns.Close()
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	go func() {
+		defer ns.Close()
+		defer unix.Close(sp[0])
+		tree := receiveFile(sp[0], m.Source)
+		if tree == nil {
+			return
+		}
+		defer tree.Close()
+		if idmap(tree, ns, m.IDMap.Recursive) == nil {
+			unix.Write(sp[0], []byte{0})
+		}
+	}()
+	return os.NewFile(uintptr(sp[1]), "socket"), nil
+}
+
+// receiveFile takes one descriptor from a socket; nil if none comes.
+func receiveFile(socket int, name string) *os.File {
+	oob := make([]byte, unix.CmsgSpace(4))
+	for {
+		_, n, _, _, err := unix.Recvmsg(socket, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		msgs, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil || len(msgs) != 1 {
+			return nil
+		}
+		fds, err := unix.ParseUnixRights(&msgs[0])
+		if err != nil || len(fds) != 1 {
+			return nil
+		}
+		return os.NewFile(uintptr(fds[0]), name)
+	}
 }
 
 func openTree(path string, rec bool) (*os.File, error) {

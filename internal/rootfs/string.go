@@ -68,6 +68,8 @@ func (s source) String() string {
 		return fmt.Sprintf("tree %s %s", s.tree.Source, s.tree.IDMap)
 	case s.tree != nil:
 		return "tree " + s.tree.Source
+	case s.serve != nil:
+		return fmt.Sprintf("idmap %s %s", s.serve.Source, s.serve.IDMap)
 	case s.join != "":
 		return "user namespace " + s.join
 	}

@@ -67,7 +67,7 @@ func load(s *specs.LinuxSeccomp) (*Program, int, error) {
 	return p, int(fd), nil
 }
 
-// run runs a child.
+// runChild runs this test binary as a child and returns what it prints.
 func runChild(t *testing.T, mode string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer

@@ -86,7 +86,8 @@ func (pl *planner) segments(a *arch) ([]segment, error) {
 
 // segmentsX86_64 returns the segments of x86_64 and x32, which share one space of numbers.
 //
-// Numbers with the sign bit are no calls, and -1 is how a tracer skips one: seccomp(2) says not to punish it.
+// Numbers with the sign bit are no calls: without x32 they are as foreign as its numbers. But -1 is how a tracer skips
+// a call, and seccomp(2) says not to punish it.
 func (pl *planner) segmentsX86_64() ([]segment, error) {
 	s := make(segments, 0, 2*usualSegments)
 	var newer [2]uint16 // the verdicts on numbers that are too high, without and with x32's bit
@@ -103,6 +104,9 @@ func (pl *planner) segmentsX86_64() ([]segment, error) {
 		s.add(a.base, fallbackVerdict)
 		s.addNumbers(n)
 		newer[i] = n.newer
+	}
+	if newer[1] == killVerdict && newer[0] == fallbackVerdict {
+		newer[0] = killVerdict
 	}
 	s.add(1<<31, newer[0])
 	s.add(1<<31|x32Bit, newer[1])

@@ -19,6 +19,7 @@ func naive(s *specs.LinuxSeccomp, host specs.Arch, c Call) uint32 {
 	if !slices.Contains(listed, abi) {
 		return unix.SECCOMP_RET_KILL_THREAD
 	}
+	negative := c.Number >= 1<<31 && abi == specs.ArchX86_64 && !slices.Contains(listed, specs.ArchX32)
 	fallback := naiveAction(s.DefaultAction, s.DefaultErrnoRet)
 	if abi == specs.ArchX86_64 && c.Number == 1<<32-1 && !slices.Contains(listed, specs.ArchX32) {
 		return fallback
@@ -28,6 +29,10 @@ func naive(s *specs.LinuxSeccomp, host specs.Arch, c Call) uint32 {
 	private := abi == specs.ArchARM && c.Number >= 0xf0000 && c.Number < 0xf0040
 	if denies && newest > naiveBase(abi) && (c.Number > newest && !private || abi == specs.ArchS390X && c.Number == 0) {
 		return unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	}
+
+	if negative {
+		return unix.SECCOMP_RET_KILL_THREAD
 	}
 
 	best := naiveRule{}

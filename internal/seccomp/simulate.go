@@ -1,7 +1,6 @@
 package seccomp
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -36,7 +35,10 @@ func (c Call) words() (data [offArgs/4 + 2*maxArgs]uint32) {
 	return data
 }
 
-var errFilter = errors.New("bad filter")
+// A badFilter is what is wrong with a filter that Compile hasn't made.
+type badFilter string
+
+func (b badFilter) Error() string { return "bad filter: " + string(b) }
 
 // run interprets the part of classic BPF that filters use, with the kernel's checks: bpf_check_classic and
 // seccomp_check_filter.
@@ -49,7 +51,7 @@ func run(filter []unix.SockFilter, data [offArgs/4 + 2*maxArgs]uint32) (ret uint
 		switch in.Code {
 		case opLoad:
 			if in.K%4 != 0 || in.K/4 >= uint32(len(data)) {
-				return 0, steps, fmt.Errorf("%w: %d: load of offset %d", errFilter, pc, in.K)
+				return 0, steps, badFilter(fmt.Sprintf("%d: load of offset %d", pc, in.K))
 			}
 			acc = data[in.K/4]
 			continue
@@ -60,7 +62,7 @@ func run(filter []unix.SockFilter, data [offArgs/4 + 2*maxArgs]uint32) (ret uint
 			return in.K, steps, nil
 		case opJump:
 			if in.K >= uint32(len(filter)) {
-				return 0, steps, fmt.Errorf("%w: %d: jump over %d", errFilter, pc, in.K)
+				return 0, steps, badFilter(fmt.Sprintf("%d: jump over %d", pc, in.K))
 			}
 			pc += int(in.K)
 			continue
@@ -71,7 +73,7 @@ func run(filter []unix.SockFilter, data [offArgs/4 + 2*maxArgs]uint32) (ret uint
 		case opJGE:
 			yes = acc >= in.K
 		default:
-			return 0, steps, fmt.Errorf("%w: %d: code %#x", errFilter, pc, in.Code)
+			return 0, steps, badFilter(fmt.Sprintf("%d: code %#x", pc, in.Code))
 		}
 		if yes {
 			pc += int(in.Jt)
@@ -79,5 +81,5 @@ func run(filter []unix.SockFilter, data [offArgs/4 + 2*maxArgs]uint32) (ret uint
 			pc += int(in.Jf)
 		}
 	}
-	return 0, steps, fmt.Errorf("%w: runs off its end", errFilter)
+	return 0, steps, badFilter("runs off its end")
 }

@@ -13,6 +13,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/rdt"
 	"hull/internal/stub"
 )
 
@@ -32,6 +33,7 @@ type Record struct {
 	Created   time.Time
 	Init      engine.Init // zero while the container is being created
 	Cgroup    cgroup.State
+	RDT       rdt.State
 	Rootless  bool
 	Systemd   bool
 	NoKeyring bool
@@ -64,6 +66,11 @@ func (r *Record) encode() []byte {
 	}
 	flag("cgroup.rootless", r.Cgroup.Rootless)
 	flag("cgroup.given", r.Cgroup.Given)
+	if r.RDT.Dir != "" {
+		line("rdt", r.RDT.Dir, r.RDT.Monitor)
+	}
+	flag("rdt.made", r.RDT.Made)
+	flag("rdt.shared", r.RDT.Shared)
 	flag("rootless", r.Rootless)
 	flag("systemd", r.Systemd)
 	flag("noKeyring", r.NoKeyring)
@@ -136,6 +143,12 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.Cgroup.Rootless = true
 	case "cgroup.given":
 		r.Cgroup.Given = true
+	case "rdt":
+		r.RDT.Dir, r.RDT.Monitor = v[0], v[1]
+	case "rdt.made":
+		r.RDT.Made = true
+	case "rdt.shared":
+		r.RDT.Shared = true
 	case "rootless":
 		r.Rootless = true
 	case "systemd":

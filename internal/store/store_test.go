@@ -14,6 +14,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/rdt"
 	"hull/internal/stub"
 )
 
@@ -22,6 +23,7 @@ func record() *Record {
 		ID: "web1", Bundle: "/b with \"quotes\"\n", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 		Init:     engine.Init{Pid: 12, StartTime: 1 << 60},
 		Cgroup:   cgroup.State{Mode: "v1", Paths: map[string]string{"cpu": "/sys/fs/cgroup/cpu/web1", "": "/u"}, Unit: "a.scope", Slice: "s", Rootless: true, Given: true},
+		RDT:      rdt.State{Dir: "/sys/fs/resctrl/gold", Monitor: "/sys/fs/resctrl/gold/mon_groups/web1", Made: true, Shared: true},
 		Rootless: true, Systemd: true, NoKeyring: true,
 		Steps: []stub.Step{{Field: "process.args[0]", Name: "execve \"/bin/sh\""}, {Name: "read"}},
 	}

@@ -138,7 +138,8 @@ func (c column) read(dir string) (map[string]int, error) {
 	}
 	defer f.Close()
 	calls := map[string]int{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		m := constant.FindStringSubmatch(lines.Text())
 		if m == nil {
 			continue
@@ -155,6 +156,9 @@ func (c column) read(dir string) (map[string]int, error) {
 			return nil, fmt.Errorf("%s: %s: %s is outside the window", f.Name(), name, m[2])
 		}
 		calls[name] = number
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
 	}
 	switch c.name {
 	case "numbersARM":

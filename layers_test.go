@@ -1,0 +1,116 @@
+package hull_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pkg is what `go list` tells of a package.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	CgoFiles   []string
+	Doc        string
+	GoFiles    []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps,CgoFiles,Doc,GoFiles"}, args...)...).Output()
+	if err != nil {
+		t.Skipf("needs the go command: %v", err)
+	}
+	var pkgs []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for dec.More() {
+		var p pkg
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+	return pkgs
+}
+
+// layers are the packages from the top down. A package may import what stands below it, not beside or above it.
+var layers = [][]string{
+	{"hull/cmd/hull"},
+	{"hull/internal/cli"},
+	{"hull"},
+	{"hull/internal/native", "hull/internal/store", "hull/internal/hook", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
+	{"hull/internal/engine"},
+	{"hull/internal/rootfs", "hull/internal/netdev"},
+	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt"},
+	{"hull/internal/caps"},
+	{"hull/internal/stub", "hull/internal/linux"},
+	{"hull/internal/fault"},
+}
+
+func layer(path string) int {
+	return slices.IndexFunc(layers, func(l []string) bool { return slices.Contains(l, path) })
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, p := range list(t, "./cmd/...", "./internal/...", "./spec", ".") {
+		if strings.Contains(p.ImportPath, "/gen") {
+			continue
+		}
+		at := layer(p.ImportPath)
+		if at < 0 {
+			t.Errorf("%s has no layer", p.ImportPath)
+			continue
+		}
+		for _, i := range p.Imports {
+			if !strings.HasPrefix(i, "hull") {
+				continue
+			}
+			if below := layer(i); below <= at {
+				t.Errorf("%s (layer %d) imports %s (layer %d)", p.ImportPath, at, i, below)
+			}
+		}
+	}
+}
+
+// forbidden are imports that cost every start of hull time, or that have one home.
+var forbidden = []struct{ importPath, reason string }{
+	{"net", "its init costs 0.1 ms; sockets are made by internal/linux"},
+	{"net/http", "hull serves nothing"},
+	{"text/template", "it keeps the linker from dropping unused methods"},
+	{"regexp", "compiling expressions at start costs time"},
+	{"log", "what is printed is internal/cli's"},
+}
+
+func TestCommandLineStartsFast(t *testing.T) {
+	for _, p := range list(t, "./cmd/hull") {
+		for _, f := range forbidden {
+			if slices.Contains(p.Deps, f.importPath) {
+				t.Errorf("%s depends on %s: %s", p.ImportPath, f.importPath, f.reason)
+			}
+		}
+		for _, d := range p.Deps {
+			if strings.HasPrefix(d, "gvisor.dev/") {
+				t.Errorf("%s links %s", p.ImportPath, d)
+			}
+		}
+	}
+}
+
+func TestNoCgo(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		if len(p.CgoFiles) > 0 {
+			t.Errorf("%s uses cgo: %v", p.ImportPath, p.CgoFiles)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		if p.Doc == "" && len(p.GoFiles) > 0 {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}

@@ -1,0 +1,613 @@
+package hull_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// A processCase is a field below process (config.md, "Process") and what the process then sees. It is tried on a
+// container's init and on a process of exec, whose container has it not.
+type processCase struct {
+	name  string
+	edit  func(*specs.Process)
+	files func(t *testing.T, rootfs string) // or nil
+	args  []string
+	want  outcome
+	check func(testing.TB, outcome) // instead of want, for an answer that isn't the same everywhere
+}
+
+func ok(lines ...string) outcome {
+	o := outcome{Status: "0"}
+	for _, l := range lines {
+		o.Out += l + "\n"
+	}
+	return o
+}
+
+// begins and has check what a program that succeeds says.
+func begins(text string) func(testing.TB, outcome) {
+	return func(t testing.TB, got outcome) {
+		t.Helper()
+		if got.Status != "0" || !strings.HasPrefix(got.Out, text) {
+			t.Errorf("%+v doesn't begin with %q", got, text)
+		}
+	}
+}
+
+func has(text string) func(testing.TB, outcome) {
+	return func(t testing.TB, got outcome) {
+		t.Helper()
+		if got.Status != "0" || !strings.Contains(got.Out, text) {
+			t.Errorf("%+v hasn't %q", got, text)
+		}
+	}
+}
+
+func (c processCase) run(t *testing.T) {
+	if c.check == nil {
+		c.check = func(t testing.TB, got outcome) { t.Helper(); expect(t, c.want, got) }
+	}
+	edited := new(specs.Process)
+	var plain specs.Process
+	edit := func(s *specs.Spec) {
+		plain = *s.Process
+		c.edit(s.Process)
+		s.Process.Args = hulltest.Args(c.args[0], c.args[1:]...)
+		*edited = *s.Process
+	}
+	make := func(t *testing.T, edits ...func(*specs.Spec)) string {
+		bundle := hulltest.Bundle(t, edits...)
+		if c.files != nil {
+			c.files(t, filepath.Join(bundle, "rootfs"))
+		}
+		return bundle
+	}
+	t.Run("run", func(t *testing.T) {
+		got, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: make(t, edit)})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		c.check(t, got)
+	})
+	t.Run("exec", func(t *testing.T) {
+		r := newRuntime(t)
+		box, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: make(t, edit, func(s *specs.Spec) {
+			*s.Process = plain
+			s.Process.Args = hulltest.Args("sleep", "3600")
+		})})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		remove(t, r, box)
+		c.check(t, exec1(t, box, func(p *specs.Process) { *p = *edited }))
+	})
+}
+
+const (
+	noCaps  = "0000000000000000"
+	example = "0000000020000420" // CAP_KILL, CAP_NET_BIND_SERVICE, CAP_AUDIT_WRITE: capabilities(7) 5, 10, 29
+)
+
+func TestProcess(t *testing.T) {
+	for _, c := range []processCase{
+		{
+			name: "user",
+			edit: func(p *specs.Process) {
+				p.User = specs.User{UID: 1000, GID: 2000, AdditionalGids: []uint32{7, 5, 4000000000}}
+			},
+			args: []string{"id"},
+			want: ok("uid 1000 1000 1000", "gid 2000 2000 2000", "groups 5 7 4000000000"),
+		}, {
+			name: "largest ids",
+			edit: func(p *specs.Process) { p.User = specs.User{UID: 4294967294, GID: 4294967294} },
+			args: []string{"status", "Uid", "Gid", "Groups"},
+			want: ok("Uid 4294967294 4294967294 4294967294 4294967294", "Gid 4294967294 4294967294 4294967294 4294967294", "Groups "),
+		}, {
+			name: "no groups of the caller's",
+			edit: func(p *specs.Process) {},
+			args: []string{"id"},
+			want: ok("uid 0 0 0", "gid 0 0 0", "groups"),
+		}, {
+			name: "umask",
+			edit: func(p *specs.Process) { p.User.Umask = ptr(uint32(0o027)) },
+			args: []string{"umask"},
+			want: ok("0027"),
+		}, {
+			name: "umask 0",
+			edit: func(p *specs.Process) { p.User.Umask = ptr(uint32(0)) },
+			args: []string{"umask"},
+			want: ok("0000"),
+		}, {
+			name: "default umask",
+			edit: func(p *specs.Process) {},
+			args: []string{"umask"},
+			want: ok("0022"),
+		}, {
+			name: "env in its order",
+			edit: func(p *specs.Process) { p.Env = []string{"B=2", "HOME=/x", "A=1", "EMPTY=", "SPACE=a b", "EQ=a=b"} },
+			args: []string{"env"},
+			want: ok("B=2", "HOME=/x", "A=1", "EMPTY=", "SPACE=a b", "EQ=a=b"),
+		}, {
+			name: "HOME of passwd",
+			edit: func(p *specs.Process) { p.User.UID = 1000 },
+			files: func(t *testing.T, rootfs string) {
+				write(t, rootfs+"/etc/passwd", "root:x:0:0::/root:/bin/sh\njoe:x:1000:1000::/home/joe:/bin/sh\n")
+			},
+			args: []string{"env", "HOME"},
+			want: ok("/home/joe"),
+		}, {
+			name: "HOME without passwd",
+			edit: func(p *specs.Process) {},
+			args: []string{"env", "HOME"},
+			want: ok("/"),
+		}, {
+			name: "HOME that is set stays",
+			edit: func(p *specs.Process) { p.Env = []string{"HOME=/set"} },
+			files: func(t *testing.T, rootfs string) {
+				write(t, rootfs+"/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+			},
+			args: []string{"env"},
+			want: ok("HOME=/set"),
+		}, {
+			name: "passwd is a fifo",
+			edit: func(p *specs.Process) {},
+			files: func(t *testing.T, rootfs string) {
+				if err := unix.Mkfifo(rootfs+"/etc/passwd", 0o600); err != nil {
+					t.Fatal(err)
+				}
+			},
+			args: []string{"env", "HOME"},
+			want: ok("/"),
+		}, {
+			name: "cwd",
+			edit: func(p *specs.Process) { p.Cwd = "/tmp" },
+			args: []string{"cwd"},
+			want: ok("/tmp"),
+		}, {
+			name: "cwd that only its user may enter",
+			edit: func(p *specs.Process) {
+				p.Cwd, p.User.UID, p.User.GID = "/home", 1000, 1000
+				p.Capabilities = &specs.LinuxCapabilities{}
+			},
+			files: func(t *testing.T, rootfs string) {
+				mkdir(t, rootfs+"/home", 0o700)
+				if err := os.Chown(rootfs+"/home", 1000, 1000); err != nil {
+					t.Fatal(err)
+				}
+			},
+			args: []string{"cwd"},
+			want: ok("/home"),
+		}, {
+			name: "cwd that only root may enter",
+			edit: func(p *specs.Process) {
+				p.Cwd, p.User.UID, p.User.GID = "/root", 1000, 1000
+			},
+			files: func(t *testing.T, rootfs string) { mkdir(t, rootfs+"/root", 0o700) },
+			args:  []string{"status", "Uid"},
+			want:  ok("Uid 1000 1000 1000 1000"),
+		}, {
+			name: "capabilities of the example",
+			edit: func(p *specs.Process) {},
+			args: []string{"caps"},
+			want: ok("CapInh "+noCaps, "CapPrm "+example, "CapEff "+example, "CapBnd "+example, "CapAmb "+noCaps),
+		}, {
+			name: "no capabilities",
+			edit: func(p *specs.Process) { p.Capabilities = nil },
+			args: []string{"caps"},
+			want: ok("CapInh "+noCaps, "CapPrm "+noCaps, "CapEff "+noCaps, "CapBnd "+noCaps, "CapAmb "+noCaps),
+		}, {
+			name: "each set for itself",
+			edit: func(p *specs.Process) {
+				p.User.UID = 1000 // execve gives root the bounding set
+				p.Capabilities = &specs.LinuxCapabilities{
+					Bounding:    []string{"CAP_KILL", "CAP_CHOWN", "CAP_SYS_ADMIN"},
+					Inheritable: []string{"CAP_KILL", "CAP_CHOWN"},
+					Permitted:   []string{"CAP_KILL", "CAP_CHOWN"},
+					Effective:   []string{"CAP_KILL"},
+					Ambient:     []string{"CAP_KILL"},
+				}
+			},
+			args: []string{"caps"},
+			want: ok("CapInh 0000000000000021", "CapPrm 0000000000000020", "CapEff 0000000000000020",
+				"CapBnd 0000000000200021", "CapAmb 0000000000000020"),
+		}, {
+			name: "unknown capabilities are left out",
+			edit: func(p *specs.Process) {
+				p.Capabilities.Bounding = append(p.Capabilities.Bounding, "CAP_FUTURE")
+			},
+			args: []string{"status", "CapBnd"},
+			want: ok("CapBnd " + example),
+		}, {
+			name: "no new privileges",
+			edit: func(p *specs.Process) { p.NoNewPrivileges = true },
+			args: []string{"status", "NoNewPrivs"},
+			want: ok("NoNewPrivs 1"),
+		}, {
+			name: "new privileges",
+			edit: func(p *specs.Process) { p.NoNewPrivileges = false },
+			args: []string{"status", "NoNewPrivs"},
+			want: ok("NoNewPrivs 0"),
+		}, {
+			name: "oomScoreAdj",
+			edit: func(p *specs.Process) { p.OOMScoreAdj = ptr(500) },
+			args: []string{"cat", "/proc/self/oom_score_adj"},
+			want: ok("500"),
+		}, {
+			name:  "scheduler",
+			edit:  func(p *specs.Process) { p.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 5} },
+			args:  []string{"sched"},
+			check: begins("policy 3 flags 0x0 nice 5 priority 0 "),
+		}, {
+			name: "ioPriority",
+			edit: func(p *specs.Process) {
+				p.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 6}
+			},
+			args:  []string{"sched"},
+			check: has("\nioprio class 2 level 6\n"),
+		}, {
+			name: "signals of a new program",
+			edit: func(p *specs.Process) {},
+			args: []string{"status", "SigBlk", "SigIgn"},
+			want: ok("SigBlk "+noCaps, "SigIgn "+noCaps),
+		}, {
+			name: "no descriptors but the three",
+			edit: func(p *specs.Process) {},
+			args: []string{"do", "ls", "/proc/self/fdinfo"},
+			want: ok("0", "1", "2", "3"), // 3 is the directory itself
+		}, {
+			name: "program of the search path",
+			edit: func(p *specs.Process) { p.Env = []string{"HOME=/", "PATH=/nowhere:/etc:/bin"} },
+			args: []string{"echo", "/bin/testprog"},
+			want: ok("/bin/testprog"),
+		},
+	} {
+		t.Run(c.name, c.run)
+	}
+}
+
+// A real-time policy needs a share of the real-time of its cgroup, where the kernel divides it (sched(7)).
+func TestRealTimeScheduler(t *testing.T) {
+	hulltest.Require(t, hulltest.CgroupV1)
+	if _, err := os.Stat("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"); err != nil {
+		t.Skip("needs a kernel that divides real-time among cgroups: ", err)
+	}
+	r := newRuntime(t)
+	edits := []func(*specs.Spec){args("sched"), func(s *specs.Spec) {
+		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
+	}}
+	_, err := tryRun(t, r, edits...)
+	refused(t, err, unix.EPERM, "process.scheduler", "sched_setattr")
+	got, err := tryRun(t, r, append(edits, resources(func(r *specs.LinuxResources) {
+		r.CPU = &specs.LinuxCPU{RealtimeRuntime: ptr(int64(1000)), RealtimePeriod: ptr(uint64(1000000))}
+	}))...)
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	begins("policy 1 flags 0x1 nice 0 priority 3 ")(t, got)
+}
+
+func cpusAllowed(t *testing.T) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, "/proc/self/status")) {
+		if v, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
+			return "Cpus_allowed_list " + strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+func write(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdir(t testing.TB, path string, mode os.FileMode) {
+	t.Helper()
+	if err := errors.Join(os.Mkdir(path, mode), os.Chmod(path, mode)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func symlink(t testing.TB, target, path string) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(path), os.Symlink(target, path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRlimits(t *testing.T) {
+	all := []struct {
+		kind, line string
+		value      uint64
+	}{
+		{"RLIMIT_CORE", "Max core file size", 1000},
+		{"RLIMIT_CPU", "Max cpu time", 500},
+		{"RLIMIT_DATA", "Max data size", 1 << 40},
+		{"RLIMIT_FSIZE", "Max file size", 1 << 30},
+		{"RLIMIT_LOCKS", "Max file locks", 100},
+		{"RLIMIT_MEMLOCK", "Max locked memory", 1 << 20},
+		{"RLIMIT_MSGQUEUE", "Max msgqueue size", 100000},
+		{"RLIMIT_NOFILE", "Max open files", 64},
+		{"RLIMIT_NPROC", "Max processes", 90000},
+		{"RLIMIT_RSS", "Max resident set", 1 << 33},
+		{"RLIMIT_RTTIME", "Max realtime timeout", 5000000},
+		{"RLIMIT_SIGPENDING", "Max pending signals", 70},
+		{"RLIMIT_STACK", "Max stack size", 4 << 20},
+		{"RLIMIT_AS", "Max address space", 1 << 42},
+	}
+	var limits []specs.POSIXRlimit
+	for _, l := range all {
+		limits = append(limits, specs.POSIXRlimit{Type: l.kind, Soft: l.value, Hard: l.value})
+	}
+	check := func(t *testing.T, got outcome) {
+		t.Helper()
+		for _, l := range all {
+			want := fmt.Sprintf("%d %d", l.value, l.value)
+			found := false
+			for line := range strings.Lines(got.Out) {
+				if rest, ok := strings.CutPrefix(line, l.line); ok {
+					found = strings.HasPrefix(strings.Join(strings.Fields(rest), " "), want)
+				}
+			}
+			if !found {
+				t.Errorf("%s: not %s in\n%s", l.kind, want, got.Out)
+			}
+		}
+	}
+	check(t, run(t, args("limits"), func(s *specs.Spec) { s.Process.Rlimits = limits }))
+	check(t, exec1(t, running(t), verb("limits"), func(p *specs.Process) { p.Rlimits = limits }))
+}
+
+// A process that may open no more files than it has can be set up.
+func TestFewFiles(t *testing.T) {
+	got := run(t, args("true"), func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 3, Hard: 3}}
+	})
+	expect(t, "0", got.Status)
+}
+
+func TestPersonality(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	edit := func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} }
+	want := map[string]string{"x86_64": "i686", "aarch64": "armv8l"}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	machine := want[unix.ByteSliceToString(u.Machine[:])]
+	if machine == "" {
+		t.Skip("needs a machine that has a 32-bit personality")
+	}
+	says(t, run(t, args("uname"), edit), machine)
+	says(t, exec1(t, running(t, edit), verb("uname")), machine)
+}
+
+func TestExecCPUAffinity(t *testing.T) {
+	hulltest.Require(t, hulltest.CPUs(2))
+	c := running(t)
+	got := exec1(t, c, verb("status", "Cpus_allowed_list"), func(p *specs.Process) {
+		p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "1"}
+	})
+	says(t, got, "Cpus_allowed_list 1")
+	got = exec1(t, c, verb("status", "Cpus_allowed_list"), func(p *specs.Process) {
+		p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0"}
+	})
+	says(t, got, "Cpus_allowed_list 0")
+	// The container's own process has none: it is for exec alone (config.md, "Linux Process").
+	says(t, exec1(t, c, verb("status", "Cpus_allowed_list")), cpusAllowed(t))
+}
+
+func TestMemoryPolicy(t *testing.T) {
+	edit := func(s *specs.Spec) {
+		s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0"}
+	}
+	got, err := tryRun(t, newRuntime(t), args("cat", "/proc/self/numa_maps"), edit)
+	if errors.Is(err, unix.ENOSYS) {
+		t.Skip("needs a kernel with NUMA: ", err)
+	}
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	if got.Status == "0" && !strings.Contains(got.Out, " bind:0 ") {
+		t.Errorf("numa_maps:\n%s", got.Out)
+	}
+}
+
+// Descriptors that are passed get the numbers from 3 on, and nothing comes with them.
+func TestExtraFiles(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	dir := t.TempDir()
+	var files []*os.File
+	for _, name := range []string{"one", "two", "three"} {
+		write(t, filepath.Join(dir, name), "this is "+name)
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	want := ok("0", "1", "2", "3", "4", "5", "6") // 6 is the directory itself
+	got, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{
+		Bundle: hulltest.Bundle(t, args("ls", "/proc/self/fdinfo")), ExtraFiles: files,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, want, got)
+	read := hulltest.Args("cat", "/proc/self/fd/3", "/proc/self/fd/4", "/proc/self/fd/5")
+	got, err = tryRunWith(t, newRuntime(t), hull.CreateOptions{
+		Bundle: hulltest.Bundle(t, func(s *specs.Spec) { s.Process.Args = read }), ExtraFiles: files,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, outcome{Status: "0", Out: "this is onethis is twothis is three"}, got)
+
+	c := running(t)
+	for _, list := range []bool{true, false} {
+		streams := newStreams(t)
+		p := c.ProcessSpec()
+		if p.Args = read; list {
+			p.Args = hulltest.Args("ls", "/proc/self/fdinfo")
+		}
+		proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Stdio: streams.stdio(), ExtraFiles: files})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := streams.outcome(t, proc)
+		if list {
+			expect(t, want, got)
+		} else {
+			expect(t, outcome{Status: "0", Out: "this is onethis is twothis is three"}, got)
+		}
+	}
+}
+
+// A caller that ignores signals doesn't hand that on.
+func TestIgnoredSignalsOfTheCaller(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	cmd := actor(t, "ignorer", hulltest.Bundle(t, args("status", "SigBlk", "SigIgn")), t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	expect(t, "SigBlk "+noCaps+"\nSigIgn "+noCaps+"\n", string(out))
+}
+
+func init() {
+	roles["ignorer"] = func(args []string) error {
+		signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGUSR1, unix.SIGTERM, unix.SIGPIPE)
+		return runHere(args[0], args[1])
+	}
+}
+
+func TestProgramThatCannotBe(t *testing.T) {
+	files := func(t *testing.T, rootfs string) {
+		write(t, rootfs+"/etc/plain", "x")
+		write(t, rootfs+"/etc/script", "#!/nonexistent/interpreter\n")
+		write(t, rootfs+"/etc/text", "no magic")
+		for _, f := range []string{"script", "text"} {
+			if err := os.Chmod(rootfs+"/etc/"+f, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mkdir(t, rootfs+"/etc/dir", 0o755)
+		symlink(t, "/nowhere", rootfs+"/etc/dangling")
+	}
+	for _, test := range []struct {
+		name  string
+		edit  func(*specs.Process)
+		kind  error
+		words []string
+	}{
+		{"not found", func(p *specs.Process) { p.Args = []string{"nothing"} }, unix.ENOENT,
+			[]string{`exec: "nothing": executable file not found in $PATH`, "searched PATH /usr/local/sbin:"}},
+		{"not found in that PATH", func(p *specs.Process) { p.Args, p.Env = []string{"testprog"}, []string{"PATH=/a:/b"} }, unix.ENOENT,
+			[]string{"executable file not found in $PATH", "searched PATH /a:/b"}},
+		{"not found by path", func(p *specs.Process) { p.Args = []string{"/bin/nothing"} }, unix.ENOENT,
+			[]string{`exec: "/bin/nothing": no such file or directory`}},
+		{"not executable", func(p *specs.Process) { p.Args = []string{"/etc/plain"} }, unix.EACCES,
+			[]string{`exec: "/etc/plain": permission denied`}},
+		{"a directory", func(p *specs.Process) { p.Args = []string{"/etc/dir"} }, unix.EACCES, []string{"/etc/dir"}},
+		{"a directory in PATH", func(p *specs.Process) { p.Args, p.Env = []string{"dir"}, []string{"PATH=/etc"} }, unix.EACCES,
+			[]string{`"dir"`}},
+		{"a dangling link", func(p *specs.Process) { p.Args = []string{"/etc/dangling"} }, unix.ENOENT, []string{"/etc/dangling"}},
+		{"below a file", func(p *specs.Process) { p.Args = []string{"/etc/plain/x"} }, nil, []string{"/etc/plain/x"}},
+		{"empty", func(p *specs.Process) { p.Args = []string{""} }, nil, []string{"process.args"}},
+		{"without its interpreter", func(p *specs.Process) { p.Args = []string{"/etc/script"} }, unix.ENOENT,
+			[]string{"interpreter"}},
+		{"no program", func(p *specs.Process) { p.Args = []string{"/etc/text"} }, unix.ENOEXEC, []string{"#!"}},
+		{"cwd missing", func(p *specs.Process) { p.Cwd = "/nowhere" }, unix.ENOENT, []string{"process.cwd", `"/nowhere"`}},
+		{"cwd is a file", func(p *specs.Process) { p.Cwd = "/etc/plain" }, unix.ENOTDIR, []string{"process.cwd", "/etc/plain"}},
+		{"rlimit that can't be raised", func(p *specs.Process) {
+			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1 << 40, Hard: 1 << 40}}
+		}, unix.EPERM, []string{"process.rlimits"}},
+		{"rlimit twice", func(p *specs.Process) {
+			p.Rlimits = append(p.Rlimits, p.Rlimits[0])
+		}, hull.ErrBadSpec, []string{"process.rlimits"}},
+		{"user out of range of nothing", func(p *specs.Process) { p.User.UID = 4294967295 }, nil, []string{"process.user"}},
+		{"oom score out of range", func(p *specs.Process) { p.OOMScoreAdj = ptr(1001) }, hull.ErrBadSpec, []string{"process.oomScoreAdj"}},
+		{"no such scheduler", func(p *specs.Process) { p.Scheduler = &specs.Scheduler{Policy: "X"} }, hull.ErrBadSpec, []string{"process.scheduler"}},
+		{"scheduler out of range", func(p *specs.Process) {
+			p.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 1000}
+		}, nil, []string{"process.scheduler"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Run("run", func(t *testing.T) {
+				bundle := hulltest.Bundle(t, func(s *specs.Spec) { test.edit(s.Process) })
+				files(t, filepath.Join(bundle, "rootfs"))
+				_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})
+				refused(t, err, test.kind, append([]string{"run box"}, test.words...)...)
+			})
+			t.Run("exec", func(t *testing.T) {
+				r := newRuntime(t)
+				bundle := hulltest.Bundle(t, args("sleep", "3600"))
+				files(t, filepath.Join(bundle, "rootfs"))
+				c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+				if err != nil {
+					t.Fatal(err)
+				}
+				remove(t, r, c)
+				_, err = tryExec(t, c, test.edit)
+				refused(t, err, test.kind, append([]string{"exec box"}, test.words...)...)
+				eventually(t, "the process of exec is gone", func() bool {
+					pids, err := c.Processes()
+					return err == nil && slices.Equal(pids, []int{c.Init().Pid})
+				})
+			})
+		})
+	}
+}
+
+// The user's rights decide over a directory that neither root nor the user can enter.
+func TestCwdForNoOne(t *testing.T) {
+	bundle := hulltest.Bundle(t, func(s *specs.Spec) {
+		s.Process.Cwd, s.Process.User.UID, s.Process.User.GID = "/closed", 1000, 1000
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+	})
+	mkdir(t, filepath.Join(bundle, "rootfs/closed"), 0o700) // of an owner that the user namespace doesn't map
+	_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})
+	refused(t, err, unix.EACCES, "process.cwd", `"/closed"`)
+}
+
+// A program that create can't find is create's failure; one that the kernel refuses to execute is start's, with the
+// reason, and the container is stopped.
+func TestStartReportsWhyNot(t *testing.T) {
+	r := newRuntime(t)
+	bundle := hulltest.Bundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/script"} })
+	script := filepath.Join(bundle, "rootfs/bin/script")
+	write(t, script, "#!/nonexistent\n")
+	if err := os.Chmod(script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove(t, r, c)
+	refused(t, c.Start(t.Context()), unix.ENOENT, "start box", "process.args[0]", "execve", "interpreter")
+	wait(t, c.Init())
+	wantStatus(t, c, hull.Stopped)
+}
+
+// Without an entry PATH is the default one.
+func TestNoPath(t *testing.T) {
+	says(t, run(t, func(s *specs.Spec) { s.Process.Args, s.Process.Env = []string{"testprog", "echo", "found"}, nil }), "found")
+}
