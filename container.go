@@ -233,6 +233,9 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	}
 	pidfd, err := native.OpenInit(c.record.Init)
 	if err != nil {
+		if errors.Is(err, fault.BadState) && sig == unix.SIGKILL && !c.ownPids() && c.anyProcess() {
+			return c.group.Signal(ctx, sig)
+		}
 		if errors.Is(err, fault.BadState) {
 			return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running")}
 		}
@@ -253,6 +256,12 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 		}
 	}
 	return nil
+}
+
+// anyProcess tells whether processes are left, with the init or without it.
+func (c *Container) anyProcess() bool {
+	pids, err := c.group.Pids(true)
+	return err == nil && len(pids) > 0
 }
 
 func (c *Container) ownPids() bool {

@@ -154,7 +154,9 @@ func TestHooks(t *testing.T) {
 			want.Mount, want.Net, want.Cwd = caller[specs.MountNamespace], caller[specs.NetworkNamespace], s.Bundle
 			kind, _, _ := strings.Cut(h.Name, " ")
 			switch kind {
-			case "prestart", "createRuntime":
+			case "prestart": // it is older than the status creating
+				want.State.Status = specs.StateCreated
+			case "createRuntime":
 				want.State.Status = specs.StateCreating
 			case "createContainer":
 				want.State.Status = specs.StateCreating

@@ -292,11 +292,14 @@ func writePidFile(path string, pid int) error {
 	return os.Rename(tmp, path)
 }
 
-// abandon removes what a failed creation has left. The init is gone already.
+// abandon removes what a failed creation has left.
 func (c *Container) abandon() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 	err := c.group.Kill(ctx)
+	if c.init != nil && err == nil {
+		_, _ = c.init.Wait() // a hook failed after it was started; nobody else knows of it
+	}
 	if derr := errors.Join(c.leave(), c.group.Destroy(ctx), c.rdt.Abandon()); derr != nil {
 		err = errors.Join(err, derr)
 	}

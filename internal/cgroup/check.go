@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hull/internal/cgroup/device"
 	"hull/internal/fault"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -67,7 +68,8 @@ func (c *checker) memory(m *specs.LinuxMemory) {
 		c.bad("memory.swap", "%d: it counts memory and swap together, so it can't be less than memory.limit, %d",
 			swap, limit)
 	}
-	if m.Kernel != nil || m.KernelTCP != nil { //nolint:staticcheck // still in the specification
+	//lint:ignore SA1019 deprecated, and in the specification still
+	if m.Kernel != nil || m.KernelTCP != nil {
 		c.warnings = append(c.warnings, resources+"memory.kernel and kernelTCP: deprecated, not applied")
 	}
 	if s := m.Swappiness; s != nil && *s != math.MaxUint64 { // -1, which engines send, means: as it is
@@ -270,14 +272,14 @@ func (c *checker) unified(files map[string]string) {
 
 func (c *checker) devices(rules []specs.LinuxDeviceCgroup) {
 	for i, r := range rules {
-		if _, err := ruleOf(r); err != nil {
+		if _, err := device.RuleOf(r); err != nil {
 			c.bad(fmt.Sprintf("devices[%d]", i), "%v", err)
 		}
 	}
 	if len(c.errs) > 0 {
 		return
 	}
-	if _, err := newAccess(rules); err != nil {
+	if _, err := device.New(rules); err != nil {
 		c.errs = append(c.errs, err)
 	}
 }

@@ -104,7 +104,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckWarns(t *testing.T) {
-	w, err := check(V1, &specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr(int64(1))}}) //nolint:staticcheck
+	//lint:ignore SA1019 deprecated, and in the specification still
+	w, err := check(V1, &specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr(int64(1))}})
 	if err != nil || len(w) != 1 || !strings.Contains(w[0], "kernel") {
 		t.Errorf("kernel memory: %q, %v", w, err)
 	}

@@ -155,8 +155,12 @@ func (g *Group) fillCpuset(path string) error {
 // inheritCpuset copies what is empty in a cpuset from its parent.
 func inheritCpuset(path string) error {
 	for _, name := range []string{"cpus", "mems"} {
-		file := cpusetFile(path, name)
+		file := "cpuset." + name
 		now, err := readFile(path, file)
+		if errors.Is(err, fs.ErrNotExist) {
+			file = name // as cpusetFile says
+			now, err = readFile(path, file)
+		}
 		if err != nil {
 			return err
 		}

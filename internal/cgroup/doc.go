@@ -30,7 +30,8 @@
 //
 // # Why not the library that runc uses
 //
-// github.com/opencontainers/cgroups costs every command of the program that links it 0.45 ms before main, a third of
-// an empty program's whole life: it pulls in D-Bus, net, crypto, logrus, an eBPF assembler and a DWARF reader. The
-// tests compare this package with it instead: both set the same resources, and every file must read the same.
+// github.com/opencontainers/cgroups costs every command of the program that links it 0.4 ms before main, a third of an
+// empty program's whole life, where this package costs 0.05 ms: it pulls in D-Bus, net, crypto, logrus, an eBPF
+// assembler and a DWARF reader. The tests compare this package with it instead: both set the same resources, and every
+// file must read the same.
 package cgroup

@@ -45,6 +45,14 @@ func controller(name string) hulltest.Need {
 	}}
 }
 
+// v1 is the need of v1 hierarchies to put containers in.
+var v1 = hulltest.Need{Name: "cgroup1", Check: func() error {
+	if Detect() == V2 {
+		return errors.New("this host has v2 alone")
+	}
+	return nil
+}}
+
 var testCgroups int
 
 // newConfig returns a Config of a cgroup that no other test uses.
@@ -204,7 +212,7 @@ func TestRefuseFrozen(t *testing.T) {
 
 // A container that makes cgroups of its own and forks on and on is killed, and all of it removed.
 func TestKillForkingTree(t *testing.T) {
-	hulltest.Require(t, hulltest.Root)
+	hulltest.Require(t, hulltest.Root, controller("pids"))
 	ctx := context.Background()
 	g := newGroup(t, newConfig(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(50))}}))
 	if err := g.Limit(ctx); err != nil {
@@ -240,7 +248,7 @@ func TestKillForkingTree(t *testing.T) {
 // TestMoveSelf joins as the stub does: "0" to each of TaskFiles, by a process of one thread.
 func TestMoveSelf(t *testing.T) {
 	hulltest.Require(t, hulltest.Root)
-	hulltest.Require(t, hulltest.CgroupV1)
+	hulltest.Require(t, v1)
 	g := newGroup(t, newConfig(t, nil))
 	script := "for f in " + strings.Join(g.TaskFiles(), " ") + "; do echo 0 >$f || exit 1; done; exec cat /proc/self/cgroup"
 	out, err := exec.Command("sh", "-c", script).CombinedOutput()
@@ -345,7 +353,7 @@ func TestUnidle(t *testing.T) {
 // A limit that the host has no controller or file for is an error with its field, before anything is made or as the
 // kernel says.
 func TestAbsent(t *testing.T) {
-	hulltest.Require(t, hulltest.Root, hulltest.CgroupV1)
+	hulltest.Require(t, hulltest.Root, v1)
 	if _, err := New(newConfig(t, &specs.LinuxResources{
 		Rdma: map[string]specs.LinuxRdma{"mlx": {HcaHandles: ptr(uint32(1))}}})); Detect() != V2 && mounted("rdma") == "" {
 		if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), `linux.resources.rdma["mlx"]: `) {
@@ -370,10 +378,19 @@ func mounted(controller string) string {
 func TestCheckBeforeUpdate(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, controller("memory"))
 	g := newGroup(t, newConfig(t, nil))
-	startIn(t, g, "sh", "-c", "read x")
-	c := startIn(t, g, "sh", "-c", "x=$(head -c 10000000 /dev/zero | tr '\\0' a); sleep 100")
-	time.Sleep(300 * time.Millisecond)
-	_ = c
+	startIn(t, g, "sh", "-c", `x=$(head -c 10000000 /dev/zero | tr '\0' a); sleep 100`)
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Memory.Usage.Usage > 4<<20 {
+			break
+		}
+		if time.Since(start) > 20*time.Second {
+			t.Fatalf("the shell uses %d bytes only", s.Memory.Usage.Usage)
+		}
+	}
 	err := g.Set(context.Background(), &specs.LinuxResources{Memory: &specs.LinuxMemory{
 		Limit: ptr(int64(1 << 20)), CheckBeforeUpdate: ptr(true)}})
 	if !errors.Is(err, fault.BadSpec) || !strings.Contains(err.Error(), "linux.resources.memory.limit: 1048576: the container uses") {

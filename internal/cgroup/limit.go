@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"hull/internal/cgroup/device"
 	"hull/internal/fault"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -135,8 +136,12 @@ func (g *Group) write(w write) error {
 		if w.optional {
 			return nil
 		}
-		return &fault.Error{Field: w.field, Kind: fault.Unsupported,
+		e := &fault.Error{Field: w.field, Kind: fault.Unsupported,
 			Err: fmt.Errorf("the container has no %s cgroup", w.controller)}
+		if g.rootless {
+			e.Hint = "without root, limits need a cgroup that was delegated to the user"
+		}
+		return e
 	}
 	file := w.file
 	if strings.HasPrefix(file, "cpuset.") && g.mode != V2 {
@@ -192,6 +197,26 @@ func (g *Group) checkUsage(r *specs.LinuxResources) error {
 			return fault.Spec(resources+"memory."+l.name,
 				fmt.Sprintf("%d: the container uses %d bytes now", l.limit, usage))
 		}
+	}
+	return nil
+}
+
+// setDevices applies rules and the default ones.
+func (g *Group) setDevices(rules []specs.LinuxDeviceCgroup) error {
+	a, err := device.New(rules)
+	if err != nil {
+		return err
+	}
+	switch path := g.paths["devices"]; {
+	case g.mode == V2:
+		err = a.SetV2(g.paths[unified])
+	case path == "":
+		err = errNotMounted
+	default:
+		err = a.SetV1(path)
+	}
+	if err != nil {
+		return &fault.Error{Field: device.Field, Err: err}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hull/internal/cgroup/device"
 	"hull/internal/cgroup/systemd"
 	"hull/internal/fault"
 
@@ -436,18 +437,18 @@ func unifiedProperty(file, v string, all map[string]string, version int, add fun
 // deviceProperties returns the properties for device rules. systemd has no exceptions from allowing everything: rules
 // that come to that are in our own filter alone, below a unit that allows nothing less.
 func deviceProperties(rules []specs.LinuxDeviceCgroup, version int) ([]property, error) {
-	a, err := newAccess(rules)
+	a, err := device.New(rules)
 	if err != nil {
 		return nil, err
 	}
 	clear := property{Name: "DeviceAllow", Value: []systemd.DeviceAllow{}}
-	if a.allowAll {
+	if a.AllowAll {
 		return []property{clear, {Name: "DevicePolicy", Value: "auto"}}, nil
 	}
 	var allow []systemd.DeviceAllow
-	for _, r := range a.sorted() {
-		if name := unitDevice(r.device, version); name != "" {
-			allow = append(allow, systemd.DeviceAllow{Device: name, Access: r.perm.String()})
+	for _, r := range a.Exceptions() {
+		if name := unitDevice(r.Device, version); name != "" {
+			allow = append(allow, systemd.DeviceAllow{Device: name, Access: r.Perm.String()})
 		}
 	}
 	return []property{
@@ -459,20 +460,20 @@ func deviceProperties(rules []specs.LinuxDeviceCgroup, version int) ([]property,
 
 // unitDevice returns a class of devices as DeviceAllow has it, or "" for one that it has no words for: any major number
 // with one minor, and, before version 240, which looks for a file, all of one major number.
-func unitDevice(d device, version int) string {
+func unitDevice(d device.Device, version int) string {
 	kind, dir := "char", "/dev/char/"
-	if d.kind == 'b' {
+	if d.Kind == 'b' {
 		kind, dir = "block", "/dev/block/"
 	}
 	switch {
-	case d.major == anyNumber && d.minor == anyNumber:
+	case d.Major == device.Any && d.Minor == device.Any:
 		return kind + "-*"
-	case d.major == anyNumber:
+	case d.Major == device.Any:
 		return ""
-	case d.minor == anyNumber && version < 240:
+	case d.Minor == device.Any && version < 240:
 		return ""
-	case d.minor == anyNumber:
-		return fmt.Sprintf("%s-%d", kind, d.major)
+	case d.Minor == device.Any:
+		return fmt.Sprintf("%s-%d", kind, d.Major)
 	}
-	return fmt.Sprintf("%s%d:%d", dir, d.major, d.minor)
+	return fmt.Sprintf("%s%d:%d", dir, d.Major, d.Minor)
 }

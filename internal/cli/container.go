@@ -18,6 +18,9 @@ func (e *Env) container(op, id string) (*hull.Container, error) {
 
 // inOp says of an error which operation on which container it ended, if it doesn't say so itself.
 func inOp(op, id string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if e, ok := err.(*hull.Error); ok && e.Op != "" {
 		return err
 	} else if ok {

@@ -37,9 +37,10 @@ func ioFlags(fs *pflag.FlagSet, consoleSocket, pidfdSocket, pidFile *string, pre
 		"passes (LISTEN_FDS)")
 }
 
-// options returns what the flags say; detached, if hull will not stay with the container.
-func (f *createFlags) options(env *Env, detached bool) (hull.CreateOptions, error) {
-	if err := f.checkTerminal(detached); err != nil {
+// options returns what the flags say: of a container that hull will not stay with, if detached, and whose program has a
+// terminal, or not.
+func (f *createFlags) options(env *Env, detached, terminal bool) (hull.CreateOptions, error) {
+	if err := checkConsoleSocket(detached, terminal, f.consoleSocket); err != nil {
 		return hull.CreateOptions{}, err
 	}
 	activated, vars := activation(os.Getpid(), os.Getenv)
@@ -49,7 +50,6 @@ func (f *createFlags) options(env *Env, detached bool) (hull.CreateOptions, erro
 	}
 	return hull.CreateOptions{
 		Bundle:        f.bundle,
-		Spec:          specWithEnv(f.bundle, vars),
 		Stdio:         hull.Stdio{In: env.Stdin, Out: env.Stdout, Err: env.Stderr},
 		ConsoleSocket: f.consoleSocket,
 		PidfdSocket:   f.pidfdSocket,
@@ -57,6 +57,8 @@ func (f *createFlags) options(env *Env, detached bool) (hull.CreateOptions, erro
 		NoPivot:       f.noPivot,
 		NoNewKeyring:  f.noNewKeyring,
 		ExtraFiles:    extra,
+		Env:           vars,
+		Notify:        os.Getenv("NOTIFY_SOCKET") != "",
 	}, nil
 }
 
@@ -75,7 +77,7 @@ hull start web1`,
 		Flags: f.register,
 		Run: func(env *Env, args []string) error {
 			ctx, signals := catchSignals()
-			o, err := f.options(env, true)
+			o, err := f.options(env, true, wantsTerminal(f.bundle))
 			if err != nil {
 				return inOp("create", args[0], err)
 			}

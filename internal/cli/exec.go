@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"hull"
+	"hull/internal/tty"
 	"hull/internal/user"
 )
 
@@ -92,6 +93,9 @@ func (f *execFlags) exec(env *Env, args []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if !f.detach {
+		signals.catchAll(o.Process.Terminal)
+	}
 	p, err := c.Exec(ctx, o)
 	if err != nil {
 		return 0, signals.cause(ctx, err)
@@ -99,7 +103,11 @@ func (f *execFlags) exec(env *Env, args []string) (status int, err error) {
 	if f.detach {
 		return 0, nil
 	}
-	return env.attach(p, signals)
+	a, err := env.attach(p)
+	if err != nil {
+		return 0, errors.Join(err, env.end(p))
+	}
+	return env.wait(p, a, signals)
 }
 
 func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.ExecOptions, error) {
@@ -110,6 +118,12 @@ func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.Ex
 	}
 	if err := checkConsoleSocket(f.detach, p.Terminal, f.consoleSocket); err != nil {
 		return o, err
+	}
+	if p.Terminal && !f.detach && p.ConsoleSize == nil {
+		// It runs before hull can see its terminal; a program that asks for the size at once shall not get 0.
+		if rows, columns, ok := tty.Size(env.Stderr, env.Stdout, env.Stdin); ok {
+			p.ConsoleSize = &specs.Box{Height: uint(rows), Width: uint(columns)}
+		}
 	}
 	extra, err := inherited(0, f.preserveFDs)
 	if err != nil {

@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull"
@@ -31,24 +28,6 @@ func activation(pid int, getenv func(string) string) (n int, env []string) {
 		env = append(env, "LISTEN_FDNAMES="+names)
 	}
 	return n, env
-}
-
-// specWithEnv returns the bundle's configuration with more variables for its program, or nil if there are none to add.
-// It is nil, too, if the file has a mistake: the library reads it again, and says what is wrong.
-func specWithEnv(bundle string, vars []string) *specs.Spec {
-	if len(vars) == 0 {
-		return nil
-	}
-	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-	if err != nil {
-		return nil
-	}
-	var s specs.Spec
-	if json.Unmarshal(data, &s) != nil || s.Process == nil {
-		return nil
-	}
-	s.Process.Env = append(s.Process.Env, vars...)
-	return &s
 }
 
 // inherited returns the descriptors that hull was started with and is to pass on. Its own must not take the number of one

@@ -13,25 +13,39 @@ import (
 	"hull/internal/tty"
 )
 
-// attach stays with a process to its end: it passes signals on, and shows its terminal if it has one. It returns the
-// process's exit status. If it can't, it kills the process.
-func (e *Env) attach(p *hull.Process, s *signals) (status int, err error) {
-	terminal := p.Console != nil
-	resize := func() {}
-	if terminal {
-		session, err := tty.Attach(p.Console, e.Stdin, e.Stdout, e.Stderr)
-		if err != nil {
-			return 0, errors.Join(fmt.Errorf("terminal: %w", err), e.end(p))
-		}
-		// On a panic, too, or the user is left with a terminal that shows nothing.
-		defer func() {
-			if finishErr := session.Finish(); finishErr != nil {
-				e.log.warn("terminal: " + finishErr.Error())
-			}
-		}()
-		resize = session.Resize
+// attachment connects the terminal of a process, if it has one, with the one hull was called from. A nil one is none.
+type attachment struct {
+	session *tty.Session
+	log     *logger
+}
+
+// attach connects the terminal of p, if it has one.
+func (e *Env) attach(p *hull.Process) (*attachment, error) {
+	if p.Console == nil {
+		return nil, nil
 	}
-	s.forward(terminal, func(sig unix.Signal) { e.deliver(p, sig, resize) })
+	session, err := tty.Attach(p.Console, e.Stdin, e.Stdout, e.Stderr)
+	if err != nil {
+		return nil, &hull.Error{Step: "terminal", Err: errors.Join(err, p.Console.Close())}
+	}
+	return &attachment{session, e.log}, nil
+}
+
+// close gives the caller its terminal back, when the process has written its last.
+func (a *attachment) close() {
+	if a == nil {
+		return
+	}
+	if err := a.session.Finish(); err != nil {
+		a.log.warn("terminal: " + err.Error())
+	}
+}
+
+// wait stays with a process to its end, passes signals on, and returns its exit status.
+func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err error) {
+	// On a panic, too, or the user is left with a terminal that shows nothing.
+	defer a.close()
+	s.forward(func(sig unix.Signal) { e.deliver(p, a, sig) })
 	ws, err := p.Wait()
 	if err != nil {
 		return 0, errors.Join(err, p.Signal(unix.SIGKILL))
@@ -39,9 +53,9 @@ func (e *Env) attach(p *hull.Process, s *signals) (status int, err error) {
 	return waitStatus(ws), nil
 }
 
-func (e *Env) deliver(p *hull.Process, sig unix.Signal, resize func()) {
-	if sig == unix.SIGWINCH {
-		resize() // which sends the program its own, if it has a terminal
+func (e *Env) deliver(p *hull.Process, a *attachment, sig unix.Signal) {
+	if sig == unix.SIGWINCH && a != nil {
+		a.session.Resize() // which sends the program a SIGWINCH of its own
 		return
 	}
 	if e.globals.debug {

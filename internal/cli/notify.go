@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"hull"
 	"hull/internal/sdnotify"
@@ -19,16 +18,12 @@ type notifySocket struct {
 }
 
 // listenNotify makes the socket of a container, if hull was given a manager's, and the container was made for it.
-func (e *Env) listenNotify(id string) (*notifySocket, error) {
+func listenNotify(c *hull.Container) (*notifySocket, error) {
 	manager := os.Getenv("NOTIFY_SOCKET")
 	if manager == "" {
 		return nil, nil
 	}
-	root := e.globals.root
-	if root == "" {
-		root = hull.DefaultRoot()
-	}
-	s, err := sdnotify.Listen(filepath.Join(root, id))
+	s, err := sdnotify.Listen(c.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // create was called without NOTIFY_SOCKET
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -48,66 +47,90 @@ hull run --detach --pid-file /run/web1.pid --bundle /srv/web1 web1`,
 		Args:  arity{1, 1},
 		Flags: f.register,
 		Run: func(env *Env, args []string) error {
+			id := args[0]
 			ctx, signals := catchSignals()
-			o, err := f.options(env, f.detach)
+			terminal := wantsTerminal(f.bundle)
+			o, err := f.options(env, f.detach, terminal)
 			if err != nil {
-				return inOp("run", args[0], err)
+				return inOp("run", id, err)
 			}
-			c, socket, err := f.start(ctx, env, args[0], o)
-			if err != nil {
-				return signals.explain(ctx, "run", args[0], err)
+			if !f.detach {
+				signals.catchAll(terminal)
+			}
+			r := running{env: env, signals: signals}
+			if err := f.start(ctx, &r, id, o, terminal); err != nil {
+				return signals.explain(ctx, "run", id, err)
 			}
 			if f.detach {
-				return socket.handOver(ctx, c.Init().Pid)
+				return inOp("run", id, r.notify.handOver(ctx, r.container.Init().Pid))
 			}
-			return f.stay(ctx, env, c, socket, signals)
+			return f.stay(ctx, &r)
 		},
 	}
 }
 
-// start makes the container and runs its program. With a service manager to be notified there is a socket, which must
-// be there before the program, but can't be before the container.
-func (f *runFlags) start(ctx context.Context, env *Env, id string, o hull.CreateOptions) (*hull.Container, *notifySocket, error) {
+// running is a container that run has made, and what ties hull to it.
+type running struct {
+	env       *Env
+	signals   *signals
+	container *hull.Container
+	terminal  *attachment
+	notify    *notifySocket
+}
+
+// start makes the container and runs its program. Two things go in between, if they are wanted: a terminal is connected
+// before the program writes there and asks for its size; and the socket for notifications has to be there before the
+// program, but can't be before the container. Without them one step is faster than two.
+func (f *runFlags) start(ctx context.Context, r *running, id string, o hull.CreateOptions, terminal bool) (err error) {
 	if !f.detach && !f.noSubreaper {
 		// A kernel that can't, can run containers all the same.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
-	r := env.Runtime()
-	if os.Getenv("NOTIFY_SOCKET") == "" {
-		c, err := r.Run(ctx, id, o)
-		return c, nil, err
+	attach := terminal && !f.detach
+	if !attach && !o.Notify {
+		r.container, err = r.env.Runtime().Run(ctx, id, o)
+		return err
 	}
-	c, err := r.Create(ctx, id, o)
-	if err != nil {
-		return nil, nil, err
+	if r.container, err = r.env.Runtime().Create(ctx, id, o); err != nil {
+		return err
 	}
-	socket, err := env.listenNotify(id)
-	if err == nil {
-		err = c.Start(ctx)
+	if err := f.connect(ctx, r, attach); err != nil {
+		r.terminal.close()
+		return inOp("run", id, errors.Join(err, f.remove(ctx, r.container)))
 	}
-	if err != nil {
-		return nil, nil, errors.Join(err, f.remove(ctx, c))
+	return nil
+}
+
+func (f *runFlags) connect(ctx context.Context, r *running, attach bool) (err error) {
+	if attach {
+		if r.terminal, err = r.env.attach(r.container.Init()); err != nil {
+			return err
+		}
 	}
-	return c, socket, nil
+	if r.notify, err = listenNotify(r.container); err != nil {
+		return err
+	}
+	return r.container.Start(ctx)
 }
 
 // stay waits for the end of the container's program, and deletes the container.
-func (f *runFlags) stay(ctx context.Context, env *Env, c *hull.Container, socket *notifySocket, s *signals) error {
-	stopNotify := socket.forward(ctx, env)
+func (f *runFlags) stay(ctx context.Context, r *running) error {
+	c := r.container
+	stopNotify := r.notify.forward(ctx, r.env)
 	stopReaping := func() {}
 	if !f.noSubreaper {
 		stopReaping = adoptOrphans(c.Init().Pid)
 	}
-	status, err := env.attach(c.Init(), s)
+	status, err := r.env.wait(c.Init(), r.terminal, r.signals)
 	stopReaping()
 	stopNotify()
 	if !f.keep {
 		if removeErr := f.remove(ctx, c); removeErr != nil {
-			env.log.warn(removeErr.Error())
+			r.env.log.warn(removeErr.Error())
 		}
 	}
 	if err != nil {
-		return &hull.Error{Op: "run", ID: c.ID(), Err: err}
+		return inOp("run", c.ID(), err)
 	}
 	return exited(status)
 }

@@ -18,7 +18,8 @@ import (
 // TestMain makes of the test program a hull, too, which tests find by PATH.
 func TestMain(m *testing.M) {
 	testscript.Main(withoutLeaks{m}, map[string]func(){
-		"hull": func() { os.Exit(Main(os.Args)) },
+		"hull":     func() { os.Exit(Main(os.Args)) },
+		"notifier": notifier,
 	})
 }
 
@@ -41,7 +42,10 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Setup:               setup,
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"bundle": bundle(t)},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"bundle":   bundle(t),
+					"detached": detached,
+				},
 			})
 		})
 	}
@@ -74,11 +78,6 @@ func needs(t *testing.T, script string) []hulltest.Need {
 func setup(env *testscript.Env) error {
 	root := filepath.Join(env.WorkDir, ".root")
 	env.Setenv("ROOT", root)
-	hull, err := exec.LookPath("hull")
-	if err != nil {
-		return err
-	}
-	env.Setenv("HULL", hull)
 	env.Defer(func() { deleteAll(root) })
 	return nil
 }
@@ -109,6 +108,23 @@ func bundle(t *testing.T) func(*testscript.TestScript, bool, []string) {
 			s.Process.Terminal = tty
 		})
 		ts.Check(os.Symlink(dir, ts.MkAbs(name)))
+	}
+}
+
+// detached is a command of scripts: detached PROGRAM [ARGUMENT...] is exec of a program that leaves others behind, which
+// have its output still open. exec would wait for them.
+func detached(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: detached PROGRAM [ARGUMENT...]")
+	}
+	out, err := os.Create(ts.MkAbs(".detached"))
+	ts.Check(err)
+	defer out.Close()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), out, out
+	if err := cmd.Run(); err != nil {
+		text, _ := os.ReadFile(out.Name())
+		ts.Fatalf("%v: %v\n%s", args, err, text)
 	}
 }
 

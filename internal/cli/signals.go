@@ -12,8 +12,8 @@ import (
 
 // signals are those sent to hull while it works for a container.
 //
-// Until the container's program runs, a signal that would end hull cancels what it is doing, so that it is taken back.
-// From forward on all signals are the program's.
+// Until the container's program runs, a signal that would end hull cancels what it is doing, so that it is taken back;
+// others wait. From forward on all signals are the program's.
 type signals struct {
 	c      chan os.Signal
 	cancel context.CancelCauseFunc
@@ -28,15 +28,46 @@ type interrupted struct{ signal unix.Signal }
 
 func (i interrupted) Error() string { return "interrupted by " + signalName(i.signal) }
 
-// catchSignals begins to catch the signals that end a program. The context is done when one comes.
+// catchSignals begins to catch the signals with which users and service managers end a program. The context is done when
+// one comes.
 func catchSignals() (context.Context, *signals) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &signals{c: make(chan os.Signal, 64), cancel: cancel}
-	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
-		s.catch(sig)
+	for sig := unix.Signal(1); sig <= unix.SIGTERM; sig++ {
+		if ends(sig) {
+			s.catch(sig)
+		}
 	}
 	go s.loop()
 	return ctx, s
+}
+
+// ends tells whether the signal asks a program to end.
+func ends(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		return true
+	}
+	return false
+}
+
+// catchAll catches all other signals, too, for a program that hull stays with. It is called before the program can run:
+// whoever has heard of that may send a signal, and must not stop or end hull.
+//
+// Left alone are SIGCHLD and SIGURG, which the kernel and Go's scheduler send to hull; and with a terminal SIGTTIN and
+// SIGTTOU, which stop a job that is in the background, and SIGPIPE, which its own writing may cause.
+func (s *signals) catchAll(terminal bool) {
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
+			continue
+		case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
+			if terminal {
+				continue
+			}
+		}
+		s.catch(sig)
+	}
 }
 
 // catch leaves a signal alone that hull was started to ignore, as by nohup(1).
@@ -60,15 +91,14 @@ func (s *signals) take(sig unix.Signal) {
 		return
 	}
 	s.pending = append(s.pending, sig)
-	s.cancel(interrupted{sig})
+	if ends(sig) {
+		s.cancel(interrupted{sig})
+	}
 }
 
-// forward catches all other signals, too, and has them delivered from now on, beginning with those that came too late
-// to keep the program from starting.
-//
-// hull goes on to take for itself: SIGCHLD and SIGURG, which the kernel and Go's scheduler send it; and with a terminal
-// SIGTTIN, SIGTTOU, which stop a job that is in the background, and SIGPIPE, which its own writing may cause.
-func (s *signals) forward(terminal bool, deliver func(unix.Signal)) {
+// forward has the signals delivered from now on, beginning with those that came too late to keep the program from
+// starting.
+func (s *signals) forward(deliver func(unix.Signal)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliver = deliver
@@ -76,17 +106,6 @@ func (s *signals) forward(terminal bool, deliver func(unix.Signal)) {
 		deliver(sig)
 	}
 	s.pending = nil
-	for sig := unix.Signal(1); sig <= 64; sig++ {
-		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
-			continue
-		case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
-			if terminal {
-				continue
-			}
-		}
-		s.catch(sig)
-	}
 }
 
 // cause returns err, or if a signal came that it did: what was under way says no more than that it was cancelled.

@@ -1,7 +1,5 @@
 package cli
 
-import "hull"
-
 func startCommand() *Command {
 	return &Command{
 		Name:    "start",
@@ -18,14 +16,14 @@ If NOTIFY_SOCKET is set, as it was for hull create, hull start waits until the p
 				return err
 			}
 			// Before the program, which may notify at once.
-			socket, err := env.listenNotify(c.ID())
+			socket, err := listenNotify(c)
 			if err != nil {
-				return &hull.Error{Op: "start", ID: c.ID(), Err: err}
+				return inOp("start", c.ID(), err)
 			}
 			if err := c.Start(ctx); err != nil {
 				return signals.explain(ctx, "start", c.ID(), err)
 			}
-			return socket.handOver(ctx, c.Init().Pid)
+			return inOp("start", c.ID(), socket.handOver(ctx, c.Init().Pid))
 		},
 	}
 }

@@ -28,19 +28,12 @@ func checkConsoleSocket(detached, terminal bool, socket string) error {
 	return nil
 }
 
-func (f *createFlags) checkTerminal(detached bool) error {
-	if !detached {
-		return checkConsoleSocket(false, false, f.consoleSocket)
-	}
-	return checkConsoleSocket(true, wantsTerminal(f.bundle), f.consoleSocket)
-}
-
 // wantsTerminal looks for process.terminal in a bundle's configuration. A file that can't be read or has mistakes is left
 // to the library, which says what is wrong with it.
 func wantsTerminal(bundle string) bool {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-	if err != nil || !bytes.Contains(data, []byte(`"terminal"`)) {
-		return false // as an engine's configurations for services are: no second parsing for them
+	if err != nil || !hasTrue(data, "terminal") {
+		return false // most containers: the file isn't parsed twice for them
 	}
 	var config struct {
 		Process struct {
@@ -48,4 +41,19 @@ func wantsTerminal(bundle string) bool {
 		} `json:"process"`
 	}
 	return json.Unmarshal(data, &config) == nil && config.Process.Terminal
+}
+
+// hasTrue tells whether some object of a JSON text has true under that name.
+func hasTrue(data []byte, name string) bool {
+	for {
+		_, rest, ok := bytes.Cut(data, []byte(`"`+name+`"`))
+		if !ok {
+			return false
+		}
+		value, ok := bytes.CutPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(":"))
+		if ok && bytes.HasPrefix(bytes.TrimLeft(value, " \t\r\n"), []byte("true")) {
+			return true
+		}
+		data = rest
+	}
 }

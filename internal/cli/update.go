@@ -21,7 +21,6 @@ type updateFlags struct {
 	l3CacheSchema string
 	memBwSchema   string
 
-	resources         specs.LinuxResources
 	memory            specs.LinuxMemory
 	cpu               specs.LinuxCPU
 	kernel, kernelTCP *int64 // taken, and of no effect
@@ -67,9 +66,11 @@ func updateCommand() *Command {
 A file for --resources has the form of linux.resources in config.json:
 
  {
-   "memory": {"limit": 0, "reservation": 0, "swap": 0, "checkBeforeUpdate": true},
-   "cpu": {"shares": 0, "quota": 0, "burst": 0, "period": 0, "realtimeRuntime": 0,
-           "realtimePeriod": 0, "cpus": "", "mems": "", "idle": 0},
+   "memory": {"limit": 0, "reservation": 0, "swap": 0,
+              "checkBeforeUpdate": true},
+   "cpu": {"shares": 0, "quota": 0, "burst": 0, "period": 0, "idle": 0,
+           "realtimeRuntime": 0, "realtimePeriod": 0,
+           "cpus": "", "mems": ""},
    "blockIO": {"weight": 0},
    "pids": {"limit": 0},
    "unified": {"memory.high": ""}
@@ -87,9 +88,8 @@ echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
 			if err != nil {
 				return inOp("update", args[0], err)
 			}
-			if r.Memory != nil && (r.Memory.Kernel != nil || r.Memory.KernelTCP != nil) { //nolint:staticcheck // deprecated
+			if f.kernel != nil || f.kernelTCP != nil {
 				env.log.warn("limits of kernel memory have no effect: the kernel has none any more")
-				r.Memory.Kernel, r.Memory.KernelTCP = nil, nil //nolint:staticcheck // deprecated
 			}
 			return c.Update(hull.UpdateOptions{Resources: r, L3CacheSchema: f.l3CacheSchema, MemBwSchema: f.memBwSchema})
 		},
@@ -118,7 +118,6 @@ func (f *updateFlags) read(stdin io.Reader) (*specs.LinuxResources, error) {
 }
 
 func (f *updateFlags) fromFlags() *specs.LinuxResources {
-	f.memory.Kernel, f.memory.KernelTCP = f.kernel, f.kernelTCP //nolint:staticcheck // deprecated
 	r := &specs.LinuxResources{Memory: &f.memory, CPU: &f.cpu}
 	if f.blkioWeight != nil {
 		r.BlockIO = &specs.LinuxBlockIO{Weight: f.blkioWeight}

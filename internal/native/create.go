@@ -78,14 +78,12 @@ func (c *creation) keep(f *os.File) *os.File {
 // run is the whole creation. When it fails, nothing is left but the cgroup and the state directory, which are the
 // caller's.
 func (c *creation) run() (_ *engine.Process, err error) {
-	extra, err := c.openReport()
+	report, err := c.openReport()
 	if err != nil {
 		return nil, err
 	}
-	first, err := c.startFirst(extra)
-	for _, f := range extra {
-		f.Close()
-	}
+	first, err := c.startFirst(report)
+	report.Close()
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +101,7 @@ func (c *creation) run() (_ *engine.Process, err error) {
 }
 
 // startFirst makes the cgroup and the first stub: in it, where the kernel can start processes in a cgroup.
-func (c *creation) startFirst(extra []*os.File) (*stub.Stub, error) {
+func (c *creation) startFirst(report *os.File) (*stub.Stub, error) {
 	if err := c.Cgroup.Create(); err != nil {
 		return nil, err
 	}
@@ -116,42 +114,33 @@ func (c *creation) startFirst(extra []*os.File) (*stub.Stub, error) {
 	}
 	return stub.Start(stub.Config{
 		Stdio:  c.Stdio,
-		Extra:  append(slices.Clone(c.Extra), extra...),
+		Extra:  append(slices.Clone(c.Extra), report),
 		Cgroup: dir,
 		Trace:  traceFunc(c.Trace),
 	})
 }
 
-// openReport opens the descriptors that the init uses when it is alone: where it reports a failure and, for a parked
-// one, where it waits.
-func (c *creation) openReport() ([]*os.File, error) {
+// openReport opens the descriptor that the init uses when it is alone: where it reports a failure and, if it is parked,
+// where it waits.
+func (c *creation) openReport() (*os.File, error) {
 	if !c.Park {
 		r, w, err := os.Pipe()
 		if err != nil {
 			return nil, err
 		}
 		c.report = c.keep(r)
-		return []*os.File{w}, nil
+		return w, nil
 	}
-	var files []*os.File
-	for _, name := range []string{errorFifo, startFifo} {
-		path := filepath.Join(c.Dir, name)
-		if err := unix.Mkfifo(path, 0o600); err != nil {
-			return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
-		}
-		// Open for reading and writing, so that neither open nor read takes the absence of the other side for an end.
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
+	path := filepath.Join(c.Dir, execFifo)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
-	return files, nil
+	// Open for reading and writing, so that neither open nor read takes the absence of the other side for an end.
+	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
-// Descriptors of a stub behind those that the container's program gets.
+// reportFD is the descriptor of a stub behind those that the container's program gets.
 func reportFD(extra int) int { return stub.FirstExtra + extra }
-func startFD(extra int) int  { return stub.FirstExtra + extra + 1 }
 
 // fork makes the namespaces and the container's init in them.
 func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
@@ -340,6 +329,7 @@ func (c *creation) isolate(b *stub.Batch) {
 		becomeRoot(b)
 	}
 	c.process.joinKeyring(b)
+	allCPUs(b)
 	if c.ns.clone&unix.CLONE_NEWNET != 0 {
 		loopbackUp(b)
 	}
@@ -370,7 +360,7 @@ func (c *creation) enterPhase(p *engine.Process) error {
 		b.Call(unix.SYS_SETDOMAINNAME, b.String(s.Domainname).Arg(), stub.Int(len(s.Domainname)))
 	}
 	writeSysctls(b, s)
-	return c.process.become(b, c.init, p, len(c.Extra), c.Park, func() error { return c.Cgroup.Limit(c.ctx) })
+	return c.process.become(b, c.init, p, len(c.Extra), func() error { return c.Cgroup.Limit(c.ctx) })
 }
 
 // tail returns the batch that the init executes alone.

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (
 	if t.terminal {
 		openTerminal(b, ptmx, t.ConsoleSize)
 	}
-	if err := t.become(b, s, p, len(r.Extra), false, nil); err != nil {
+	if err := t.become(b, s, p, len(r.Extra), nil); err != nil {
 		return nil, err
 	}
 	var err error
@@ -114,6 +115,9 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		return nil, err
 	}
 	enterTaskFiles(b, files)
+	if len(t.affinity.Initial) == 0 {
+		allCPUs(b)
+	}
 	b.In("linux.intelRdt")
 	enterTaskFiles(b, r.RDT.TaskFiles())
 	t.fromOutside(b)
@@ -148,6 +152,14 @@ func startDir(r *engine.ExecRequest) (*os.File, error) {
 		return r.Cgroup.SubDirFD(r.Cgroups...)
 	}
 	return r.Cgroup.DirFD()
+}
+
+// allCPUs emits a reset of the affinity to all CPUs that the cgroup allows: the caller's own is none of the container's.
+// That the kernel refuses, for a cgroup without any of them, is no reason not to start.
+func allCPUs(b *stub.Batch) {
+	const size = 1024 / 8
+	b.In("")
+	b.Ignore(b.Call(unix.SYS_SCHED_SETAFFINITY, stub.Int(0), stub.Int(size), b.Const(bytes.Repeat([]byte{0xff}, size)).Arg()), 0)
 }
 
 func setAffinity(b *stub.Batch, field string, m task.Mask) {

@@ -15,7 +15,7 @@ import (
 	"hull/internal/stub"
 )
 
-// hookTimeout bounds a hook that has no timeout of its own when its output is awaited.
+// stderrTail is how much of a hook's output an error has.
 const stderrTail = 4096
 
 // containerHooks runs the createContainer hooks: in the container's namespaces, with the host's files still visible
@@ -91,6 +91,14 @@ func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 	b := new(stub.Batch)
 	t.enterSession(b)
 	t.settings(b)
+	home := t.openPasswd(b)
+	if err := s.Do(b); err != nil {
+		return err
+	}
+	if err := t.takeFiles(s.Files(), home, new(engine.Process)); err != nil {
+		return err
+	}
+	b = new(stub.Batch)
 	t.changeUser(b)
 	t.confine(b)
 	if err := s.Do(b); err != nil {
@@ -112,7 +120,8 @@ func runHooks(ctx context.Context, s *stub.Stub, name string, hooks []specs.Hook
 	return nil
 }
 
-// runHook lets the stub clone a process that becomes the hook, as a child of hull's, and waits for it.
+// runHook lets the stub clone a process that becomes the hook, and waits for it. It is the stub's child, not hull's: the
+// init of a pid namespace can't give its children away (clone(2), CLONE_PARENT).
 func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, state []byte) error {
 	stdin, err := memfile(state)
 	if err != nil {
@@ -134,26 +143,34 @@ func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, stat
 		return stub.ErrGone
 	}
 	defer pidfd[0].Close()
-	return waitHook(ctx, pidfd[0], output, h.Timeout)
+	expired := waitHook(ctx, pidfd[0], h.Timeout)
+	// A grandchild may keep the pipe open for ever.
+	output.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	said := readTail(output)
+	err = hookStatus(s)
+	if expired != nil {
+		err = expired
+	}
+	if err != nil && said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
 }
 
 // startHook emits the clone. The child is in the stub's namespaces; its output is the pipe w.
 func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) error {
 	b := new(stub.Batch)
 	fds := b.RecvFDs(2)
-	// The child could only say that it ended; this says why.
-	b.Call(unix.SYS_FACCESSAT, stub.Int(unix.AT_FDCWD), b.String(h.Path).Arg(), stub.Int(unix.X_OK))
 	pidfd := b.Out(4)
-	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
-	parent, end := b.Label(), b.Label()
+	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
+	parent, exit := b.Label(), b.Label()
 	b.OnErr(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the child"), 0, parent)
 	b.Dup3(fds[0], 0, 0)
 	b.Dup3(fds[1], 1, 0)
 	b.Dup3(fds[1], 2, 0)
-	b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC))
+	b.Ignore(b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC)), 0)
 	none := b.Const(make([]byte, 8))
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
-	exit := b.Label()
 	b.OnErr(b.Execve(h.Path, hookArgs(h), env), 0, exit)
 	b.Mark(exit)
 	b.Call(unix.SYS_EXIT_GROUP, stub.Int(exitSetup))
@@ -163,7 +180,6 @@ func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) erro
 	b.Close(fd.FD())
 	b.Close(fds[0])
 	b.Close(fds[1])
-	b.Mark(end)
 	if err := s.Send(b); err != nil {
 		return err
 	}
@@ -180,43 +196,35 @@ func hookArgs(h specs.Hook) []string {
 	return h.Args
 }
 
-// waitHook waits for the hook's end, for as long as it may take, and reports a failure with the end of its output.
-func waitHook(ctx context.Context, pidfd, output *os.File, timeout *int) error {
-	done := make(chan error, 1)
-	go func() { done <- hookStatus(pidfd) }()
-	tail := make(chan string, 1)
-	go func() { tail <- readTail(output) }()
-	var expired <-chan time.Time
+// waitHook waits for the hook's end, for as long as it may take, and kills it then.
+func waitHook(ctx context.Context, pidfd *os.File, timeout *int) error {
+	cause := error(nil)
 	if timeout != nil {
-		t := time.NewTimer(time.Duration(*timeout) * time.Second)
-		defer t.Stop()
-		expired = t.C
+		cause = fmt.Errorf("killed after its timeout of %d s", *timeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(*timeout)*time.Second, cause)
+		defer cancel()
 	}
-	var err error
-	select {
-	case err = <-done:
-	case <-expired:
-		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-		<-done
-		err = fmt.Errorf("killed after its timeout of %d s", *timeout)
-	case <-ctx.Done():
-		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-		<-done
-		err = ctx.Err()
+	if err := WaitGone(ctx, pidfd); err == nil {
+		return nil
 	}
-	// A grandchild may keep the pipe open for ever.
-	output.SetReadDeadline(time.Now().Add(time.Second))
-	if said := <-tail; err != nil && said != "" {
-		return fmt.Errorf("%w: %s", err, said)
+	cause = context.Cause(ctx)
+	unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if err := WaitGone(context.Background(), pidfd); err != nil {
+		return err
 	}
-	return err
+	return cause
 }
 
-func hookStatus(pidfd *os.File) error {
-	ws, err := stub.WaitPidFD(pidfd)
-	switch {
-	case err != nil:
+// hookStatus lets the stub reap the hook, which has ended.
+func hookStatus(s *stub.Stub) error {
+	b := new(stub.Batch)
+	status := b.Out(4)
+	b.Call(unix.SYS_WAIT4, stub.Int(-1), status.Arg(), stub.Int(0), stub.Int(0))
+	if err := s.Do(b); err != nil {
 		return err
+	}
+	switch ws := unix.WaitStatus(b.Uint32(status, 0)); {
 	case ws.Signaled():
 		return fmt.Errorf("killed by signal %d", ws.Signal())
 	case ws.ExitStatus() != 0:

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -31,11 +32,9 @@ import (
 // Engine isolates with the host's kernel.
 type Engine struct{}
 
-// Files that a parked container has in its state directory.
-const (
-	startFifo = "start.fifo" // a byte written here lets the container's program start
-	errorFifo = "error.fifo" // why it could not; end of file: it has started
-)
+// execFifo is the file in a container's state directory through which its parked init hears and speaks: a byte written
+// there lets the program start; then what keeps it from starting comes back, or an end of file when it has started.
+const execFifo = "exec.fifo"
 
 // Status with which a stub ends that can't execute the container's program.
 const exitSetup = 127
@@ -52,28 +51,53 @@ func (Engine) Create(ctx context.Context, r *engine.CreateRequest) (_ *engine.Pr
 
 // Start lets the program of a parked container run.
 func (Engine) Start(c *engine.Container, steps []stub.Step) error {
-	report, err := os.OpenFile(filepath.Join(c.Dir, errorFifo), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer report.Close()
-	start, err := os.OpenFile(filepath.Join(c.Dir, startFifo), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	ended := &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
+	path := filepath.Join(c.Dir, execFifo)
+	start, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENXIO) {
-		return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
+		return ended
 	}
 	if err != nil {
 		return err
 	}
 	defer start.Close()
+	report, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer report.Close()
 	if _, err := start.Write([]byte{0}); err != nil {
+		return err
+	}
+	start.Close()
+	if err := waitTaken(report); err != nil {
 		return err
 	}
 	return explainExec(stub.ReadReport(report, steps, stub.Timeout))
 }
 
+// waitTaken waits until the init has read the byte that was written for it: whoever reads the fifo next gets what is in
+// it.
+func waitTaken(fifo *os.File) error {
+	for deadline := time.Now().Add(stub.Timeout); time.Now().Before(deadline); time.Sleep(20 * time.Microsecond) {
+		n, err := unix.IoctlGetInt(int(fifo.Fd()), unix.TIOCINQ)
+		if err != nil {
+			return os.NewSyscallError("ioctl FIONREAD", err)
+		}
+		if n != 1 {
+			return nil
+		}
+		poll := []unix.PollFd{{Fd: int32(fifo.Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP != 0 {
+			return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
+		}
+	}
+	return stub.ErrTimeout
+}
+
 // Parked tells whether the container's init waits for Start: whether someone reads its fifo.
 func (Engine) Parked(c *engine.Container) bool {
-	fd, err := unix.Open(filepath.Join(c.Dir, startFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(filepath.Join(c.Dir, execFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}

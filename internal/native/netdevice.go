@@ -38,7 +38,7 @@ func (c *creation) moveNetDevices() error {
 		return err
 	}
 	c.keep(container)
-	if c.devices, err = netdev.Move(host, container, devices); err != nil {
+	if c.devices, err = netdev.Move(host, container, devices, traceFunc(c.Trace)); err != nil {
 		return err
 	}
 	if c.Trace != nil {

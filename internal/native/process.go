@@ -2,7 +2,6 @@ package native
 
 import (
 	"errors"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"hull/internal/seccomp"
 	"hull/internal/stub"
 	"hull/internal/task"
-	"hull/internal/user"
 )
 
 // process is the part that a container's init and a process of exec have in common: what config.json says below
@@ -44,7 +42,7 @@ type process struct {
 }
 
 func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
-	t := &process{ownStream: ownStreams(stdio), Process: p, container: c, terminal: p.Terminal, noNewPrivs: p.NoNewPrivileges, env: p.Env}
+	t := &process{ownStream: ownStreams(stdio), Process: p, container: c, terminal: p.Terminal, noNewPrivs: p.NoNewPrivileges, env: cleanEnv(p.Env)}
 	var errs [5]error
 	t.cred, errs[0] = task.Credentials(p.User)
 	t.rlimits, errs[1] = task.Rlimits(p.Rlimits)
@@ -86,14 +84,14 @@ func (t *process) joinKeyring(b *stub.Batch) {
 // become executes b and then the steps from the container's root in its own files to the user of process. It resolves
 // the program and completes the environment. meanwhile, unless nil, is called while the stub works. When become
 // returns, only lastSteps are left.
-func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra int, park bool, meanwhile func() error) error {
+func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra int, meanwhile func() error) error {
 	t.settings(b)
 	home := t.openPasswd(b)
 	if err := doWhile(s, b, meanwhile); err != nil {
 		return err
 	}
 	files := s.Files()
-	if err := t.takeFiles(files, home, b, p); err != nil {
+	if err := t.takeFiles(files, home, p); err != nil {
 		return err
 	}
 	if t.limitsFromParent() {
@@ -103,8 +101,9 @@ func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra i
 	}
 	b = new(stub.Batch)
 	t.changeUser(b)
+	t.useEffective(b)
 	found := t.findProgram(b)
-	t.closeOthers(b, extra, park)
+	t.closeOthers(b, extra)
 	notify := t.seccomp != nil && t.seccomp.Notify
 	if !notify {
 		t.confine(b)
@@ -196,66 +195,6 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// openPasswd sends the container's passwd file to the parent if HOME has to be found there.
-func (t *process) openPasswd(b *stub.Batch) (asked bool) {
-	if hasEnv(t.env, "HOME") {
-		return false
-	}
-	b.In("process.env")
-	fd := b.Openat(stub.CWD, "/etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	none := b.Label()
-	b.OnErr(fd.Result(), 0, none)
-	b.SendFDs(fd.Arg())
-	b.Close(fd)
-	b.Mark(none)
-	return true
-}
-
-// takeFiles sorts what the stub has sent: the terminal's master first, then the passwd file.
-func (t *process) takeFiles(files []*os.File, home bool, b *stub.Batch, p *engine.Process) error {
-	if t.terminal {
-		if len(files) == 0 {
-			return &fault.Error{Field: "process.terminal", Err: errors.New("no terminal was sent")}
-		}
-		p.Console, files = files[0], files[1:]
-	}
-	if !home {
-		return nil
-	}
-	dir := "/"
-	if len(files) > 0 {
-		defer files[0].Close()
-		if d, ok := homeOf(files[0], t.cred.UID); ok {
-			dir = d
-		}
-	}
-	t.env = append(t.env[:len(t.env):len(t.env)], "HOME="+dir)
-	return nil
-}
-
-func homeOf(passwd *os.File, uid uint32) (string, bool) {
-	// A device or fifo of the image would make hull wait.
-	if fi, err := passwd.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return "", false
-	}
-	dir, ok, err := user.Home(io.Reader(passwd), uid)
-	return dir, ok && err == nil && dir != ""
-}
-
-func hasEnv(env []string, name string) bool {
-	_, ok := lookupEnv(env, name)
-	return ok
-}
-
-func lookupEnv(env []string, name string) (string, bool) {
-	for i := len(env) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
-			return v, true
-		}
-	}
-	return "", false
-}
-
 // limitsFromParent tells whether the limits are set by the parent: raising one needs a capability in the initial user
 // namespace (getrlimit(2)), which a stub in another one hasn't.
 func (t *process) limitsFromParent() bool { return t.userns && os.Geteuid() == 0 }
@@ -307,14 +246,12 @@ func (t *process) changeUser(b *stub.Batch) {
 
 // closeOthers emits the closing of all descriptors but those that lastSteps and the program need, and marks these so
 // that only the program's survive execve (CVE-2024-21626). It comes before the filter, which may know neither call.
-func (t *process) closeOthers(b *stub.Batch, extra int, park bool) {
+func (t *process) closeOthers(b *stub.Batch, extra int) {
 	b.In("")
 	last := reportFD(extra)
-	if park {
-		last = startFD(extra)
-	}
 	const end = 1<<32 - 1
 	if unix.CloseRange(end>>1, end>>1, unix.CLOSE_RANGE_CLOEXEC) == nil { // Linux 5.11
+		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(stub.Control+1), stub.Int(stub.FirstExtra-1), stub.Int(0))
 		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(last+1), stub.Int(uint32(end)), stub.Int(0))
 		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(end)), stub.Int(unix.CLOSE_RANGE_CLOEXEC))
 		return
@@ -347,23 +284,36 @@ func (t *process) confineNotifying(s *stub.Stub) error {
 	return t.explain(s.Do(b))
 }
 
-// raiseAll makes the permitted capabilities effective again, which the change of user has ended: without no_new_privs
-// loading a filter needs CAP_SYS_ADMIN (seccomp(2)).
+// useEffective makes the capabilities effective that the program will have so, for the search of it: the change of user
+// has cleared them. They are permitted still.
+func (t *process) useEffective(b *stub.Batch) {
+	sets, _ := t.caps.Within(caps.Supported())
+	t.setEffective(b, "process.capabilities", func(word int, _ stub.Result) stub.Arg {
+		return stub.Int(uint32(sets.Effective & sets.Permitted >> (32 * word)))
+	})
+}
+
+// raiseAll makes all permitted capabilities effective: without no_new_privs loading a filter needs CAP_SYS_ADMIN
+// (seccomp(2)).
 func (t *process) raiseAll(b *stub.Batch) {
-	if t.noNewPrivs || t.cred.UID == 0 {
-		return
+	if !t.noNewPrivs {
+		t.setEffective(b, "linux.seccomp", func(_ int, permitted stub.Result) stub.Arg { return permitted.Arg() })
 	}
-	b.In("linux.seccomp")
-	sets := caps.Sets{}
-	header := sets.Header()
-	data := b.Out(caps.DataSize)
-	h := b.Const(header[:]).Arg()
+}
+
+// setEffective changes the effective set to what f returns for each word of 32 bits.
+func (t *process) setEffective(b *stub.Batch, field string, f func(word int, permitted stub.Result) stub.Arg) {
+	b.In(field)
+	header := caps.Sets{}.Header()
+	h, data := b.Const(header[:]).Arg(), b.Out(caps.DataSize)
 	b.Call(unix.SYS_CAPGET, h, data.Arg())
 	for word := range 2 {
-		// Effective comes before permitted in each struct __user_cap_data_struct.
-		b.Store(data, 12*word, b.Load(data, 12*word+4).Arg())
+		// struct __user_cap_data_struct: effective, permitted, inheritable.
+		permitted := b.Load(data, 12*word+4)
+		b.Store(data, 12*word, f(word, permitted))
 	}
 	b.Call(unix.SYS_CAPSET, h, data.Arg())
+	b.Note("effective")
 }
 
 func (t *process) setGroups(b *stub.Batch) {
@@ -434,7 +384,7 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
 	}
 	if park {
-		b.Call(unix.SYS_READ, stub.Int(startFD(extra)), b.Out(1).Arg(), stub.Int(1))
+		b.Call(unix.SYS_READ, stub.Int(reportFD(extra)), b.Out(1).Arg(), stub.Int(1))
 	}
 	t.signals(b)
 	if t.seccompLate() {

@@ -65,7 +65,7 @@ func (t *process) findProgram(b *stub.Batch) []candidate {
 		mode := b.Load(st, stub.StatxMode)
 		c.isReg = b.Assert(mode.Arg(), unix.S_IFMT, unix.S_IFREG, unix.EACCES, "regular file")
 		b.OnErr(c.isReg, 0, next)
-		c.exec = b.Call(unix.SYS_FACCESSAT, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK))
+		c.exec = access(b, name)
 		b.OnErr(c.exec, 0, next)
 		b.OnOK(c.exec, done)
 		b.Mark(next)
@@ -74,6 +74,15 @@ func (t *process) findProgram(b *stub.Batch) []candidate {
 	b.Call(unix.SYS_GETPID) // the end of a list that may be empty
 	b.Mark(done)
 	return found
+}
+
+// access asks whether the effective user may execute the file (faccessat2(2), Linux 5.8). faccessat(2), before, ignores
+// capabilities.
+func access(b *stub.Batch, name stub.Arg) stub.Result {
+	if unix.Faccessat2(unix.AT_FDCWD, "/", unix.F_OK, unix.AT_EACCESS) == unix.ENOSYS {
+		return b.Call(unix.SYS_FACCESSAT, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK))
+	}
+	return b.Call(unix.SYS_FACCESSAT2, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK), stub.Int(unix.AT_EACCESS))
 }
 
 // program takes the result of the search.

@@ -10,8 +10,9 @@
 // the container, and removes virtual ones (veth, macvlan, dummy): network_namespaces(7). That also is what happens when
 // hull is killed while it creates the container. Only a creation that fails returns the devices, by Return.
 //
-// Move needs CAP_NET_ADMIN over both namespaces and CAP_SYS_ADMIN over the target's. It opens sockets in the
-// namespaces, for which a thread enters each of them and goes back; no other thread of the program is affected.
+// Move needs CAP_NET_ADMIN and CAP_SYS_ADMIN over both namespaces. A stub opens the sockets in them, so that no thread of
+// the program has to enter a namespace. The few messages of rtnetlink(7) are written here: the libraries for it depend
+// on package net, whose initialization every start of hull would pay for.
 package netdev
 
 import (
@@ -26,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/stub"
 )
 
 // Moved are the devices that Move has moved. Nil has none.
@@ -53,19 +55,16 @@ func (d *device) fault(field, step string, err error) error {
 // values say, gives them their addresses back and brings them up. The order is that of their names.
 //
 // When it fails, the devices are on the host again, as far as the kernel allows. The caller of a Move that succeeds
-// must Close what it returns. Moved keeps the target's namespace alive until then.
-func Move(host, container *os.File, devices map[string]specs.LinuxNetDevice) (_ *Moved, err error) {
+// must Close what it returns. Moved keeps the target's namespace alive until then. trace may be nil.
+func Move(host, container *os.File, devices map[string]specs.LinuxNetDevice, trace func(stub.Call)) (*Moved, error) {
 	if err := distinct(host, container); err != nil {
 		return nil, err
 	}
-	m := new(Moved)
-	if m.host, err = open(host); err != nil {
-		return nil, err
+	conns, err := dial(trace, host, container)
+	if err != nil {
+		return nil, &fault.Error{Field: "linux.netDevices", Err: err}
 	}
-	if m.container, err = open(container); err != nil {
-		m.Close()
-		return nil, err
-	}
+	m := &Moved{host: &namespace{host, conns[0]}, container: &namespace{container, conns[1]}}
 	if err := m.moveAll(devices); err != nil {
 		return nil, errors.Join(err, m.Return())
 	}

@@ -1,6 +1,8 @@
 package netdev
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -150,7 +152,7 @@ func TestMove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host, container := pair(t, twoDevices)
 			prepare(t, container, test.inside)
-			m, err := Move(host, container, test.move)
+			m, err := Move(host, container, test.move, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +179,7 @@ func TestVeth(t *testing.T) {
 		addr add 192.0.2.1/24 dev v0
 		addr add 192.0.2.2/24 dev v1
 		link set v0 up`)
-	m, err := Move(host, container, devices{"v1": {Name: "eth0"}})
+	m, err := Move(host, container, devices{"v1": {Name: "eth0"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +214,7 @@ func TestMoveRefuses(t *testing.T) {
 			host, container := pair(t, twoDevices)
 			prepare(t, container, test.inside)
 			before, inside := show(t, host), show(t, container)
-			m, err := Move(host, container, test.move)
+			m, err := Move(host, container, test.move, nil)
 			if m != nil || err == nil {
 				t.Fatalf("Move = %v, %v", m, err)
 			}
@@ -260,7 +262,7 @@ func withoutTemporary(s string) string {
 func TestSameNamespace(t *testing.T) {
 	host, _ := pair(t, twoDevices)
 	before := show(t, host)
-	_, err := Move(host, host, devices{"d0": {Name: "eth0"}})
+	_, err := Move(host, host, devices{"d0": {Name: "eth0"}}, nil)
 	if !errors.Is(err, fault.BadSpec) || err.Error() != "linux.netDevices: the container's network namespace is the host's" {
 		t.Errorf("Move to the same namespace: %v", err)
 	}
@@ -273,7 +275,7 @@ func TestSameNamespace(t *testing.T) {
 func TestReturn(t *testing.T) {
 	host, container := pair(t, twoDevices)
 	before := show(t, host)
-	m, err := Move(host, container, devices{"d0": {Name: "eth0"}, "d1": {Name: "eth%d"}})
+	m, err := Move(host, container, devices{"d0": {Name: "eth0"}, "d1": {Name: "eth%d"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +299,7 @@ func TestReturn(t *testing.T) {
 // A device that the host got meanwhile keeps its name.
 func TestReturnTaken(t *testing.T) {
 	host, container := pair(t, twoDevices)
-	m, err := Move(host, container, devices{"d0": {Name: "eth0"}, "d1": {Name: "eth1"}})
+	m, err := Move(host, container, devices{"d0": {Name: "eth0"}, "d1": {Name: "eth1"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +323,7 @@ func TestThread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Move(host, container, devices{"d0": {}})
+	m, err := Move(host, container, devices{"d0": {}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,6 +337,76 @@ func TestThread(t *testing.T) {
 	}
 	if _, err := net.InterfaceByName("d0"); err == nil {
 		t.Error("the device is in the test's own namespace")
+	}
+}
+
+func TestDecode(t *testing.T) {
+	const seq = 7
+	msg := func(typ, flags uint16, data ...byte) []byte { return encode(typ, flags, seq, data, nil) }
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	noDevice := int32(-int32(unix.ENODEV))
+	errno := binary.NativeEndian.AppendUint32(nil, uint32(noDevice))
+	words := []attribute{{1, []byte("Because\x00")}}
+	tests := map[string]struct {
+		in   []byte
+		n    int // messages
+		done bool
+		err  string
+	}{
+		"nothing":          {nil, 0, false, ""},
+		"single":           {msg(unix.RTM_NEWLINK, 0, 1, 2, 3, 4), 1, true, ""},
+		"part":             {msg(unix.RTM_NEWADDR, unix.NLM_F_MULTI), 1, false, ""},
+		"parts":            {join(msg(unix.RTM_NEWADDR, unix.NLM_F_MULTI), msg(unix.RTM_NEWADDR, unix.NLM_F_MULTI), msg(unix.NLMSG_DONE, unix.NLM_F_MULTI, 0, 0, 0, 0)), 2, true, ""},
+		"done, empty":      {msg(unix.NLMSG_DONE, unix.NLM_F_MULTI), 0, true, ""},
+		"acknowledged":     {msg(unix.NLMSG_ERROR, 0, append([]byte{0, 0, 0, 0}, msg(0, 0)...)...), 0, true, ""},
+		"failed":           {msg(unix.NLMSG_ERROR, 0, append(errno, msg(0, 0)...)...), 0, true, "no such device"},
+		"failed in words":  {msg(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, join(errno, msg(0, 0, 1, 2, 3, 4), encode(0, 0, 0, nil, words)[unix.SizeofNlMsghdr:])...), 0, true, "Because: no such device"},
+		"capped":           {msg(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS|unix.NLM_F_CAPPED, join(errno, encode(0, 0, 0, nil, words))...), 0, true, "Because: no such device"},
+		"dump failed":      {msg(unix.NLMSG_DONE, unix.NLM_F_MULTI, errno...), 0, true, "no such device"},
+		"an older answer":  {join(encode(unix.NLMSG_ERROR, 0, seq-1, errno, nil), msg(unix.RTM_NEWLINK, 0)), 1, true, ""},
+		"noop":             {join(msg(unix.NLMSG_NOOP, 0), msg(unix.RTM_NEWLINK, 0)), 1, true, ""},
+		"short header":     {make([]byte, unix.SizeofNlMsghdr-1), 0, false, errReply.Error()},
+		"length too small": {make([]byte, unix.SizeofNlMsghdr), 0, false, errReply.Error()},
+		"length too big":   {append([]byte{200, 0, 0, 0}, make([]byte, 20)...), 0, false, errReply.Error()},
+		"error too short":  {msg(unix.NLMSG_ERROR, 0, 1), 0, true, errReply.Error()},
+		"errno too big":    {msg(unix.NLMSG_ERROR, 0, 0, 0, 0, 0x80), 0, true, errReply.Error()},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			msgs, done, err := decode(test.in, seq)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			if len(msgs) != test.n || done != test.done || text != test.err {
+				t.Errorf("%d messages, done %v, %q; want %d, %v, %q", len(msgs), done, text, test.n, test.done, test.err)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encode(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 7, []byte{0xed, 0xff, 0xff, 0xff, 20, 0, 0, 0}, []attribute{{1, []byte("x\x00")}}))
+	f.Add(encode(unix.RTM_NEWADDR, unix.NLM_F_MULTI, 7, make([]byte, 8), []attribute{{1, []byte("x")}}))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		msgs, _, _ := decode(p, 7)
+		for _, m := range msgs {
+			_, _, _ = parseAddresses([]message{m}, 1)
+		}
+	})
+}
+
+func TestAddressString(t *testing.T) {
+	v6 := []byte{0x20, 1, 0x0d, 0xb8, 15: 1}
+	for want, a := range map[string]address{
+		"192.0.2.1/24":            {prefix: 24, attributes: []attribute{{unix.IFA_ADDRESS, []byte{192, 0, 2, 9}}, {unix.IFA_LOCAL, []byte{192, 0, 2, 1}}}},
+		"192.0.2.2/32":            {prefix: 32, attributes: []attribute{{unix.IFA_LOCAL, []byte{192, 0, 2, 2}}, {unix.IFA_ADDRESS, []byte{192, 0, 2, 9}}}},
+		"2001:db8:0:0:0:0:0:1/64": {prefix: 64, attributes: []attribute{{unix.IFA_ADDRESS, v6}}},
+		"/0":                      {},
+	} {
+		if got := a.String(); got != want {
+			t.Errorf("String = %q, want %q", got, want)
+		}
 	}
 }
 

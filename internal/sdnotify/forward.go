@@ -80,7 +80,7 @@ func (s *Socket) pass(ctx context.Context, process *os.File, send func(message [
 
 // receive returns the length of the next message, or 0 when there will be none: ctx is done, or the process has ended.
 func (s *Socket) receive(ctx context.Context, process *os.File, buf []byte) (int, error) {
-	fds := []unix.PollFd{{Fd: int32(s.file.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
 	if process != nil {
 		fds = append(fds, unix.PollFd{Fd: int32(process.Fd()), Events: unix.POLLIN})
 	}
@@ -89,7 +89,7 @@ func (s *Socket) receive(ctx context.Context, process *os.File, buf []byte) (int
 		if _, err := unix.Poll(fds, int(tick.Milliseconds())); err != nil && err != unix.EINTR {
 			return 0, os.NewSyscallError("poll", err)
 		}
-		n, err := unix.Read(int(s.file.Fd()), buf)
+		n, err := unix.Read(s.fd, buf)
 		if n > 0 {
 			return n, nil
 		}

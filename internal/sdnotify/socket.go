@@ -52,7 +52,7 @@ func Setup(stateDir string) (specs.Mount, string, error) {
 
 // Socket is where a container's program sends its notifications.
 type Socket struct {
-	file *os.File
+	fd int // non-blocking; not an os.File, whose Fd would make it a blocking one
 }
 
 // Listen makes the socket of a container that had Setup. For another, the error is fs.ErrNotExist.
@@ -71,7 +71,7 @@ func Listen(stateDir string) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &Socket{file: os.NewFile(uintptr(fd), socketName)}
+	s := &Socket{fd}
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		s.Close()
 		return nil, &fs.PathError{Op: "bind", Path: filepath.Join(stateDir, dirName, socketName), Err: err}
@@ -85,4 +85,4 @@ func Listen(stateDir string) (*Socket, error) {
 }
 
 // Close closes the socket. What the program sends from then on gets ECONNREFUSED.
-func (s *Socket) Close() error { return s.file.Close() }
+func (s *Socket) Close() error { return os.NewSyscallError("close", unix.Close(s.fd)) }

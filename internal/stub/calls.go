@@ -178,12 +178,15 @@ func (b *Batch) Prctl(option int, args ...Arg) Result {
 }
 
 // SendFDs sends descriptors to the parent, which gets them from Files.
-func (b *Batch) SendFDs(fds ...Arg) {
+func (b *Batch) SendFDs(fds ...Arg) { b.SendFDsTo(Fd(Control), fds...) }
+
+// SendFDsTo sends descriptors, with one byte, over a socket of the stub.
+func (b *Batch) SendFDsTo(socket FD, fds ...Arg) {
 	hdr, cmsg := b.rights(len(fds))
 	for i, fd := range fds {
 		b.Store(cmsg, unix.SizeofCmsghdr+4*i, fd)
 	}
-	b.Call(unix.SYS_SENDMSG, Int(Control), hdr.Arg(), Int(unix.MSG_NOSIGNAL))
+	b.Call(unix.SYS_SENDMSG, socket.arg, hdr.Arg(), Int(unix.MSG_NOSIGNAL))
 	b.Note("descriptors")
 }
 

@@ -59,6 +59,10 @@ func callName(nr uint32) string {
 		return "symlinkat"
 	case unix.SYS_UNLINKAT:
 		return "unlinkat"
+	case unix.SYS_SENDFILE:
+		return "sendfile"
+	case unix.SYS_FSETXATTR:
+		return "fsetxattr"
 	case unix.SYS_FCHMOD:
 		return "fchmod"
 	case unix.SYS_FCHMODAT:

@@ -97,12 +97,16 @@ func Start(cfg Config) (_ *Stub, err error) {
 	for _, f := range cfg.Extra {
 		files = append(files, f.Fd())
 	}
+	// The image gets a number of its own, too: any other might be one that the child puts another file at. The stub
+	// closes it.
+	kept := len(files)
+	files = append(files, image.Fd())
 	pidfd := -1
 	attr := &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd}}
 	if cfg.Cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cfg.Cgroup.Fd())
 	}
-	path := fmt.Sprintf("/proc/self/fd/%d", image.Fd())
+	path := fmt.Sprintf("/proc/self/fd/%d", kept)
 	pid, err := syscall.ForkExec(path, []string{"hull init"}, attr)
 	runtime.KeepAlive(cfg)
 	if err != nil {
@@ -115,7 +119,7 @@ func Start(cfg Config) (_ *Stub, err error) {
 		s.Close()
 		return nil, err
 	}
-	if err := s.closeInherited(len(files)); err != nil {
+	if err := s.closeInherited(kept); err != nil {
 		s.Kill()
 		return nil, err
 	}
@@ -133,8 +137,9 @@ func (s *Stub) closeInherited(first int) error {
 		return err
 	}
 	b := new(Batch)
+	b.Call(unix.SYS_CLOSE, Int(first)) // the image
 	for _, e := range open {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > first {
 			b.Ignore(b.Call(unix.SYS_CLOSE, Int(fd)), 0)
 		}
 	}

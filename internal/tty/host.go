@@ -34,8 +34,17 @@ func Open(files ...*os.File) (*Host, error) {
 	return &Host{file: f, opened: true}, nil
 }
 
+// descriptor returns the number of f. File.Fd would also make the description a blocking one, for all who share it.
+func descriptor(f *os.File) int {
+	fd := -1 // EBADF, if f is closed
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(n uintptr) { fd = int(n) })
+	}
+	return fd
+}
+
 func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	_, err := unix.IoctlGetTermios(descriptor(f), unix.TCGETS)
 	return err == nil
 }
 
@@ -44,7 +53,7 @@ func isTerminal(f *os.File) bool {
 func (h *Host) MakeRaw() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t, err := unix.IoctlGetTermios(int(h.file.Fd()), unix.TCGETS)
+	t, err := unix.IoctlGetTermios(descriptor(h.file), unix.TCGETS)
 	if err != nil {
 		return os.NewSyscallError("ioctl TCGETS", err)
 	}
@@ -82,22 +91,32 @@ func (h *Host) Restore() error {
 
 func setTermios(f *os.File, t *unix.Termios) error {
 	for {
-		err := unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t)
+		err := unix.IoctlSetTermios(descriptor(f), unix.TCSETS, t)
 		if err != unix.EINTR {
 			return os.NewSyscallError("ioctl TCSETS", err)
 		}
 	}
 }
 
+// Size returns the size of the first of the files that is a terminal; false if none is, or it doesn't know its size.
+func Size(files ...*os.File) (rows, columns uint16, ok bool) {
+	for _, f := range files {
+		if size, err := unix.IoctlGetWinsize(descriptor(f), unix.TIOCGWINSZ); err == nil {
+			return size.Row, size.Col, size.Row != 0 || size.Col != 0
+		}
+	}
+	return 0, 0, false
+}
+
 // copySize gives console the size of the terminal. A terminal that doesn't know its size has 0 rows, and leaves console
 // the size that the configuration gave it.
 func (h *Host) copySize(console *os.File) error {
-	size, err := unix.IoctlGetWinsize(int(h.file.Fd()), unix.TIOCGWINSZ)
+	size, err := unix.IoctlGetWinsize(descriptor(h.file), unix.TIOCGWINSZ)
 	if err != nil {
 		return os.NewSyscallError("ioctl TIOCGWINSZ", err)
 	}
 	if size.Row == 0 && size.Col == 0 {
 		return nil
 	}
-	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(int(console.Fd()), unix.TIOCSWINSZ, size))
+	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(descriptor(console), unix.TIOCSWINSZ, size))
 }

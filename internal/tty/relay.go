@@ -27,7 +27,7 @@ type relay struct {
 // newRelay begins to copy. A panic of its goroutines calls restore first: else the terminal stays raw under the trace.
 func newRelay(console, in, out *os.File, restore func()) (*relay, error) {
 	// Nobody else has this description: the master came to hull alone.
-	if err := unix.SetNonblock(int(console.Fd()), true); err != nil {
+	if err := unix.SetNonblock(descriptor(console), true); err != nil {
 		return nil, os.NewSyscallError("fcntl O_NONBLOCK", err)
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
@@ -84,7 +84,7 @@ func (r *relay) copyIn() {
 // typeEOF types the terminal's end-of-file character. In the middle of a line the first one only hands over the line
 // (termios(3), VEOF).
 func (r *relay) typeEOF(last byte) {
-	t, err := unix.IoctlGetTermios(int(r.console.Fd()), unix.TCGETS)
+	t, err := unix.IoctlGetTermios(descriptor(r.console), unix.TCGETS)
 	if err != nil {
 		return
 	}
@@ -97,7 +97,7 @@ func (r *relay) typeEOF(last byte) {
 
 func (r *relay) typeAll(p []byte) bool {
 	for len(p) > 0 {
-		n, err := unix.Write(int(r.console.Fd()), p)
+		n, err := unix.Write(descriptor(r.console), p)
 		switch {
 		case err == nil:
 			p = p[n:]
@@ -136,15 +136,15 @@ func (r *relay) copyOnce(buf []byte) bool {
 // wait returns when f is ready, or false if the process has ended first.
 func (r *relay) wait(f *os.File, events int16) bool {
 	fds := []unix.PollFd{
-		{Fd: int32(r.ended.Fd()), Events: unix.POLLIN},
-		{Fd: int32(f.Fd()), Events: events},
+		{Fd: int32(descriptor(r.ended)), Events: unix.POLLIN},
+		{Fd: int32(descriptor(f)), Events: events},
 	}
 	return poll(fds, -1) && fds[0].Revents == 0
 }
 
 // pause waits for that long, or returns false as soon as the process has ended.
 func (r *relay) pause(d time.Duration) bool {
-	fds := []unix.PollFd{{Fd: int32(r.ended.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(descriptor(r.ended)), Events: unix.POLLIN}}
 	return poll(fds, int(d.Milliseconds())) && fds[0].Revents == 0
 }
 
@@ -162,7 +162,7 @@ func poll(fds []unix.PollFd, timeout int) bool {
 
 func readRetry(f *os.File, buf []byte) (int, error) {
 	for {
-		n, err := unix.Read(int(f.Fd()), buf)
+		n, err := unix.Read(descriptor(f), buf)
 		if err != unix.EINTR {
 			return max(n, 0), err
 		}
@@ -173,12 +173,12 @@ func readRetry(f *os.File, buf []byte) (int, error) {
 // nobody left to tell.
 func writeAll(f *os.File, p []byte) {
 	for len(p) > 0 {
-		n, err := unix.Write(int(f.Fd()), p)
+		n, err := unix.Write(descriptor(f), p)
 		switch {
 		case err == nil:
 			p = p[n:]
 		case errors.Is(err, unix.EAGAIN):
-			if !poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}, -1) {
+			if !poll([]unix.PollFd{{Fd: int32(descriptor(f)), Events: unix.POLLOUT}}, -1) {
 				return
 			}
 		case err != unix.EINTR:

@@ -81,7 +81,7 @@ func (s *Session) restore() error {
 // keepNewlines has the process's terminal leave newlines alone: the caller's terminal adds its carriage returns, and a
 // file the output goes to gets none.
 func keepNewlines(console *os.File) error {
-	t, err := unix.IoctlGetTermios(int(console.Fd()), unix.TCGETS)
+	t, err := unix.IoctlGetTermios(descriptor(console), unix.TCGETS)
 	if err != nil {
 		return os.NewSyscallError("ioctl TCGETS", err)
 	}

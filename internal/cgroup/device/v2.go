@@ -1,8 +1,7 @@
-package cgroup
+package device
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 
 	"hull/internal/linux"
@@ -27,7 +26,7 @@ const (
 
 // program returns the filter for a cgroup of v2, where devices have no files: the kernel runs it at every access and
 // denies those for which it returns 0. It gets struct bpf_cgroup_dev_ctx: type and access in one word, major, minor.
-func (a *access) program() []linux.BPFInsn {
+func (a *Access) program() []linux.BPFInsn {
 	p := []linux.BPFInsn{
 		load(regKind, 0),
 		{Op: opMove, Regs: regs(regAccess, regKind)},
@@ -36,10 +35,10 @@ func (a *access) program() []linux.BPFInsn {
 		load(regMajor, 4),
 		load(regMinor, 8),
 	}
-	for _, r := range a.sorted() {
+	for _, r := range a.Exceptions() {
 		p = append(p, block(r)...)
 	}
-	return append(p, verdict(a.allowAll)...)
+	return append(p, verdict(a.AllowAll)...)
 }
 
 func regs(dst, src uint8) uint8 { return dst | src<<4 }
@@ -60,29 +59,29 @@ func verdict(allow bool) []linux.BPFInsn {
 //
 // As in v1, an exception that allows applies if it has every kind of access that is asked for, and one that denies if
 // it has any.
-func block(r rule) []linux.BPFInsn {
+func block(r Rule) []linux.BPFInsn {
 	kind := int32(unix.BPF_DEVCG_DEV_CHAR)
-	if r.kind == 'b' {
+	if r.Kind == 'b' {
 		kind = unix.BPF_DEVCG_DEV_BLOCK
 	}
 	b := []linux.BPFInsn{{Op: opSkipNot, Regs: regKind, Imm: kind}}
-	if r.perm != permAll {
+	if r.Perm != All {
 		b = append(b,
 			linux.BPFInsn{Op: opMove, Regs: regs(regContext, regAccess)}, // the context isn't needed any more
-			linux.BPFInsn{Op: opAnd, Regs: regContext, Imm: accessBits(r.perm)})
-		if r.allow {
+			linux.BPFInsn{Op: opAnd, Regs: regContext, Imm: accessBits(r.Perm)})
+		if r.Allow {
 			b = append(b, linux.BPFInsn{Op: opSkipNotR, Regs: regs(regContext, regAccess)})
 		} else {
 			b = append(b, linux.BPFInsn{Op: opSkipIs, Regs: regContext, Imm: 0})
 		}
 	}
-	if r.major != anyNumber {
-		b = append(b, linux.BPFInsn{Op: opSkipNot, Regs: regMajor, Imm: int32(r.major)})
+	if r.Major != Any {
+		b = append(b, linux.BPFInsn{Op: opSkipNot, Regs: regMajor, Imm: int32(r.Major)})
 	}
-	if r.minor != anyNumber {
-		b = append(b, linux.BPFInsn{Op: opSkipNot, Regs: regMinor, Imm: int32(r.minor)})
+	if r.Minor != Any {
+		b = append(b, linux.BPFInsn{Op: opSkipNot, Regs: regMinor, Imm: int32(r.Minor)})
 	}
-	b = append(b, verdict(r.allow)...)
+	b = append(b, verdict(r.Allow)...)
 	for i := range b {
 		if op := b[i].Op; op == opSkipNot || op == opSkipNotR || op == opSkipIs {
 			b[i].Off = int16(len(b) - i - 1)
@@ -92,28 +91,27 @@ func block(r rule) []linux.BPFInsn {
 }
 
 // accessBits returns p as the kernel's BPF_DEVCG_ACC bits.
-func accessBits(p perm) int32 {
+func accessBits(p Perm) int32 {
 	bits := int32(0)
-	if p&permRead != 0 {
+	if p&Read != 0 {
 		bits |= unix.BPF_DEVCG_ACC_READ
 	}
-	if p&permWrite != 0 {
+	if p&Write != 0 {
 		bits |= unix.BPF_DEVCG_ACC_WRITE
 	}
-	if p&permMknod != 0 {
+	if p&Mknod != 0 {
 		bits |= unix.BPF_DEVCG_ACC_MKNOD
 	}
 	return bits
 }
 
-// attach puts the filter for a in the place of those that the cgroup at path has. All that are attached must allow an
+// SetV2 puts the filter for a in the place of those that the cgroup at path has. All that are attached must allow an
 // access, so that the old ones may go only when the new one is in place.
-func (a *access) attach(path string) error {
-	fd, err := openRetry(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+func (a *Access) SetV2(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
-	dir := os.NewFile(uintptr(fd), path)
 	defer dir.Close()
 	old, err := linux.CgroupDevicePrograms(dir)
 	if err != nil {

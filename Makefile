@@ -1,0 +1,59 @@
+# The build and the tests of hull. README's two commands, `go run ./test/demo` and `test/run`, need nothing but Go;
+# what the other targets need beside it stands at each. docs/HACKING.md says what they are for.
+
+# A tag, if there is one; the source has the version of the release to come.
+VERSION   ?= $(shell git describe --tags --dirty 2>/dev/null)
+GO_LDFLAGS = -s -w $(if $(VERSION),-X hull.Version=$(VERSION))
+RUNTIME   ?= $(CURDIR)/bin/hull
+FUZZTIME  ?= 10s
+
+# Only test-race sets it again.
+export CGO_ENABLED = 0
+
+.PHONY: build
+build: ## the one static program, bin/hull
+	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/hull ./cmd/hull
+
+.PHONY: demo
+demo: ## build hull and run a real container
+	go run ./test/demo
+
+.PHONY: test
+test: ## everything that passes on a plain machine; more of it as root
+	test/run
+
+.PHONY: test-race
+test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for $(FUZZTIME)
+	test/fuzz $(FUZZTIME)
+
+.PHONY: cross
+cross: ## build and vet for arm64, run the unit tests there that qemu-aarch64-static can run
+	test/cross arm64 qemu-aarch64-static
+
+.PHONY: test-oci
+test-oci: build ## the validation programs of OCI's runtime-tools against $(RUNTIME); root
+	cd test/oci && RUNTIME='$(RUNTIME)' go test -count=1 -timeout 30m -v ./...
+
+.PHONY: test-bats
+test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bats, jq, libseccomp's headers
+	go run ./test/bats -runtime '$(RUNTIME)' '$(RUNC_CLONE)'
+
+.PHONY: test-vm
+test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
+	go run ./test/vm -runtime '$(RUNTIME)'
+
+.PHONY: bench
+bench: build ## hull beside the runtimes that are installed; root
+	go run ./test/bench -runtime '$(RUNTIME)'
+
+.PHONY: clean
+clean:
+	rm -rf bin
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,250 @@
+package hull_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// The program that is killed: it does one operation on the container "box" and kills itself at the n-th line of the
+// trace. Without an n it says how many lines there are.
+//
+//	victim OPERATION BUNDLE ROOT N
+func init() {
+	roles["victim"] = func(args []string) error {
+		n, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		lines := 0
+		r := &hull.Runtime{Root: args[2], Trace: func(string) {
+			if lines++; lines == n {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}}
+		if err := operation(r, args[0], args[1]); err != nil {
+			return errors.New(errorText(err))
+		}
+		fmt.Println(lines)
+		return nil
+	}
+}
+
+func operation(r *hull.Runtime, name, bundle string) error {
+	ctx := context.Background()
+	switch name {
+	case "create":
+		_, err := r.Create(ctx, "box", hull.CreateOptions{Bundle: bundle})
+		return err
+	case "run":
+		_, err := r.Run(ctx, "box", hull.CreateOptions{Bundle: bundle})
+		return err
+	}
+	c, err := r.Container("box")
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "start":
+		return c.Start(ctx)
+	case "delete":
+		return c.Delete(ctx, hull.DeleteOptions{Force: true})
+	case "exec":
+		return execTrue(ctx, c)
+	}
+	return fmt.Errorf("no operation %s", name)
+}
+
+// crashSite is where the operations of a victim happen.
+type crashSite struct {
+	bundle, root, group string
+}
+
+func newCrashSite(t *testing.T, edits ...func(*specs.Spec)) crashSite {
+	t.Helper()
+	hulltest.Require(t, hulltest.Root)
+	bundle := hulltest.Bundle(t, append([]func(*specs.Spec){args("sleep", "3600")}, edits...)...)
+	return crashSite{bundle, filepath.Join(t.TempDir(), "state"), readSpec(t, bundle).Linux.CgroupsPath}
+}
+
+// die lets a victim do the operation until it is killed.
+func (s crashSite) die(t *testing.T, op string, n int) (killed bool, lines int) {
+	t.Helper()
+	cmd := actor(t, "victim", op, s.bundle, s.root, strconv.Itoa(n))
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	status := exitStatus(cmd.Run())
+	switch status {
+	case 0:
+		lines, _ = strconv.Atoi(strings.TrimSpace(out.String()))
+		return false, lines
+	case 128 + int(unix.SIGKILL):
+		return true, n
+	}
+	t.Fatalf("%s %d: status %d: %s", op, n, status, errs.String())
+	return false, 0
+}
+
+// cleanUp is what anyone does after a crash, and leaves nothing.
+func (s crashSite) cleanUp(t *testing.T, what string) {
+	t.Helper()
+	r := &hull.Runtime{Root: s.root}
+	if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+		t.Errorf("%s: %v", what, errorText(err))
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.root, "*")); len(left) > 0 {
+		t.Errorf("%s: state %v", what, left)
+	}
+	if left := s.cgroups(); len(left) > 0 {
+		t.Errorf("%s: cgroups %v", what, left)
+	}
+	if left := s.mounts(t); left != "" {
+		t.Errorf("%s: mount %s", what, left)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for left := s.processes(); len(left) > 0; left = s.processes() {
+		if time.Now().After(deadline) {
+			t.Errorf("%s: processes %v", what, left)
+			for _, pid := range left {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (s crashSite) cgroups() []string {
+	var left []string
+	for _, pattern := range []string{"/sys/fs/cgroup" + s.group, "/sys/fs/cgroup/*" + s.group} {
+		found, _ := filepath.Glob(pattern)
+		left = append(left, found...)
+	}
+	return left
+}
+
+func (s crashSite) mounts(t *testing.T) string {
+	for line := range strings.Lines(readFile(t, "/proc/self/mountinfo")) {
+		if strings.Contains(line, s.bundle) {
+			return line
+		}
+	}
+	return ""
+}
+
+// processes returns the stubs and containers that were made here: by their cgroup, root or program. A stub that has
+// done nothing yet is told by the parent that it hasn't any more.
+func (s crashSite) processes() []int {
+	var left []int
+	stats, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range stats {
+		pid, _ := strconv.Atoi(filepath.Base(proc))
+		if !alive(pid) {
+			continue
+		}
+		group, _ := os.ReadFile(proc + "/cgroup")
+		mounts, _ := os.ReadFile(proc + "/mountinfo")
+		root, _, _ := strings.Cut(string(mounts), " / ")
+		_ = root
+		if strings.Contains(string(group), s.group+"\n") || rootedIn(string(mounts), s.bundle) {
+			left = append(left, pid)
+		}
+	}
+	return left
+}
+
+// rootedIn tells whether a process's root directory is of the bundle.
+func rootedIn(mountinfo, bundle string) bool {
+	for line := range strings.Lines(mountinfo) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/" && strings.HasPrefix(f[3], bundle) {
+			return true
+		}
+	}
+	return false
+}
+
+// hull is killed at any line of its trace. What it was doing is not done, or can be undone by delete --force, which
+// leaves nothing: no process, no cgroup, no mount, no state.
+func TestKilledAtEveryStep(t *testing.T) {
+	budget := 40 * time.Second // of all operations
+	if testing.Short() {
+		budget = 8 * time.Second
+	}
+	hooks := func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{
+			CreateContainer: []specs.Hook{{Path: hulltest.Prog(t), Args: []string{"testprog", "true"}}},
+			StartContainer:  []specs.Hook{{Path: hulltest.ProgPath, Args: []string{"testprog", "true"}}},
+		}
+	}
+	for _, test := range []struct {
+		op     string
+		before string // what is done before, by a program that isn't killed
+		edits  []func(*specs.Spec)
+	}{
+		{"create", "", nil},
+		{"run", "", []func(*specs.Spec){userNamespace, addNamespace(specs.TimeNamespace, "")}},
+		{"create", "", []func(*specs.Spec){noNamespace(specs.PIDNamespace), withTerminal}},
+		{"start", "create", []func(*specs.Spec){hooks}},
+		{"exec", "run", nil},
+		{"delete", "run", []func(*specs.Spec){hooks}},
+	} {
+		t.Run(fmt.Sprintf("%s %d", test.op, len(test.edits)), func(t *testing.T) {
+			s := newCrashSite(t, test.edits...)
+			setUp := func() {
+				if test.before != "" {
+					if killed, _ := s.die(t, test.before, 0); killed {
+						t.Fatal("killed by nobody")
+					}
+				}
+			}
+			setUp()
+			_, lines := s.die(t, test.op, 0)
+			s.cleanUp(t, test.op)
+			for _, n := range sample(lines, budget/6) {
+				setUp()
+				if killed, _ := s.die(t, test.op, n); !killed {
+					t.Logf("%s has fewer than %d lines this time", test.op, n)
+				}
+				s.cleanUp(t, fmt.Sprintf("%s killed at line %d of %d", test.op, n, lines))
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// sample returns so many of the numbers from 1 to n, evenly, as there is time for.
+func sample(n int, budget time.Duration) []int {
+	const each = 90 * time.Millisecond
+	step := max(1, float64(n)*float64(each)/float64(budget))
+	var all []int
+	for i := 1.0; int(i) <= n; i += step {
+		all = append(all, int(i))
+	}
+	return all
+}
+
+// The stub ends with its parent, also before it has set up anything.
+func TestStubEndsWithItsParent(t *testing.T) {
+	s := newCrashSite(t)
+	if killed, _ := s.die(t, "create", 1); !killed {
+		t.Fatal("not killed")
+	}
+	eventually(t, "the stub is gone", func() bool { return len(s.processes()) == 0 })
+	s.cleanUp(t, "create")
+}

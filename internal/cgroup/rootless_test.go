@@ -1,0 +1,131 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"hull/hulltest"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const rootlessCase = "HULL_TEST_ROOTLESS_CASE"
+
+// TestRootless has an ordinary user, to whom nothing is delegated, make cgroups: this test runs once more as such a one.
+func TestRootless(t *testing.T) {
+	if name := os.Getenv(rootlessCase); name != "" {
+		rootless(t, name)
+		return
+	}
+	hulltest.Require(t, hulltest.Root)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where an ordinary user may execute it.
+	dir, err := os.MkdirTemp("/var/tmp", hulltest.Token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", data, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"tolerated", "path", "limit"} {
+		c := exec.Command(dir+"/test", "-test.run=^TestRootless$")
+		c.Dir = dir
+		c.Env = append(os.Environ(), rootlessCase+"="+name, "TMPDIR=/tmp")
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// rootless is a case of TestRootless.
+func rootless(t *testing.T, name string) {
+	ctx := context.Background()
+	c := Config{ID: hulltest.Token(t), Rootless: true}
+	switch name {
+	case "path":
+		c.Path = "/" + hulltest.Token(t)
+	case "limit":
+		c.Resources = &specs.LinuxResources{Unified: map[string]string{"cgroup.max.depth": "5"}}
+		if Detect() != V2 {
+			c.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(5))}}
+		}
+	}
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = g.Create()
+	if err == nil {
+		err = g.Limit(ctx)
+	}
+	switch name {
+	case "tolerated":
+		if err != nil || len(g.Warnings()) == 0 || g.Exists() {
+			t.Errorf("no path and no limits: %v, warnings %q", err, g.Warnings())
+		}
+		// All that follows goes on without cgroups.
+		pids, perr := g.Pids(true)
+		frozen, ferr := g.Frozen()
+		_, serr := g.Stats()
+		if err := errors.Join(perr, ferr, serr, g.Add(ctx, os.Getpid()), g.Destroy(ctx)); err != nil || len(pids) > 0 || frozen {
+			t.Errorf("without cgroups: %v, %v, %v", err, pids, frozen)
+		}
+		saved, err := Open(g.State())
+		if err != nil || saved.Destroy(ctx) != nil {
+			t.Errorf("Open without cgroups: %v", err)
+		}
+	case "path":
+		if !errors.Is(err, os.ErrPermission) {
+			t.Errorf("a path of its own: %v, want a refusal", err)
+		}
+	case "limit":
+		if err == nil || !strings.HasPrefix(err.Error(), "linux.resources.") {
+			t.Errorf("a limit: %v, want an error with its field", err)
+		}
+	}
+}
+
+// What a caller killed at any point after New leaves, is removed by Open with the state it saved before Create.
+func TestKilledBetween(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	all := len(mustNew(t, newConfig(t, nil)).dirs())
+	for n := range all + 1 {
+		g := mustNew(t, newConfig(t, nil))
+		state := g.State()
+		for _, d := range g.dirs()[:n] {
+			if err := mkdir(d.path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again, err := Open(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Destroy(context.Background()); err != nil || again.Exists() {
+			t.Errorf("killed after %d of %d directories: %v, left behind: %v", n, all, err, again.Exists())
+		}
+	}
+}
+
+func mustNew(t *testing.T, c Config) *Group {
+	t.Helper()
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}

@@ -1,0 +1,89 @@
+// Command vm runs the tests in a virtual machine: Debian with systemd as process 1, cgroup v2 alone, AppArmor, and a
+// kernel of one's choice.
+//
+//	go run ./test/vm -runtime bin/hull
+//	go run ./test/vm -runtime bin/hull -kernel trixie ./internal/cgroup/...
+//
+// The machine is qemu's, without KVM, so that it runs everywhere; it is five to ten times slower than its host, and no
+// time measured in it means anything. The kernel is the one for clouds of a Debian suite (bookworm: 6.1), downloaded
+// and unpacked, never installed. The root file system is debootstrap's, bookworm, whatever the kernel. Both stay in a
+// cache directory, with the image made of them. Needs Debian's apt-get, debootstrap, mkfs.ext4, busybox,
+// qemu-system-x86 and root, which owns the image's files.
+//
+// Three suites run in it: root with the cgroupfs driver, root with the systemd driver, and an ordinary user with a
+// delegated cgroup. Each is the smoke test of guest.sh and then the test programs of the packages.
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	var vm machine
+	runtime := flag.String("runtime", cmp.Or(os.Getenv("RUNTIME"), "bin/hull"), "runtime under test")
+	flag.StringVar(&vm.suite, "kernel", "bookworm", "Debian `suite` whose kernel is booted")
+	flag.StringVar(&vm.mirror, "mirror", os.Getenv("HULL_VM_MIRROR"), "`address` of a Debian mirror; default: the one that apt uses here")
+	flag.StringVar(&vm.cache, "cache", defaultCache(), "`directory` for what is downloaded and made")
+	flag.DurationVar(&vm.timeout, "timeout", 10*time.Minute, "end the machine after this long")
+	smoke := flag.Bool("smoke", false, "run the smoke test alone, no test programs")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: vm [flags] [package ...]")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	packages := flag.Args()
+	if len(packages) == 0 {
+		packages = []string{"./..."}
+	}
+	if *smoke {
+		packages = nil
+	}
+	if err := run(&vm, *runtime, packages); err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		os.Exit(1)
+	}
+}
+
+func defaultCache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "hull-vm")
+}
+
+// machine is what is booted.
+type machine struct {
+	suite   string // Debian's, of the kernel
+	mirror  string
+	cache   string
+	timeout time.Duration
+}
+
+func run(vm *machine, runtime string, packages []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root: the image's files belong to it")
+	}
+	if err := os.MkdirAll(vm.cache, 0o755); err != nil {
+		return err
+	}
+	boot, err := vm.prepare()
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "hull-vm")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if boot.payload, err = makePayload(work, runtime, packages); err != nil {
+		return err
+	}
+	return boot.run(os.Stdout, filepath.Join(vm.cache, "console-"+vm.suite+".log"), vm.timeout)
+}

@@ -1,0 +1,412 @@
+package main
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// rootSuite is the Debian of the root file system.
+const rootSuite = "bookworm"
+
+// packages of the root file system, beside the minimal ones.
+const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor"
+
+//go:embed guest.sh smoke.sh
+var scripts embed.FS
+
+// setup makes the machine's files: one unit that runs the tests and powers off, an ordinary user who has a systemd of
+// its own without being logged in, and all controllers delegated to it.
+var setup = map[string]string{
+	"etc/fstab":    "",
+	"etc/hostname": "hull-vm\n",
+	"etc/systemd/system/hull-test.service": `[Unit]
+After=basic.target dbus.service systemd-logind.service systemd-user-sessions.service
+[Service]
+Type=oneshot
+Delegate=yes
+ExecStartPre=/bin/mount /dev/vdb /hull
+ExecStart=/bin/sh /hull/guest.sh
+ExecStopPost=/bin/systemctl --no-block poweroff
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+TimeoutStartSec=infinity
+`,
+	"etc/systemd/system/user@.service.d/delegate.conf": "[Service]\nDelegate=cpu cpuset io memory pids\n",
+	"var/lib/systemd/linger/user":                      "",
+}
+
+// prepare makes everything that doesn't depend on what is tested, or finds it in the cache.
+func (vm *machine) prepare() (*boot, error) {
+	kernel, err := vm.kernel()
+	if err != nil {
+		return nil, fmt.Errorf("kernel of %s: %w", vm.suite, err)
+	}
+	root, err := vm.root(kernel)
+	if err != nil {
+		return nil, fmt.Errorf("root file system: %w", err)
+	}
+	b := &boot{
+		kernel: filepath.Join(kernel, "vmlinuz"),
+		initrd: filepath.Join(kernel, "initrd"),
+		disk:   filepath.Join(kernel, "disk.img"),
+	}
+	return b, keep(b.disk, func(part string) error {
+		if err := makeInitrd(b.initrd, root); err != nil {
+			return fmt.Errorf("initrd: %w", err)
+		}
+		return command("mkfs.ext4", "-q", "-d", root, part, "1400M")
+	})
+}
+
+// keep makes path with fill, which is given a name beside it that becomes path at the end, unless there is one.
+func keep(path string, fill func(part string) error) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	part := path + ".part"
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	fmt.Println("making", path)
+	if err := fill(part); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// command runs a program, with its output in the error.
+func command(name string, args ...string) error {
+	_, err := output("", name, args...)
+	return err
+}
+
+func output(dir, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s%s", name, err, out, stderr.Bytes())
+	}
+	return string(out), nil
+}
+
+// kernel returns a directory with vmlinuz and the package's lib/modules.
+func (vm *machine) kernel() (string, error) {
+	dir := filepath.Join(vm.cache, "kernel-"+vm.suite)
+	return dir, keep(dir, func(part string) error {
+		deb := filepath.Join(part, "deb")
+		if err := os.MkdirAll(deb, 0o755); err != nil {
+			return err
+		}
+		if err := vm.download(deb); err != nil {
+			return err
+		}
+		files, err := filepath.Glob(deb + "/*.deb")
+		if err != nil || len(files) != 1 {
+			return fmt.Errorf("%d packages downloaded, not one: %v", len(files), err)
+		}
+		if err := command("dpkg", "-x", files[0], part); err != nil {
+			return err
+		}
+		images, err := filepath.Glob(part + "/boot/vmlinuz-*")
+		if err != nil || len(images) != 1 {
+			return fmt.Errorf("%d kernels in %s, not one: %v", len(images), files[0], err)
+		}
+		return os.Rename(images[0], filepath.Join(part, "vmlinuz"))
+	})
+}
+
+// download gets the package of the suite's newest kernel, with lists and a cache of apt's own in dir, so that neither
+// the machine's lists nor its choice of suites matter.
+func (vm *machine) download(dir string) error {
+	mirror := vm.mirror
+	if mirror == "" {
+		out, err := output("", "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if mirror, _, ok = strings.Cut(out, "\n"); !ok {
+			return fmt.Errorf("apt uses no Debian mirror here; give one with -mirror")
+		}
+	}
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	list := fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", mirror, vm.suite)
+	if err := os.WriteFile(filepath.Join(dir, "list"), []byte(list), 0o644); err != nil {
+		return err
+	}
+	options := []string{
+		"-o", "Dir::Etc::SourceList=" + dir + "/list", "-o", "Dir::Etc::SourceParts=/dev/null",
+		"-o", "Dir::State::Lists=" + dir + "/lists", "-o", "Dir::Cache=" + dir + "/cache",
+		"-o", "APT::Architecture=amd64", "-o", "Acquire::Languages=none",
+		"-o", "APT::Sandbox::User=root", // the lists are in root's directory
+	}
+	apt := func(name string, args ...string) (string, error) {
+		return output(dir, name, append(options[:len(options):len(options)], args...)...)
+	}
+	if _, err := apt("apt-get", "-qq", "update"); err != nil {
+		return err
+	}
+	out, err := apt("apt-cache", "depends", "linux-image-cloud-amd64")
+	if err != nil {
+		return err
+	}
+	_, name, _ := strings.Cut(out, "Depends: ")
+	name, _, _ = strings.Cut(name, "\n")
+	_, err = apt("apt-get", "-qq", "download", name)
+	return err
+}
+
+// root returns a tree with the kernel's modules in it.
+func (vm *machine) root(kernel string) (string, error) {
+	base := filepath.Join(vm.cache, "root-"+rootSuite)
+	err := keep(base, func(part string) error {
+		args := []string{"--variant=minbase", "--include=" + rootPackages, rootSuite, part}
+		if vm.mirror != "" {
+			args = append(args, vm.mirror)
+		}
+		if err := command("debootstrap", args...); err != nil {
+			return err
+		}
+		return configure(part)
+	})
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Join(kernel, "root")
+	return root, keep(root, func(part string) error {
+		if err := command("cp", "-a", base, part); err != nil {
+			return err
+		}
+		modules, err := filepath.Glob(kernel + "/lib/modules/*")
+		if usr, _ := filepath.Glob(kernel + "/usr/lib/modules/*"); len(modules) == 0 {
+			modules = usr // Debian 13 moved them
+		}
+		if err != nil || len(modules) != 1 {
+			return fmt.Errorf("%d directories of modules, not one: %v", len(modules), err)
+		}
+		if err := os.MkdirAll(part+"/usr/lib/modules", 0o755); err != nil {
+			return err
+		}
+		if err := command("cp", "-a", modules[0], part+"/usr/lib/modules/"); err != nil {
+			return err
+		}
+		return command("chroot", part, "depmod", "-a", filepath.Base(modules[0]))
+	})
+}
+
+// configure makes of Debian's tree the machine that setup describes.
+func configure(root string) error {
+	for name, text := range setup {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, "hull"), 0o755); err != nil {
+		return err
+	}
+	if err := command("chroot", root, "useradd", "--create-home", "--shell", "/bin/sh", "--uid", "1000", "user"); err != nil {
+		return err
+	}
+	// useradd has given the user its ranges in subuid and subgid.
+	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("../hull-test.service", filepath.Join(wants, "hull-test.service"))
+}
+
+// makeInitrd writes an archive with busybox and the modules that it takes to mount /dev/vda.
+func makeInitrd(file, root string) error {
+	dir, err := os.MkdirTemp("", "hull-initrd")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for _, d := range []string{"bin", "proc", "sys", "dev", "root", "modules"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	if err := command("cp", "-L", busybox, dir+"/bin/busybox"); err != nil {
+		return err
+	}
+	modules, err := dependencies(root, "virtio_pci", "virtio_blk", "ext4")
+	if err != nil {
+		return err
+	}
+	var load strings.Builder
+	for _, m := range modules {
+		name, err := copyModule(m, dir+"/modules")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&load, "insmod /modules/%s\n", name)
+	}
+	script := "#!/bin/busybox sh\n" +
+		"/bin/busybox --install -s /bin\nmount -t proc proc /proc\nmount -t devtmpfs dev /dev\n" + load.String() +
+		"until [ -b /dev/vda ]; do sleep 0.1; done\nmount -t ext4 /dev/vda /root\numount /proc\nmount --move /dev /root/dev\n" +
+		"exec switch_root /root /sbin/init\n"
+	if err := os.WriteFile(dir+"/init", []byte(script), 0o755); err != nil {
+		return err
+	}
+	return command("sh", "-c", `cd "$0" && find . | busybox cpio -o -H newc | gzip -1 >"$1"`, dir, file)
+}
+
+// dependencies returns the files of the named modules and of all they depend on, in the order to insert them in. What
+// is built into the kernel is left out.
+func dependencies(root string, names ...string) ([]string, error) {
+	files, err := filepath.Glob(root + "/usr/lib/modules/*/modules.dep")
+	if err != nil || len(files) != 1 {
+		return nil, fmt.Errorf("%d files modules.dep, not one: %v", len(files), err)
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		return nil, err
+	}
+	needs := map[string][]string{}
+	for line := range strings.Lines(string(data)) {
+		file, deps, _ := strings.Cut(line, ":")
+		needs[file] = strings.Fields(deps)
+	}
+	var order []string
+	seen := map[string]bool{}
+	var visit func(file string)
+	visit = func(file string) {
+		if seen[file] {
+			return
+		}
+		seen[file] = true
+		for _, dep := range needs[file] {
+			visit(dep)
+		}
+		order = append(order, filepath.Join(filepath.Dir(files[0]), file))
+	}
+	for _, name := range names {
+		for file := range needs {
+			if base, _, _ := strings.Cut(filepath.Base(file), "."); base == name {
+				visit(file)
+			}
+		}
+	}
+	return order, nil
+}
+
+// copyModule copies a module, unpacked, for busybox doesn't unpack xz.
+func copyModule(file, dir string) (name string, err error) {
+	name = filepath.Base(file)
+	if plain, ok := strings.CutSuffix(name, ".xz"); ok {
+		return plain, command("sh", "-c", `xz -dc "$0" >"$1"`, file, filepath.Join(dir, plain))
+	}
+	return name, command("cp", file, filepath.Join(dir, name))
+}
+
+// makePayload makes the disk with what is tested.
+func makePayload(work, runtime string, packages []string) (string, error) {
+	dir := filepath.Join(work, "hull")
+	if err := os.MkdirAll(dir+"/bin", 0o755); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(dir, scripts); err != nil {
+		return "", err
+	}
+	if err := command("cp", "-L", runtime, dir+"/bin/runtime"); err != nil {
+		return "", err
+	}
+	// Tests that know nothing of the drivers get the systemd driver by this name.
+	const wrapper = "#!/bin/sh\nexec /hull/bin/runtime --systemd-cgroup \"$@\"\n"
+	if err := os.WriteFile(dir+"/bin/runtime-systemd", []byte(wrapper), 0o755); err != nil {
+		return "", err
+	}
+	if err := makeRootfs(dir + "/rootfs"); err != nil {
+		return "", err
+	}
+	if len(packages) > 0 {
+		if err := makeTests(dir, packages); err != nil {
+			return "", err
+		}
+	}
+	file := filepath.Join(work, "payload.img")
+	return file, command("mkfs.ext4", "-q", "-d", dir, file, "600M")
+}
+
+// makeRootfs makes the smoke test's root file system.
+func makeRootfs(root string) error {
+	const script = `mkdir -p "$0/bin" "$0/etc" "$0/proc" "$0/sys" "$0/dev" "$0/tmp" &&
+		cp -L "$(command -v busybox)" "$0/bin/busybox" &&
+		for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox "$0/bin/$a"; done &&
+		echo root:x:0:0:root:/root:/bin/sh >"$0/etc/passwd"`
+	return command("sh", "-ec", script, root)
+}
+
+// makeTests builds the test programs of packages into dir/pkg, each beside its testdata, and the program that the
+// tests' containers run.
+func makeTests(dir string, packages []string) error {
+	env := append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
+	out, err := output("", "go", append([]string{"list", "-f", format}, packages...)...)
+	if err != nil {
+		return err
+	}
+	build := func(args ...string) error {
+		cmd := exec.Command("go", args...)
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	if err := build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		path, src, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || strings.HasPrefix(path, "hull/test/") {
+			continue
+		}
+		to := filepath.Join(dir, "pkg", path)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		if err := build("test", "-c", "-ldflags=-s -w", "-o", to+"/package.test", path); err != nil {
+			return err
+		}
+		if _, err := os.Stat(src + "/testdata"); err == nil {
+			if err := os.CopyFS(to+"/testdata", os.DirFS(src+"/testdata")); err != nil {
+				return err
+			}
+		}
+	}
+	// The ordinary user reads them.
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chmod(path, info.Mode()|0o444|info.Mode()&0o100>>3|info.Mode()&0o100>>6)
+	})
+}
