@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,24 +98,15 @@ func (c *Container) State() (State, error) {
 	if err != nil {
 		return State{}, fault.In("state", c.ID(), err)
 	}
+	view := c.engineView()
 	s := State{
-		OCIVersion: specs.Version, ID: c.record.ID, Status: status, Bundle: c.record.Bundle, Rootfs: c.rootfs(),
+		OCIVersion: specs.Version, ID: c.record.ID, Status: status, Bundle: c.record.Bundle, Rootfs: view.Root(),
 		Created: c.record.Created, Annotations: c.spec.Annotations, Owner: c.owner(),
 	}
 	if status != Stopped {
 		s.Pid = c.record.Init.Pid
 	}
 	return s, nil
-}
-
-func (c *Container) rootfs() string {
-	if c.spec.Root == nil {
-		return ""
-	}
-	if filepath.IsAbs(c.spec.Root.Path) {
-		return c.spec.Root.Path
-	}
-	return filepath.Join(c.record.Bundle, c.spec.Root.Path)
 }
 
 func (c *Container) owner() string {
@@ -264,13 +255,19 @@ func (c *Container) anyProcess() bool {
 	return err == nil && len(pids) > 0
 }
 
-func (c *Container) ownPids() bool {
-	for _, ns := range c.spec.Linux.Namespaces {
-		if ns.Type == specs.PIDNamespace && ns.Path == "" {
-			return true
-		}
-	}
-	return false
+func (c *Container) ownPids() bool { return c.makes(specs.PIDNamespace) }
+
+// ownMounts tells whether the container has a mount namespace, be it new or joined.
+func (c *Container) ownMounts() bool {
+	return c.makes(specs.MountNamespace) || c.joins(specs.MountNamespace)
+}
+
+func (c *Container) makes(t specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(c.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == t && ns.Path == "" })
+}
+
+func (c *Container) joins(t specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(c.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == t && ns.Path != "" })
 }
 
 // kill ends all processes and waits until they are gone.
@@ -286,7 +283,7 @@ func (c *Container) kill(ctx context.Context) error {
 	if pidfd == nil {
 		return nil
 	}
-	return native.WaitGone(ctx, pidfd)
+	return native.WaitGone(ctx, c.record.Init.Pid, pidfd)
 }
 
 // DeleteOptions say how a container is deleted.
@@ -333,7 +330,7 @@ func (c *Container) leave() error {
 		return nil
 	}
 	view := c.engineView()
-	return native.Engine{}.Leave(&view, c.rootfs())
+	return native.Engine{}.Leave(&view)
 }
 
 // removeRDT removes the groups of resctrl that a container has, or that its creation may have made before it was killed.

@@ -45,7 +45,7 @@ var layers = [][]string{
 	{"hull/internal/engine"},
 	{"hull/internal/rootfs", "hull/internal/netdev"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt"},
-	{"hull/internal/caps"},
+	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/linux"},
 	{"hull/internal/fault"},
 }

@@ -22,6 +22,7 @@ import (
 	"hull/internal/rdt"
 	"hull/internal/sdnotify"
 	"hull/internal/store"
+	"hull/internal/stub"
 )
 
 // Runtime manages the containers below one state directory. The zero value is ready to use.
@@ -209,6 +210,11 @@ func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error
 			return native.Engine{}.StartHooks(ctx, c.execRequest(c.spec.Process))
 		}
 	}
+	// A parked init's record needs more than is known then. And mounts on the host are taken away by the record: it must
+	// not name an init before they are made.
+	if !park && c.ownMounts() {
+		req.Forked = func(i engine.Init) error { return c.recordInit(i, nil) }
+	}
 	p, err := native.Engine{}.Create(ctx, req)
 	if err != nil {
 		return err
@@ -246,13 +252,19 @@ func (c *Container) createHooks(ctx context.Context, pid int) error {
 
 // prepared records the init and tells it to whoever asked, before its program can run.
 func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
-	c.record.Init = p.Init
-	c.record.Steps = p.Steps
-	c.record.Cgroup, c.record.RDT = c.group.State(), c.rdt.State()
-	if err := c.dir.Save(c.record); err != nil {
-		return err
+	if c.record.Init != p.Init || len(p.Steps) > 0 {
+		if err := c.recordInit(p.Init, p.Steps); err != nil {
+			return err
+		}
 	}
 	return announce(p, o.PidFile, o.PidfdSocket, o.ConsoleSocket)
+}
+
+// recordInit makes the init known to other commands.
+func (c *Container) recordInit(i engine.Init, steps []stub.Step) error {
+	c.record.Init, c.record.Steps = i, steps
+	c.record.Cgroup, c.record.RDT = c.group.State(), c.rdt.State()
+	return c.dir.Save(c.record)
 }
 
 // announce writes the pid file and sends the descriptors that were asked for.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"debug/elf"
 	"fmt"
 	"io"
 	"net"
@@ -402,8 +403,23 @@ func notifierBundle(t *testing.T) string {
 	return b
 }
 
+// static is the need of a test program that runs in a root file system without libraries: one made without cgo.
+var static = hulltest.Need{Name: "static", Check: func() error {
+	program, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	libraries, err := program.ImportedLibraries()
+	if len(libraries) > 0 {
+		return fmt.Errorf("the test program needs %v", libraries)
+	}
+	return err
+}}
+
 func TestNotify(t *testing.T) {
 	h := newHost(t)
+	hulltest.Require(t, static)
 	b := notifierBundle(t)
 	path := filepath.Join(t.TempDir(), "manager")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

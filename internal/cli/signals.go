@@ -17,6 +17,9 @@ import (
 type signals struct {
 	c      chan os.Signal
 	cancel context.CancelCauseFunc
+	// To catch a signal takes the Go runtime some 10 µs, in which its threads wait for each other. So it is done beside
+	// the work for the container, which takes far longer to get to anything that would have to be taken back.
+	catching sync.WaitGroup
 
 	mu      sync.Mutex
 	pending []unix.Signal // came before forward
@@ -33,11 +36,13 @@ func (i interrupted) Error() string { return "interrupted by " + signalName(i.si
 func catchSignals() (context.Context, *signals) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &signals{c: make(chan os.Signal, 64), cancel: cancel}
-	for sig := unix.Signal(1); sig <= unix.SIGTERM; sig++ {
-		if ends(sig) {
-			s.catch(sig)
+	s.catching.Go(func() {
+		for sig := unix.Signal(1); sig <= unix.SIGTERM; sig++ {
+			if ends(sig) {
+				s.catch(sig)
+			}
 		}
-	}
+	})
 	go s.loop()
 	return ctx, s
 }
@@ -51,23 +56,25 @@ func ends(sig unix.Signal) bool {
 	return false
 }
 
-// catchAll catches all other signals, too, for a program that hull stays with. It is called before the program can run:
-// whoever has heard of that may send a signal, and must not stop or end hull.
+// catchAll catches all other signals, too, for a program that hull stays with. It is called well before the program can
+// run: whoever has heard of that may send a signal, and must not stop or end hull.
 //
 // Left alone are SIGCHLD and SIGURG, which the kernel and Go's scheduler send to hull; and with a terminal SIGTTIN and
 // SIGTTOU, which stop a job that is in the background, and SIGPIPE, which its own writing may cause.
 func (s *signals) catchAll(terminal bool) {
-	for sig := unix.Signal(1); sig <= 64; sig++ {
-		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
-			continue
-		case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
-			if terminal {
+	s.catching.Go(func() {
+		for sig := unix.Signal(1); sig <= 64; sig++ {
+			switch sig {
+			case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
 				continue
+			case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
+				if terminal {
+					continue
+				}
 			}
+			s.catch(sig)
 		}
-		s.catch(sig)
-	}
+	})
 }
 
 // catch leaves a signal alone that hull was started to ignore, as by nohup(1).
@@ -99,6 +106,7 @@ func (s *signals) take(sig unix.Signal) {
 // forward has the signals delivered from now on, beginning with those that came too late to keep the program from
 // starting.
 func (s *signals) forward(deliver func(unix.Signal)) {
+	s.catching.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliver = deliver

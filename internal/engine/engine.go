@@ -5,6 +5,7 @@ package engine
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -22,6 +23,17 @@ type Container struct {
 	Cgroup   *cgroup.Group
 	RDT      *rdt.Group // or nil
 	Rootless bool
+}
+
+// Root returns the absolute path of the container's root file system on the host, or "".
+func (c *Container) Root() string {
+	switch {
+	case c.Spec.Root == nil:
+		return ""
+	case filepath.IsAbs(c.Spec.Root.Path):
+		return c.Spec.Root.Path
+	}
+	return filepath.Join(c.Bundle, c.Spec.Root.Path)
 }
 
 // IO is where a process reads and writes.
@@ -43,6 +55,8 @@ type CreateRequest struct {
 	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
 	// visible: prestart and createRuntime hooks run then.
 	Hooks func(pid int) error
+	// Forked is called with the init while it is set up, unless it is nil.
+	Forked func(Init) error
 	// Prepared is called with the init's pid when all is set up, before the container's program can run.
 	Prepared func(p *Process) error
 	// BeforeStart is called with Park unset, after Prepared: startContainer hooks run then.

@@ -27,8 +27,11 @@ type creation struct {
 	root       *rootfs.Plan
 
 	init    *stub.Stub
-	mounted bool     // Prepare was executed, and nobody but this function knows
-	report  *os.File // why the program could not be executed
+	b       *stub.Batch // what it does next
+	sources []*os.File  // descriptors that b wants
+	stops   bool        // b ends while the host's files are visible
+	mounted bool        // it was executed, and nobody but this function knows
+	report  *os.File    // why the program could not be executed
 	devices *netdev.Moved
 	closers []*os.File
 }
@@ -95,6 +98,9 @@ func (c *creation) run() (_ *engine.Process, err error) {
 	if err != nil {
 		err = errors.Join(c.explain(err), c.devices.Return())
 		c.init.Kill()
+		if c.mounted {
+			err = errors.Join(err, Engine{}.Leave(&c.Container))
+		}
 		return nil, err
 	}
 	return p, nil
@@ -142,121 +148,28 @@ func (c *creation) openReport() (*os.File, error) {
 // reportFD is the descriptor of a stub behind those that the container's program gets.
 func reportFD(extra int) int { return stub.FirstExtra + extra }
 
-// fork makes the namespaces and the container's init in them.
-func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
-	pre := new(stub.Batch)
-	joined, err := c.enterCgroup(pre)
-	if err != nil {
-		return nil, err
-	}
-	pre.In("linux.intelRdt")
-	enterTaskFiles(pre, c.RDT.TaskFiles())
-	c.process.fromOutside(pre)
-	joinNamespaces(pre, c.ns.join)
-	if c.ns.newUser || c.ns.newTime {
-		if err := c.unshareEarly(first, pre); err != nil {
-			return nil, err
-		}
-		pre = new(stub.Batch)
-	}
-	pre.In("linux.namespaces")
-	init, err := first.Fork(pre, c.ns.clone)
-	if err != nil {
-		return nil, explainNamespaces(err)
-	}
-	if !joined {
-		if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
-			init.Kill()
-			return nil, err
-		}
-	}
-	return init, nil
-}
-
-// enterCgroup emits what moves the first stub, and so all that it clones, into the container's cgroup. It is false
-// where someone else has to move the init: systemd.
-func (c *creation) enterCgroup(b *stub.Batch) (bool, error) {
-	files := c.Cgroup.TaskFiles()
-	b.In("linux.cgroupsPath")
-	enterTaskFiles(b, files)
-	dir, err := c.Cgroup.DirFD()
-	if dir != nil {
-		dir.Close()
-	}
-	return len(files) > 0 || dir != nil, err
-}
-
-// enterTaskFiles emits the writes that move the stub into cgroups of v1, or groups of resctrl. See package cgroup for why
-// the stub does it.
-func enterTaskFiles(b *stub.Batch, files []string) {
-	for _, file := range files {
-		fd := b.Openat(stub.CWD, file, unix.O_WRONLY, 0)
-		b.Write(fd, []byte("0"))
-		b.Close(fd)
-	}
-}
-
-// unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
-// maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace.
-func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
-	b.In("linux.namespaces")
-	if c.ns.newUser {
-		// Only a dumpable process's maps can be written by its unprivileged parent. Nobody else is in the namespace yet.
-		if !c.privileged {
-			b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(1))
-		}
-		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWUSER))
-		b.Note("user namespace")
-	}
-	if err := first.Do(b); err != nil {
-		return explainNamespaces(err)
-	}
-	b = new(stub.Batch)
-	if c.ns.newUser {
-		if err := mapIDs(first.Pid, c.Spec.Linux, c.privileged); err != nil {
-			return err
-		}
-		b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
-		becomeRoot(b)
-	}
-	if c.ns.newTime {
-		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWTIME))
-		b.Note("time namespace")
-	}
-	if err := first.Do(b); err != nil {
-		return err
-	}
-	if c.ns.newTime {
-		return writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets)
-	}
-	return nil
-}
-
-// becomeRoot takes id 0 of the user namespace that the stub is in.
-func becomeRoot(b *stub.Batch) {
-	b.In("linux.uidMappings")
-	b.Call(unix.SYS_SETRESGID, stub.Int(0), stub.Int(0), stub.Int(0))
-	b.Call(unix.SYS_SETRESUID, stub.Int(0), stub.Int(0), stub.Int(0))
-}
-
 // setUp makes the init what the configuration says and lets it go.
 func (c *creation) setUp() (*engine.Process, error) {
-	if err := c.moveNetDevices(); err != nil {
-		return nil, err
-	}
-	if err := c.mountPhase(); err != nil {
-		return nil, err
-	}
 	p := &engine.Process{Init: engine.Init{Pid: c.init.Pid}, PidFD: c.init.PidFD}
-	if err := c.enterPhase(p); err != nil {
-		return nil, err
-	}
 	var err error
 	if p.StartTime, err = startTime(p.Pid); err != nil {
 		return nil, err
 	}
+	if err := c.moveNetDevices(); err != nil {
+		return nil, err
+	}
+	if c.stops {
+		if err := c.prepareRoot(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.process.become(c.b, c.init, p, len(c.Extra), func(b *stub.Batch) error { return c.enter(b, p) }); err != nil {
+		return nil, err
+	}
 	tail := c.tail()
-	p.Steps = tail.Steps()
+	if c.Park {
+		p.Steps = tail.Steps()
+	}
 	if c.Prepared != nil {
 		if err := c.Prepared(p); err != nil {
 			return nil, err
@@ -271,54 +184,87 @@ func (c *creation) setUp() (*engine.Process, error) {
 	return p, c.letGo(tail)
 }
 
-// mountPhase arranges the container's files, up to the moment when hooks may still see the host's.
-func (c *creation) mountPhase() error {
-	b := new(stub.Batch)
-	c.isolate(b)
-	if c.root == nil {
-		if err := c.init.Do(b); err != nil {
+// plan emits what the init does, up to where hull has something to do itself while the host's files are still visible:
+// hooks, or copying into a tmpfs. Where it hasn't, that is all but the last steps.
+func (c *creation) plan() (err error) {
+	c.b = new(stub.Batch)
+	c.isolate(c.b)
+	if c.root != nil {
+		if c.sources, err = c.root.Sources(); err != nil {
 			return err
 		}
-	} else if err := c.prepareRoot(b); err != nil {
+		for _, f := range c.sources {
+			c.keep(f)
+		}
+		var fds []stub.FD
+		if len(c.sources) > 0 {
+			fds = c.b.RecvFDs(len(c.sources))
+		}
+		c.root.Prepare(c.b, fds)
+	}
+	c.stops = c.Hooks != nil || c.hasContainerHooks() || c.root != nil && c.root.CopiesUp()
+	if !c.stops {
+		c.planEntry()
+	}
+	return nil
+}
+
+// prepareRoot makes the container's mounts and runs the hooks that see the host's files beside them.
+func (c *creation) prepareRoot() error {
+	if err := c.do(c.b, nil); err != nil {
 		return err
+	}
+	if c.root != nil {
+		if err := c.root.CopyUp(c.init); err != nil {
+			return err
+		}
 	}
 	if c.Hooks != nil {
 		if err := c.Hooks(c.init.Pid); err != nil {
 			return err
 		}
 	}
-	return c.containerHooks()
-}
-
-// prepareRoot executes b and makes the container's mounts.
-func (c *creation) prepareRoot(b *stub.Batch) error {
-	sources, err := c.root.Sources()
-	if err != nil {
+	if err := c.containerHooks(); err != nil {
 		return err
 	}
-	defer func() {
-		for _, f := range sources {
-			f.Close()
+	c.b = new(stub.Batch)
+	c.planEntry()
+	return nil
+}
+
+// enter executes the batch that ends in the container's root. Limits come meanwhile: after what they could hinder, and
+// before the container's program.
+func (c *creation) enter(b *stub.Batch, p *engine.Process) error {
+	return c.do(b, func() error {
+		if c.Forked != nil {
+			if err := c.Forked(p.Init); err != nil {
+				return err
+			}
 		}
-	}()
-	var fds []stub.FD
-	if len(sources) > 0 {
-		fds = b.RecvFDs(len(sources))
-	}
-	c.root.Prepare(b, fds)
+		return c.Cgroup.Limit(c.ctx)
+	})
+}
+
+// do executes a batch, with the sources of bind mounts if it is the first, and calls meanwhile.
+func (c *creation) do(b *stub.Batch, meanwhile func() error) error {
 	if err := c.init.Send(b); err != nil {
 		return err
 	}
-	if len(sources) > 0 {
-		if err := c.init.PassFDs(sources...); err != nil {
+	if len(c.sources) > 0 {
+		if err := c.init.PassFDs(c.sources...); err != nil {
 			return err
 		}
+		c.sources = nil
+	}
+	var err error
+	if meanwhile != nil {
+		err = meanwhile()
 	}
 	if err := c.init.Receive(); err != nil {
 		return err
 	}
 	c.mounted = true
-	return c.root.CopyUp(c.init)
+	return err
 }
 
 // isolate emits what comes before the files: the session, the keyring, the network, the cgroup namespace.
@@ -341,10 +287,9 @@ func (c *creation) isolate(b *stub.Batch) {
 	}
 }
 
-// enterPhase goes into the container's files and gives the init its identity.
-func (c *creation) enterPhase(p *engine.Process) error {
-	b := new(stub.Batch)
-	s := c.Spec
+// planEntry emits the way into the container's files, and to the identity of its process.
+func (c *creation) planEntry() {
+	b, s := c.b, c.Spec
 	if c.root != nil {
 		c.root.Enter(b)
 	}
@@ -360,7 +305,7 @@ func (c *creation) enterPhase(p *engine.Process) error {
 		b.Call(unix.SYS_SETDOMAINNAME, b.String(s.Domainname).Arg(), stub.Int(len(s.Domainname)))
 	}
 	writeSysctls(b, s)
-	return c.process.become(b, c.init, p, len(c.Extra), func() error { return c.Cgroup.Limit(c.ctx) })
+	c.process.plan(b, len(c.Extra))
 }
 
 // tail returns the batch that the init executes alone.

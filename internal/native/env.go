@@ -15,9 +15,9 @@ import (
 )
 
 // openPasswd sends the container's passwd file to the parent if HOME has to be found there.
-func (t *process) openPasswd(b *stub.Batch) (asked bool) {
+func (t *process) openPasswd(b *stub.Batch) {
 	if home, ok := lookupEnv(t.env, "HOME"); ok && home != "" {
-		return false
+		return
 	}
 	b.In("process.env")
 	fd := b.Openat(stub.CWD, "/etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
@@ -26,18 +26,18 @@ func (t *process) openPasswd(b *stub.Batch) (asked bool) {
 	b.SendFDs(fd.Arg())
 	b.Close(fd)
 	b.Mark(none)
-	return true
+	t.asked = true
 }
 
 // takeFiles sorts what the stub has sent: the terminal's master first, then the passwd file.
-func (t *process) takeFiles(files []*os.File, home bool, p *engine.Process) error {
+func (t *process) takeFiles(files []*os.File, p *engine.Process) error {
 	if t.terminal {
 		if len(files) == 0 {
 			return &fault.Error{Field: "process.terminal", Err: errors.New("no terminal was sent")}
 		}
 		p.Console, files = files[0], files[1:]
 	}
-	if !home {
+	if !t.asked {
 		return nil
 	}
 	dir := "/"

@@ -57,7 +57,8 @@ func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (
 	if t.terminal {
 		openTerminal(b, ptmx, t.ConsoleSize)
 	}
-	if err := t.become(b, s, p, len(r.Extra), nil); err != nil {
+	t.plan(b, len(r.Extra))
+	if err := t.become(b, s, p, len(r.Extra), s.Do); err != nil {
 		return nil, err
 	}
 	var err error

@@ -18,6 +18,10 @@ import (
 // stderrTail is how much of a hook's output an error has.
 const stderrTail = 4096
 
+func (c *creation) hasContainerHooks() bool {
+	return c.Spec.Hooks != nil && len(c.Spec.Hooks.CreateContainer) > 0
+}
+
 // containerHooks runs the createContainer hooks: in the container's namespaces, with the host's files still visible
 // (config.md, "CreateContainer Hooks").
 func (c *creation) containerHooks() error {
@@ -91,11 +95,11 @@ func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 	b := new(stub.Batch)
 	t.enterSession(b)
 	t.settings(b)
-	home := t.openPasswd(b)
+	t.openPasswd(b)
 	if err := s.Do(b); err != nil {
 		return err
 	}
-	if err := t.takeFiles(s.Files(), home, new(engine.Process)); err != nil {
+	if err := t.takeFiles(s.Files(), new(engine.Process)); err != nil {
 		return err
 	}
 	b = new(stub.Batch)
@@ -205,15 +209,32 @@ func waitHook(ctx context.Context, pidfd *os.File, timeout *int) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(*timeout)*time.Second, cause)
 		defer cancel()
 	}
-	if err := WaitGone(ctx, pidfd); err == nil {
+	if err := waitEnd(ctx, pidfd); err == nil {
 		return nil
 	}
 	cause = context.Cause(ctx)
 	unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-	if err := WaitGone(context.Background(), pidfd); err != nil {
+	if err := waitEnd(context.Background(), pidfd); err != nil {
 		return err
 	}
 	return cause
+}
+
+// waitEnd waits until a process has ended.
+func waitEnd(ctx context.Context, pidfd *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 50)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && err != unix.EINTR {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // hookStatus lets the stub reap the hook, which has ended.

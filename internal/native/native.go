@@ -105,12 +105,12 @@ func (Engine) Parked(c *engine.Container) bool {
 	return true
 }
 
-// Leave takes away what a container without a mount namespace has mounted on the host. root is its root, absolute.
-func (Engine) Leave(c *engine.Container, root string) error {
-	if hasNamespace(c.Spec, specs.MountNamespace) {
+// Leave takes away what a container without a mount namespace has mounted on the host.
+func (Engine) Leave(c *engine.Container) error {
+	if hasNamespace(c.Spec, specs.MountNamespace) || c.Spec.Root == nil {
 		return nil
 	}
-	return rootfs.Leave(root)
+	return rootfs.Leave(c.Root())
 }
 
 // hasNamespace tells whether the container has a namespace of that type that is not hull's, new or joined.
@@ -130,17 +130,18 @@ func namespace(s *specs.Spec, t specs.LinuxNamespaceType) (specs.LinuxNamespace,
 	return specs.LinuxNamespace{}, false
 }
 
-// Alive tells whether the process exists and is no zombie.
+// Alive tells whether the process exists and has not ended.
 func Alive(i engine.Init) bool {
 	if i.Pid == 0 {
 		return false
 	}
 	st, err := readStat(i.Pid)
-	return err == nil && st.startTime == i.StartTime && st.state != 'Z' && st.state != 'X'
+	return err == nil && st.startTime == i.StartTime && !st.ended()
 }
 
-// WaitGone waits until the process has ended.
-func WaitGone(ctx context.Context, pidfd *os.File) error {
+// WaitGone waits until a process that was killed has ended. Its pidfd alone doesn't tell: the first process of a pid
+// namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of that one.
+func WaitGone(ctx context.Context, pid int, pidfd *os.File) error {
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 50)
@@ -149,6 +150,9 @@ func WaitGone(ctx context.Context, pidfd *os.File) error {
 		}
 		if err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
+		}
+		if st, err := readStat(pid); err == nil && st.ended() {
+			return nil
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("the container's init does not end: %w", ctx.Err())
@@ -159,7 +163,15 @@ func WaitGone(ctx context.Context, pidfd *os.File) error {
 // stat is what hull reads of /proc/PID/stat (proc_pid_stat(5)).
 type stat struct {
 	state     byte
+	exiting   bool   // PF_EXITING in field 9
+	threads   string // field 20
 	startTime uint64 // field 22
+}
+
+// ended tells whether nothing of the process runs any more: it is a zombie, or its last thread is on the way to
+// become one, and has given up all but its pid.
+func (s stat) ended() bool {
+	return s.state == 'Z' || s.state == 'X' || s.exiting && s.threads == "1"
 }
 
 func startTime(pid int) (uint64, error) {
@@ -177,6 +189,8 @@ func readStat(pid int) (stat, error) {
 	if len(fields) < 20 {
 		return stat{}, fmt.Errorf("/proc/%d/stat: %q", pid, b)
 	}
-	t, err := strconv.ParseUint(string(fields[19]), 10, 64)
-	return stat{fields[0][0], t}, err
+	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
+	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)
+	start, serr := strconv.ParseUint(string(fields[19]), 10, 64)
+	return stat{fields[0][0], flags&exiting != 0, string(fields[17]), start}, errors.Join(ferr, serr)
 }

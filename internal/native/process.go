@@ -37,8 +37,10 @@ type process struct {
 	status  specs.ContainerState // what a seccomp agent is told
 	initPid int                  // of the container's init; 0: this process
 
-	path string   // of the program, once it is found
-	env  []string // complete
+	asked bool        // the passwd file was asked for
+	found []candidate // of the search for the program
+	path  string      // of the program, once it is found
+	env   []string    // complete
 }
 
 func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
@@ -81,58 +83,55 @@ func (t *process) joinKeyring(b *stub.Batch) {
 	b.Mark(skip)
 }
 
-// become executes b and then the steps from the container's root in its own files to the user of process. It resolves
-// the program and completes the environment. meanwhile, unless nil, is called while the stub works. When become
-// returns, only lastSteps are left.
-func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra int, meanwhile func() error) error {
+// plan emits the steps from the container's root, in its own files, to the user of process; as far as the stub can go
+// without its parent.
+func (t *process) plan(b *stub.Batch, extra int) {
 	t.settings(b)
-	home := t.openPasswd(b)
-	if err := doWhile(s, b, meanwhile); err != nil {
-		return err
+	t.openPasswd(b)
+	if !t.limitsFromParent() {
+		t.planUser(b, extra)
 	}
-	files := s.Files()
-	if err := t.takeFiles(files, home, p); err != nil {
+}
+
+// planUser emits what comes after the limits.
+func (t *process) planUser(b *stub.Batch, extra int) {
+	t.changeUser(b)
+	t.useEffective(b)
+	t.found = t.findProgram(b)
+	t.closeOthers(b, extra)
+	if !t.notifies() {
+		t.confine(b)
+	}
+}
+
+func (t *process) notifies() bool { return t.seccomp != nil && t.seccomp.Notify }
+
+// become executes b, which ends in what plan emitted, by do, and what is left then. It finds out the program and completes
+// the environment. When it returns, only lastSteps are left.
+func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra int, do func(*stub.Batch) error) error {
+	if err := do(b); err != nil {
+		return t.explain(err)
+	}
+	if err := t.takeFiles(s.Files(), p); err != nil {
 		return err
 	}
 	if t.limitsFromParent() {
 		if err := t.setLimits(s); err != nil {
 			return err
 		}
+		b = new(stub.Batch)
+		t.planUser(b, extra)
+		if err := s.Do(b); err != nil {
+			return t.explain(err)
+		}
 	}
-	b = new(stub.Batch)
-	t.changeUser(b)
-	t.useEffective(b)
-	found := t.findProgram(b)
-	t.closeOthers(b, extra)
-	notify := t.seccomp != nil && t.seccomp.Notify
-	if !notify {
-		t.confine(b)
-	}
-	if err := s.Do(b); err != nil {
-		return t.explain(err)
-	}
-	if err := t.program(b, found); err != nil {
+	if err := t.program(b); err != nil {
 		return err
 	}
-	if notify {
+	if t.notifies() {
 		return t.confineNotifying(s)
 	}
 	return nil
-}
-
-// doWhile executes b and calls f, unless it is nil, at the same time.
-func doWhile(s *stub.Stub, b *stub.Batch, f func() error) error {
-	if f == nil {
-		return s.Do(b)
-	}
-	if err := s.Send(b); err != nil {
-		return err
-	}
-	ferr := f()
-	if err := s.Receive(); err != nil {
-		return err
-	}
-	return ferr
 }
 
 // settings emits what needs rights that the process loses, or descriptors that its limits may not allow.

@@ -22,7 +22,6 @@ type candidate struct {
 	path  string
 	stat  stub.Result
 	isReg stub.Result
-	isDir stub.Result
 	exec  stub.Result
 }
 
@@ -86,10 +85,10 @@ func access(b *stub.Batch, name stub.Arg) stub.Result {
 }
 
 // program takes the result of the search.
-func (t *process) program(b *stub.Batch, found []candidate) error {
+func (t *process) program(b *stub.Batch) error {
 	name := t.Args[0]
 	worst := unix.ENOENT
-	for _, c := range found {
+	for _, c := range t.found {
 		errno := b.Errno(c.stat)
 		if errno == 0 {
 			errno = b.Errno(c.isReg)

@@ -44,6 +44,9 @@ func (p *Plan) CopyUp(s *stub.Stub) error {
 	return nil
 }
 
+// CopiesUp tells, after Prepare, whether CopyUp has anything to do.
+func (p *Plan) CopiesUp() bool { return len(p.made.copies) > 0 }
+
 type copier struct {
 	s        *stub.Stub
 	field    string

@@ -19,63 +19,83 @@ const (
 	markExit  = "HULL-VM-EXIT "
 )
 
+// bootTimeout is how long the machine may take to begin with the tests: many times what it needs on a busy host.
+const bootTimeout = 4 * time.Minute
+
+var errNoBegin = fmt.Errorf("the machine has not begun with the tests after %v", bootTimeout)
+
 // boot is what qemu is started with.
 type boot struct {
 	kernel, initrd, disk, payload string
 }
 
-// run boots the machine, copies the tests' output to w and everything to the file console.
+// run boots the machine and copies the tests' output to w. The kernel's messages and systemd's go to the file console;
+// when there is no exit status, w gets the end of them.
+//
+// The tests have a serial line of their own. On the console's they would lose their output at the moment when systemd
+// starts a getty there, which hangs the terminal up (vhangup(2)), and every write after it fails.
 func (b *boot) run(w io.Writer, console string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no end after %v", timeout))
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	late := time.AfterFunc(bootTimeout, func() { stop(errNoBegin) })
+	defer late.Stop()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2", "-no-reboot", "-nic", "none",
+		"-display", "none", "-monitor", "none", "-serial", "file:"+console, "-serial", "stdio",
 		"-kernel", b.kernel, "-initrd", b.initrd,
 		// The first disk stays as it is, for the next run.
 		"-drive", "file="+b.disk+",if=virtio,format=raw,snapshot=on", "-drive", "file="+b.payload+",if=virtio,format=raw",
-		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 rw systemd.show_status=0 systemd.unified_cgroup_hierarchy=1")
+		"-append", "console=ttyS0 loglevel=5 panic=-1 rw systemd.show_status=1 systemd.getty_auto=0 systemd.unified_cgroup_hierarchy=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(console)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd.Stderr = log
+	cmd.Stderr = w
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	status, err := follow(w, io.TeeReader(out, log))
+	status, err := follow(w, out, func() { late.Stop() })
 	if werr := cmd.Wait(); err == nil {
 		err = werr
 	}
-	fmt.Fprintf(w, "the machine ran %.0fs; its console is in %s\n", time.Since(begin).Seconds(), console)
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("ended after %v", timeout)
-	case err != nil:
-		return err
-	case status != 0:
-		return fmt.Errorf("exit status %d in the machine", status)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	return nil
+	if err != nil {
+		fmt.Fprintf(w, "the console's last lines:\n%s", lastLines(console, 40))
+	}
+	fmt.Fprintf(w, "the machine ran %.0fs; its console is in %s\n", time.Since(begin).Seconds(), console)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("exit status %d in the machine", status)
+	}
+	return err
 }
 
-// follow copies the tests' lines from the console and returns the exit status that ends them. qemu's own says nothing
-// about the guest's.
-func follow(w io.Writer, console io.Reader) (status int, err error) {
+// lastLines returns the last n lines of a file, or why it can't.
+func lastLines(file string, n int) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	lines := strings.SplitAfter(strings.ReplaceAll(string(data), "\r", ""), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}
+
+// follow copies the tests' lines from the serial line and returns the exit status that ends them; begun is called at the
+// first one. qemu's own status says nothing about the guest's.
+func follow(w io.Writer, line io.Reader, begun func()) (status int, err error) {
 	status = -1
 	inside := false
-	sc := bufio.NewScanner(console)
+	sc := bufio.NewScanner(line)
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
 		line := strings.TrimRight(sc.Text(), "\r")
 		switch rest, ok := strings.CutPrefix(line, markExit); {
-		case strings.HasSuffix(line, markBegin): // something of systemd's may stand before it
+		case strings.HasSuffix(line, markBegin): // something of the firmware's may stand before it
 			inside = true
+			begun()
 		case ok:
 			inside = false
 			if status, err = strconv.Atoi(rest); err != nil {

@@ -2,19 +2,23 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // rootSuite is the Debian of the root file system.
 const rootSuite = "bookworm"
 
-// packages of the root file system, beside the minimal ones.
+// rootPackages are those of the root file system beside the minimal ones.
 const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor"
 
 //go:embed guest.sh smoke.sh
@@ -35,7 +39,7 @@ ExecStart=/bin/sh /hull/guest.sh
 ExecStopPost=/bin/systemctl --no-block poweroff
 StandardOutput=tty
 StandardError=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/ttyS1
 TimeoutStartSec=infinity
 `,
 	"etc/systemd/system/user@.service.d/delegate.conf": "[Service]\nDelegate=cpu cpuset io memory pids\n",
@@ -55,7 +59,7 @@ func (vm *machine) prepare() (*boot, error) {
 	b := &boot{
 		kernel: filepath.Join(kernel, "vmlinuz"),
 		initrd: filepath.Join(kernel, "initrd"),
-		disk:   filepath.Join(kernel, "disk.img"),
+		disk:   filepath.Join(kernel, "disk-"+fingerprint()+".img"),
 	}
 	return b, keep(b.disk, func(part string) error {
 		if err := makeInitrd(b.initrd, root); err != nil {
@@ -63,6 +67,16 @@ func (vm *machine) prepare() (*boot, error) {
 		}
 		return command("mkfs.ext4", "-q", "-d", root, part, "1400M")
 	})
+}
+
+// fingerprint names what is in the root file system: an image in the cache that was made of other files is not used.
+func fingerprint() string {
+	h := sha256.New()
+	fmt.Fprintln(h, rootSuite, rootPackages)
+	for _, name := range slices.Sorted(maps.Keys(setup)) {
+		fmt.Fprintf(h, "%s\n%s", name, setup[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:4])
 }
 
 // keep makes path with fill, which is given a name beside it that becomes path at the end, unless there is one.
@@ -172,21 +186,18 @@ func (vm *machine) download(dir string) error {
 
 // root returns a tree with the kernel's modules in it.
 func (vm *machine) root(kernel string) (string, error) {
-	base := filepath.Join(vm.cache, "root-"+rootSuite)
+	base := filepath.Join(vm.cache, "root-"+rootSuite) // as debootstrap leaves it
 	err := keep(base, func(part string) error {
 		args := []string{"--variant=minbase", "--include=" + rootPackages, rootSuite, part}
 		if vm.mirror != "" {
 			args = append(args, vm.mirror)
 		}
-		if err := command("debootstrap", args...); err != nil {
-			return err
-		}
-		return configure(part)
+		return command("debootstrap", args...)
 	})
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Join(kernel, "root")
+	root := filepath.Join(kernel, "root-"+fingerprint())
 	return root, keep(root, func(part string) error {
 		if err := command("cp", "-a", base, part); err != nil {
 			return err
@@ -204,7 +215,10 @@ func (vm *machine) root(kernel string) (string, error) {
 		if err := command("cp", "-a", modules[0], part+"/usr/lib/modules/"); err != nil {
 			return err
 		}
-		return command("chroot", part, "depmod", "-a", filepath.Base(modules[0]))
+		if err := command("chroot", part, "depmod", "-a", filepath.Base(modules[0])); err != nil {
+			return err
+		}
+		return configure(part)
 	})
 }
 

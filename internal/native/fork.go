@@ -1,0 +1,113 @@
+package native
+
+import (
+	"golang.org/x/sys/unix"
+
+	"hull/internal/stub"
+)
+
+// fork makes the namespaces and the container's init in them.
+func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
+	pre := new(stub.Batch)
+	joined, err := c.enterCgroup(pre)
+	if err != nil {
+		return nil, err
+	}
+	pre.In("linux.intelRdt")
+	enterTaskFiles(pre, c.RDT.TaskFiles())
+	c.process.fromOutside(pre)
+	joinNamespaces(pre, c.ns.join)
+	if c.ns.newUser || c.ns.newTime {
+		if err := c.unshareEarly(first, pre); err != nil {
+			return nil, err
+		}
+		pre = new(stub.Batch)
+	}
+	pre.In("linux.namespaces")
+	if err := first.SendFork(pre, c.ns.clone); err != nil {
+		return nil, err
+	}
+	// The kernel takes its time for the namespaces; hull says meanwhile what comes next.
+	planErr := c.plan()
+	init, err := first.ReceiveFork()
+	if err != nil {
+		return nil, explainNamespaces(err)
+	}
+	if planErr != nil {
+		init.Kill()
+		return nil, planErr
+	}
+	if !joined {
+		if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
+			init.Kill()
+			return nil, err
+		}
+	}
+	return init, nil
+}
+
+// enterCgroup emits what moves the first stub, and so all that it clones, into the container's cgroup. It is false
+// where someone else has to move the init: systemd.
+func (c *creation) enterCgroup(b *stub.Batch) (bool, error) {
+	files := c.Cgroup.TaskFiles()
+	b.In("linux.cgroupsPath")
+	enterTaskFiles(b, files)
+	dir, err := c.Cgroup.DirFD()
+	if dir != nil {
+		dir.Close()
+	}
+	return len(files) > 0 || dir != nil, err
+}
+
+// enterTaskFiles emits the writes that move the stub into cgroups of v1, or groups of resctrl. See package cgroup for why
+// the stub does it.
+func enterTaskFiles(b *stub.Batch, files []string) {
+	for _, file := range files {
+		fd := b.Openat(stub.CWD, file, unix.O_WRONLY, 0)
+		b.Write(fd, []byte("0"))
+		b.Close(fd)
+	}
+}
+
+// unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
+// maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace.
+func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
+	b.In("linux.namespaces")
+	if c.ns.newUser {
+		// Only a dumpable process's maps can be written by its unprivileged parent. Nobody else is in the namespace yet.
+		if !c.privileged {
+			b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(1))
+		}
+		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWUSER))
+		b.Note("user namespace")
+	}
+	if err := first.Do(b); err != nil {
+		return explainNamespaces(err)
+	}
+	b = new(stub.Batch)
+	if c.ns.newUser {
+		if err := mapIDs(first.Pid, c.Spec.Linux, c.privileged); err != nil {
+			return err
+		}
+		b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
+		becomeRoot(b)
+	}
+	if c.ns.newTime {
+		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWTIME))
+		b.Note("time namespace")
+	}
+	if err := first.Do(b); err != nil {
+		return err
+	}
+	if c.ns.newTime {
+		return writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets)
+	}
+	return nil
+}
+
+// becomeRoot takes id 0 of the user namespace that the stub is in.
+func becomeRoot(b *stub.Batch) {
+	b.In("linux.uidMappings")
+	b.Call(unix.SYS_SETRESGID, stub.Int(0), stub.Int(0), stub.Int(0))
+	b.Call(unix.SYS_SETRESUID, stub.Int(0), stub.Int(0), stub.Int(0))
+}
