@@ -283,7 +283,7 @@ func (c *Container) kill(ctx context.Context) error {
 	if pidfd == nil {
 		return nil
 	}
-	return native.WaitGone(ctx, c.record.Init.Pid, pidfd)
+	return native.WaitEnded(ctx, c.record.Init, pidfd)
 }
 
 // DeleteOptions say how a container is deleted.

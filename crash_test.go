@@ -158,8 +158,6 @@ func (s crashSite) processes() []int {
 		}
 		group, _ := os.ReadFile(proc + "/cgroup")
 		mounts, _ := os.ReadFile(proc + "/mountinfo")
-		root, _, _ := strings.Cut(string(mounts), " / ")
-		_ = root
 		if strings.Contains(string(group), s.group+"\n") || rootedIn(string(mounts), s.bundle) {
 			left = append(left, pid)
 		}

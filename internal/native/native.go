@@ -79,16 +79,26 @@ func (Engine) Start(c *engine.Container, steps []stub.Step) error {
 // waitTaken waits until the init has read the byte that was written for it: whoever reads the fifo next gets what is in
 // it.
 func waitTaken(fifo *os.File) error {
+	raw, err := fifo.SyscallConn()
+	if err != nil {
+		return err
+	}
 	for deadline := time.Now().Add(stub.Timeout); time.Now().Before(deadline); time.Sleep(20 * time.Microsecond) {
-		n, err := unix.IoctlGetInt(int(fifo.Fd()), unix.TIOCINQ)
-		if err != nil {
+		var unread int
+		poll := []unix.PollFd{{Events: unix.POLLIN}}
+		if cerr := raw.Control(func(fd uintptr) {
+			unread, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+			poll[0].Fd = int32(fd)
+			_, _ = unix.Poll(poll, 0)
+		}); cerr != nil {
+			return cerr
+		}
+		switch {
+		case err != nil:
 			return os.NewSyscallError("ioctl FIONREAD", err)
-		}
-		if n != 1 {
+		case unread != 1:
 			return nil
-		}
-		poll := []unix.PollFd{{Fd: int32(fifo.Fd()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP != 0 {
+		case poll[0].Revents&unix.POLLHUP != 0:
 			return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
 		}
 	}
@@ -139,23 +149,30 @@ func Alive(i engine.Init) bool {
 	return err == nil && st.startTime == i.StartTime && !st.ended()
 }
 
-// WaitGone waits until a process that was killed has ended. Its pidfd alone doesn't tell: the first process of a pid
-// namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of that one.
-func WaitGone(ctx context.Context, pid int, pidfd *os.File) error {
+// WaitGone waits until the process is gone.
+func WaitGone(ctx context.Context, pidfd *os.File) error {
+	return waitGone(ctx, pidfd, func() bool { return false })
+}
+
+// WaitEnded waits until a container's init that was killed has ended. Its pidfd alone doesn't tell: the first process
+// of a pid namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of
+// that one.
+func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
+	return waitGone(ctx, pidfd, func() bool { return !Alive(i) })
+}
+
+func waitGone(ctx context.Context, pidfd *os.File, ended func() bool) error {
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 50)
-		if n > 0 {
+		if n > 0 || ended() {
 			return nil
 		}
 		if err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}
-		if st, err := readStat(pid); err == nil && st.ended() {
-			return nil
-		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("the container's init does not end: %w", ctx.Err())
+			return fmt.Errorf("the process does not end: %w", ctx.Err())
 		}
 	}
 }

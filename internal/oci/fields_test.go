@@ -118,6 +118,58 @@ func TestRenamed(t *testing.T) {
 	}
 }
 
+// TestOtherCase reads each field by a name in another case: encoding/json does, and so must every runtime that takes the
+// same files.
+func TestOtherCase(t *testing.T) {
+	for _, c := range Claims() {
+		if c.How == Renamed {
+			continue
+		}
+		bare := strings.TrimRight(c.Field, "[]{}")
+		i := strings.LastIndexByte(bare, '.') + 1
+		doc := document(bare[:i] + strings.ToUpper(bare[i:]))
+		_, d := decodeOnly([]byte(doc))
+		if len(d.mistakes) > 0 || len(d.notes) > 0 || d.stopped != nil {
+			t.Errorf("%s: mistakes %v, notes %q, stopped %v", doc, d.mistakes, d.notes, d.stopped)
+		}
+		if len(d.warnings) != 1 || !strings.HasSuffix(d.warnings[0], ": taken for "+bare[i:]+", as the specification writes it") {
+			t.Errorf("%s: warnings %q", doc, d.warnings)
+		}
+	}
+	s, _ := decodeOnly([]byte(`{"LINUX":{"resources":{"hugepageLimits":[{"pagesize":"2MB","LIMIT":4096}]}}}`))
+	if got, want := s.Linux.Resources.HugepageLimits, []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4096}}; !cmp.Equal(got, want) {
+		t.Errorf("read %+v, want %+v", got, want)
+	}
+}
+
+// document makes a configuration that has nothing but one field, as null.
+func document(field string) string {
+	doc := "null"
+	for _, name := range slices.Backward(strings.Split(field, ".")) {
+		bare := strings.TrimRight(name, "[]{}")
+		switch {
+		case strings.HasSuffix(name, "[]"):
+			doc = "[" + doc + "]"
+		case strings.HasSuffix(name, "{}"):
+			doc = `{"key":` + doc + "}"
+		}
+		doc = `{"` + bare + `":` + doc + "}"
+	}
+	return doc
+}
+
+// TestBothCases: which of the two would count differs between readers.
+func TestBothCases(t *testing.T) {
+	for _, doc := range []string{
+		`{"hostname":"a","hostName":"b"}`, `{"hostName":"a","hostname":"b"}`, `{"HOSTNAME":"a","hostName":"b"}`,
+	} {
+		s, d := decodeOnly([]byte(doc))
+		if len(d.mistakes) != 1 || d.mistakes[0].Error() != "hostname: is in the object twice" || s.Hostname != "a" {
+			t.Errorf("%s: mistakes %v, hostname %q", doc, d.mistakes, s.Hostname)
+		}
+	}
+}
+
 // TestDocs keeps the summary of the claims in docs/spec.md.
 func TestDocs(t *testing.T) {
 	const file, begin, end = "../../docs/spec.md", "-update -->\n", "<!-- end of claims -->"

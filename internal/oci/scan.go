@@ -22,9 +22,9 @@ const (
 // A decoder reads one JSON document in a single pass, straight into the structs of specs-go.
 //
 // It is not encoding/json for three reasons. encoding/json stops at the first value of a wrong type, where hull reports
-// all of them; it takes keys in any case and the last of two equal ones, so that two readers of one file may see two
-// configurations; and it builds tables by reflection for every struct type it meets, which a program that reads one file
-// pays in full.
+// all of them; it takes the last of two equal keys, so that two readers of one file may see two configurations; and it
+// builds tables by reflection for every struct type it meets, which a program that reads one file pays in full. Keys in
+// another case are read as encoding/json reads them, with a warning: the authors of such files rely on it.
 //
 // A mistake in a value is noted and reading goes on behind it. A mistake in the syntax ends reading: pos moves to the
 // end, where every loop stops.
@@ -34,12 +34,19 @@ type decoder struct {
 	depth int
 	path  []step
 	keys  []string // of all objects around pos, the innermost object's last
+	own   keySet   // the innermost object's
 
 	mistakes []*fault.Error
 	more     int // mistakes beyond maxMistakes
 	warnings []string
 	notes    []string
 	stopped  *fault.Error // the mistake that ended reading
+}
+
+// A keySet is the keys of one object: those of decoder.keys from base on, and once they are many, those of set.
+type keySet struct {
+	base int
+	set  map[string]struct{}
 }
 
 // A step of a path is a property's name, an entry's key in a map, or an index.
@@ -202,8 +209,8 @@ func (d *decoder) members(kind stepKind, member func(key string)) {
 		return
 	}
 	defer d.leave()
-	base := len(d.keys)
-	var set map[string]struct{}
+	outer := d.own
+	d.own = keySet{base: len(d.keys)}
 	for first := true; d.next('}', first); first = false {
 		if d.peek() != '"' {
 			d.unexpected("a property's name")
@@ -216,34 +223,42 @@ func (d *decoder) members(kind stepKind, member func(key string)) {
 		}
 		d.pos++
 		d.path = append(d.path, step{name: key, kind: kind})
-		if d.twice(base, &set, key) {
-			d.mistake("is in the object twice")
-			d.skip()
-		} else {
+		if d.first(key) {
 			member(key)
 		}
 		d.path = d.path[:len(d.path)-1]
 	}
-	d.keys = d.keys[:base]
+	d.keys = d.keys[:d.own.base]
+	d.own = outer
 }
 
-// twice records a key of the object whose keys begin at base.
-func (d *decoder) twice(base int, set *map[string]struct{}, key string) bool {
-	if *set != nil {
-		_, seen := (*set)[key]
-		(*set)[key] = struct{}{}
+// first records a key of the object at hand. If it was there before, that is a mistake and the value is skipped.
+func (d *decoder) first(key string) bool {
+	if !d.seen(key) {
+		return true
+	}
+	d.mistake("is in the object twice")
+	d.skip()
+	return false
+}
+
+func (d *decoder) seen(key string) bool {
+	own := &d.own
+	if own.set != nil {
+		_, seen := own.set[key]
+		own.set[key] = struct{}{}
 		return seen
 	}
-	for _, k := range d.keys[base:] {
+	for _, k := range d.keys[own.base:] {
 		if k == key {
 			return true
 		}
 	}
 	d.keys = append(d.keys, key)
-	if len(d.keys)-base > manyKeys {
-		*set = make(map[string]struct{}, 2*manyKeys)
-		for _, k := range d.keys[base:] {
-			(*set)[k] = struct{}{}
+	if len(d.keys)-own.base > manyKeys {
+		own.set = make(map[string]struct{}, 2*manyKeys)
+		for _, k := range d.keys[own.base:] {
+			own.set[k] = struct{}{}
 		}
 	}
 	return false
@@ -256,22 +271,25 @@ func (d *decoder) object(field func(key string) bool) {
 		if field(key) {
 			return
 		}
-		d.unknown()
-		d.skip()
+		right := otherCase(d.path)
+		if right == "" {
+			d.tell(&d.notes, "unknown property, not read")
+			d.skip()
+			return
+		}
+		// encoding/json, and so most runtimes, read it.
+		d.tell(&d.warnings, "taken for "+right+", as the specification writes it")
+		d.path[len(d.path)-1].name = right
+		if d.first(right) {
+			field(right)
+		}
 	})
 }
 
-// unknown notes the property at hand, and warns if it is a known one written in another case: encoding/json, and so most
-// runtimes, would read it.
-func (d *decoder) unknown() {
-	if len(d.notes)+len(d.warnings) >= maxMistakes {
-		return
-	}
-	line := d.field() + ": unknown property, not read"
-	if right := otherCase(d.path); right != "" {
-		d.warnings = append(d.warnings, line+": the specification writes "+right)
-	} else {
-		d.notes = append(d.notes, line)
+// tell adds a line about the property at hand to the notes or the warnings.
+func (d *decoder) tell(lines *[]string, what string) {
+	if len(d.notes)+len(d.warnings) < maxMistakes {
+		*lines = append(*lines, d.field()+": "+what)
 	}
 }
 

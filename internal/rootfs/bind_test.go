@@ -144,6 +144,8 @@ func TestMountOrder(t *testing.T) {
 					mkdir(t, src+"/"+dir)
 					write(t, src+"/"+dir+"/file", dir)
 				}
+				link(t, "b", src+"/to-b")
+				link(t, "a", src+"/to-a")
 				os.Chmod(src, 0o750)
 				if userns {
 					c.inUserNS(t)
@@ -157,9 +159,9 @@ func TestMountOrder(t *testing.T) {
 				}
 				mkdir(t, c.rootfs("final"))
 				bind(src+"/a", "/mnt", "bind")
-				bind(src+"/b", "/mnt/x", "bind")
+				bind(src+"/to-b", "/mnt/x", "bind")
 				bind(src+"/c", "/mnt/x/y", "bind")
-				bind(src+"/a", "/mnt/x/y/z", "bind")
+				bind(src+"/to-a", "/mnt/x/y/z", "bind")
 				bind(c.rootfs("mnt/x"), c.rootfs("mnt/x/y/z/x"), options)
 				bind(c.rootfs("mnt/x/y"), c.rootfs("mnt/x/y/z"), options)
 				bind(c.rootfs("mnt"), c.rootfs("final"), options)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"runtime"
@@ -50,12 +51,11 @@ type Stub struct {
 	Pid   int
 	PidFD *os.File
 
-	conn   int      // our end of the socket; -1 after Close
-	next   *os.File // our end of the socket of the stub that Fork makes
-	stage1 *Stub    // the stub that has cloned this one, until it is reaped
+	conn   *conn // nil after Close
+	next   *conn // to the stub that Fork makes
+	stage1 *Stub // the stub that has cloned this one, until it is reaped
 	trace  func(Call)
 	sent   *Batch
-	files  []*os.File // received
 	began  time.Time
 }
 
@@ -74,7 +74,7 @@ func Start(cfg Config) (_ *Stub, err error) {
 	defer theirs.Close()
 	next, theirNext, err := socketpair()
 	if err != nil {
-		conn.Close()
+		conn.close()
 		return nil, err
 	}
 	defer theirNext.Close()
@@ -85,7 +85,7 @@ func Start(cfg Config) (_ *Stub, err error) {
 		if f == nil {
 			if null == nil {
 				if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
-					return nil, errors.Join(err, conn.Close(), next.Close())
+					return nil, errors.Join(err, conn.close(), next.close())
 				}
 				defer null.Close()
 			}
@@ -110,15 +110,11 @@ func Start(cfg Config) (_ *Stub, err error) {
 	pid, err := syscall.ForkExec(path, []string{"hull init"}, attr)
 	runtime.KeepAlive(cfg)
 	if err != nil {
-		conn.Close()
-		next.Close()
+		conn.close()
+		next.close()
 		return nil, &fault.Error{Step: "execve of the stub", Err: err}
 	}
-	s := &Stub{Pid: pid, PidFD: newFile(pidfd, "pidfd"), next: next, trace: cfg.Trace}
-	if s.conn, err = detach(conn); err != nil {
-		s.Close()
-		return nil, err
-	}
+	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), conn: conn, next: next, trace: cfg.Trace}
 	if err := s.closeInherited(kept); err != nil {
 		s.Kill()
 		return nil, err
@@ -146,28 +142,6 @@ func (s *Stub) closeInherited(first int) error {
 	return s.Do(b)
 }
 
-func newFile(fd int, name string) *os.File {
-	if fd < 0 {
-		return nil
-	}
-	return os.NewFile(uintptr(fd), name)
-}
-
-func socketpair() (ours, theirs *os.File, err error) {
-	sp, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	return os.NewFile(uintptr(sp[0]), "stub"), os.NewFile(uintptr(sp[1]), "stub"), nil
-}
-
-// detach returns a descriptor of its own for f and closes f.
-func detach(f *os.File) (int, error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	return fd, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-}
-
 // Do sends the batch, waits for the stub to execute it and takes the results. The error is a *fault.Error with the
 // field, the call and the errno of the entry that failed.
 func (s *Stub) Do(b *Batch) error {
@@ -188,7 +162,7 @@ func (s *Stub) Send(b *Batch) error {
 		return err
 	}
 	s.began = time.Now()
-	if err := s.write(msg); err != nil {
+	if err := s.conn.write(msg, nil); err != nil {
 		return err
 	}
 	s.sent = b
@@ -200,7 +174,7 @@ func (s *Stub) Receive() error {
 	b := s.sent
 	s.sent = nil
 	reply := make([]byte, b.replySize())
-	if err := s.readFull(reply); err != nil {
+	if err := s.conn.readFull(reply); err != nil {
 		return err
 	}
 	failed, errno, err := b.decode(reply)
@@ -230,108 +204,12 @@ func (e *entry) step() Step {
 	return Step{e.field, name}
 }
 
-func (s *Stub) write(p []byte) error {
-	for len(p) > 0 {
-		n, err := unix.SendmsgN(s.conn, p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		switch err {
-		case nil:
-			p = p[n:]
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if err := s.poll(unix.POLLOUT); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("%w: sendmsg: %w", ErrGone, err)
-		}
-	}
-	return nil
-}
-
-// readFull fills p, and keeps the descriptors that come before or with it.
-func (s *Stub) readFull(p []byte) error {
-	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
-	for len(p) > 0 {
-		if err := s.poll(unix.POLLIN); err != nil {
-			return err
-		}
-		n, oobn, _, _, err := unix.Recvmsg(s.conn, p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-		switch {
-		case err == unix.EINTR || err == unix.EAGAIN:
-		case err != nil:
-			return fmt.Errorf("%w: recvmsg: %w", ErrGone, err)
-		case n == 0:
-			return ErrGone
-		case oobn > 0:
-			// Descriptors come with a byte of their own, which is no part of the reply; a read ends at it (unix(7)).
-			if err := s.keep(oob[:oobn]); err != nil {
-				return err
-			}
-		default:
-			p = p[n:]
-		}
-	}
-	return nil
-}
-
-// maxFDs is the largest number of descriptors that a call of SendFDs sends.
-const maxFDs = 8
-
-func (s *Stub) keep(oob []byte) error {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return os.NewSyscallError("recvmsg", err)
-	}
-	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			s.files = append(s.files, os.NewFile(uintptr(fd), "from the stub"))
-		}
-	}
-	return nil
-}
-
 // Files returns the descriptors that batches have sent with SendFDs since the last call. The caller closes them.
 func (s *Stub) Files() []*os.File {
-	files := s.files
-	s.files = nil
-	return files
-}
-
-// poll waits until the socket is ready. That the stub has died is an end of file there, unless another process holds
-// a copy of its end; so its pidfd is watched too.
-func (s *Stub) poll(events int16) error {
-	deadline := time.Now().Add(Timeout)
-	fds := []unix.PollFd{{Fd: int32(s.conn), Events: events}}
-	if s.PidFD != nil {
-		fds = append(fds, unix.PollFd{Fd: int32(s.PidFD.Fd()), Events: unix.POLLIN})
+	if s.conn == nil {
+		return nil
 	}
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return ErrTimeout
-		}
-		n, err := unix.Poll(fds, int(left.Milliseconds())+1)
-		switch {
-		case err == unix.EINTR || n == 0:
-			continue
-		case err != nil:
-			return os.NewSyscallError("poll", err)
-		case fds[0].Revents != 0:
-			return nil
-		default:
-			return ErrGone
-		}
-	}
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
+	return s.conn.take()
 }
 
 // PassFDs sends descriptors to the stub; the batch sent next takes them with Batch.RecvFDs, in the same order.
@@ -340,9 +218,9 @@ func (s *Stub) PassFDs(files ...*os.File) error {
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	err := unix.Sendmsg(s.conn, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	err := s.conn.write([]byte{0}, unix.UnixRights(fds...))
 	runtime.KeepAlive(files)
-	return os.NewSyscallError("sendmsg", err)
+	return err
 }
 
 // Fork executes pre in the stub and lets it clone a child with the namespaces in flags (CLONE_NEW*). The child is the
@@ -389,21 +267,19 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 	if len(files) == 0 {
 		return nil, ErrGone
 	}
-	n := &Stub{PidFD: files[0], stage1: s, trace: s.trace}
+	fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	files[0].Close()
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	n := &Stub{PidFD: newPidFD(fd), conn: s.next, stage1: s, trace: s.trace}
 	for i := range b.entries {
 		if b.entries[i].nr == unix.SYS_CLONE {
 			n.Pid = int(b.entries[i].result)
 		}
 	}
-	var err error
-	n.conn, err = detach(s.next)
 	s.next = nil
 	s.Close()
-	if err != nil {
-		n.conn = -1
-		n.Kill()
-		return nil, err
-	}
 	// The child's own reply to the same batch.
 	n.sent = b
 	if err := n.Receive(); err != nil {
@@ -422,7 +298,7 @@ func (s *Stub) Last(b *Batch, report, exit int) error {
 	if err != nil {
 		return err
 	}
-	if err := s.write(msg); err != nil {
+	if err := s.conn.write(msg, nil); err != nil {
 		return err
 	}
 	s.reapStage1()
@@ -455,35 +331,12 @@ func (b *Batch) Steps() []Step {
 // failed. An end of file without a word is success: execve has closed the descriptor. The stub may also have died, or
 // its seccomp filter may have kept it from writing; then only its status tells.
 func ReadReport(r *os.File, steps []Step, timeout time.Duration) error {
-	var report []byte
-	deadline := time.Now().Add(timeout)
-	for {
-		fds := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return ErrTimeout
-		}
-		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil || fds[0].Revents == 0 {
-			if err != nil && err != unix.EINTR {
-				return os.NewSyscallError("poll", err)
-			}
-			continue
-		}
-		p := make([]byte, 4096)
-		n, err := unix.Read(int(r.Fd()), p)
-		if err == unix.EINTR || err == unix.EAGAIN {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("read", err)
-		}
-		if n == 0 {
-			break
-		}
-		report = append(report, p[:n]...)
-		if len(report) > batchMax {
-			return fmt.Errorf("report of more than %d bytes", batchMax)
-		}
+	if err := r.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	report, err := io.ReadAll(io.LimitReader(r, batchMax))
+	if err != nil {
+		return waitError(err)
 	}
 	if len(report) == 0 {
 		return nil
@@ -502,15 +355,14 @@ func ReadReport(r *os.File, steps []Step, timeout time.Duration) error {
 // Close closes the socket. A stub that waits for a batch exits.
 func (s *Stub) Close() error {
 	if s.next != nil {
-		s.next.Close()
+		s.next.close()
 		s.next = nil
 	}
-	closeAll(s.Files())
-	if s.conn < 0 {
+	if s.conn == nil {
 		return nil
 	}
-	err := unix.Close(s.conn)
-	s.conn = -1
+	err := s.conn.close()
+	s.conn = nil
 	return err
 }
 
@@ -534,22 +386,6 @@ func (s *Stub) Wait() (unix.WaitStatus, error) {
 		}
 	}()
 	return WaitPidFD(s.PidFD)
-}
-
-// WaitPidFD waits for a child by its pidfd and reaps it.
-func WaitPidFD(pidfd *os.File) (unix.WaitStatus, error) {
-	var info unix.Siginfo
-	for {
-		err := unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), &info, unix.WEXITED, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		runtime.KeepAlive(pidfd)
-		if err != nil {
-			return 0, os.NewSyscallError("waitid", err)
-		}
-		return waitStatus(&info), nil
-	}
 }
 
 // waitStatus makes a status as of wait4(2) of what waitid(2) tells.

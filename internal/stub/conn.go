@@ -1,0 +1,190 @@
+package stub
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is the parent's end of a stub's socket. Waiting is left to Go's network poller: a thread that waits in poll(2)
+// keeps the scheduler's monitor awake, which costs more than all else that hull does for a container.
+type conn struct {
+	file  *os.File
+	raw   syscall.RawConn
+	files []*os.File // received
+}
+
+// socketpair returns a connection and the other end of it, for a stub. Only the first doesn't block.
+func socketpair() (*conn, *os.File, error) {
+	sp, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(sp[1]), "stub")
+	if err := unix.SetNonblock(sp[0], true); err != nil {
+		unix.Close(sp[0])
+		theirs.Close()
+		return nil, nil, os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	c := &conn{file: os.NewFile(uintptr(sp[0]), "stub")}
+	if c.raw, err = c.file.SyscallConn(); err != nil {
+		c.file.Close()
+		theirs.Close()
+		return nil, nil, err
+	}
+	return c, theirs, nil
+}
+
+// write sends p, and with its first byte the descriptors in oob.
+func (c *conn) write(p, oob []byte) error {
+	if err := c.file.SetWriteDeadline(time.Now().Add(Timeout)); err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		var n int
+		var err error
+		werr := c.raw.Write(func(fd uintptr) bool {
+			n, err = unix.SendmsgN(int(fd), p, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+			return err != unix.EAGAIN
+		})
+		switch {
+		case werr != nil:
+			return waitError(werr)
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("%w: sendmsg: %w", ErrGone, err)
+		default:
+			p, oob = p[n:], nil
+		}
+	}
+	return nil
+}
+
+// readFull fills p, and keeps the descriptors that come before it. That the stub has died is an end of file: no other
+// process has a copy of its end of the socket, but for the moment in which it clones.
+func (c *conn) readFull(p []byte) error {
+	if err := c.file.SetReadDeadline(time.Now().Add(Timeout)); err != nil {
+		return err
+	}
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	for len(p) > 0 {
+		var n, oobn int
+		var err error
+		rerr := c.raw.Read(func(fd uintptr) bool {
+			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			return err != unix.EAGAIN
+		})
+		switch {
+		case rerr != nil:
+			return waitError(rerr)
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("%w: recvmsg: %w", ErrGone, err)
+		case n == 0:
+			return ErrGone
+		case oobn > 0:
+			// Descriptors come with a byte of their own, which is no part of the reply; a read ends at it (unix(7)).
+			if err := c.keep(oob[:oobn]); err != nil {
+				return err
+			}
+		default:
+			p = p[n:]
+		}
+	}
+	return nil
+}
+
+func waitError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrTimeout
+	}
+	return err
+}
+
+const (
+	maxFDs  = 8  // that a call of SendFDs sends
+	maxKept = 64 // that are kept: a stub that was tampered with must not use up the parent's table
+)
+
+func (c *conn) keep(oob []byte) error {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return os.NewSyscallError("recvmsg", err)
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			c.files = append(c.files, os.NewFile(uintptr(fd), "from the stub"))
+		}
+	}
+	if len(c.files) > maxKept {
+		return fmt.Errorf("%w: %d descriptors received", ErrGone, len(c.files))
+	}
+	return nil
+}
+
+func (c *conn) take() []*os.File {
+	files := c.files
+	c.files = nil
+	return files
+}
+
+func (c *conn) close() error {
+	closeAll(c.take())
+	return c.file.Close()
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// newPidFD returns a file for a pidfd, or nil. It doesn't block, so that the network poller takes it.
+func newPidFD(fd int) *os.File {
+	if fd < 0 {
+		return nil
+	}
+	unix.SetNonblock(fd, true) // if that fails, WaitPidFD waits as it can
+	return os.NewFile(uintptr(fd), "pidfd")
+}
+
+// WaitPidFD waits for a child by its pidfd and reaps it.
+func WaitPidFD(pidfd *os.File) (unix.WaitStatus, error) {
+	defer runtime.KeepAlive(pidfd)
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var info unix.Siginfo
+	werr := raw.Read(func(fd uintptr) bool {
+		info = unix.Siginfo{}
+		for {
+			err = unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG, nil)
+			if err != unix.EINTR {
+				return err != nil || info.Signo != 0
+			}
+		}
+	})
+	if werr != nil {
+		// The descriptor can't be polled: it was not opened by this package, or has been made to block.
+		for {
+			err = unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), &info, unix.WEXITED, nil)
+			if err != unix.EINTR {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("waitid", err)
+	}
+	return waitStatus(&info), nil
+}
