@@ -98,6 +98,14 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err := oci.Startable(cfg.Spec); err != nil {
 		return nil, err
 	}
+	io := engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
+	begun, err := native.Engine{}.Begin(cfg.Spec, io, r.Trace)
+	if err != nil {
+		return nil, err
+	}
+	if begun != nil {
+		defer begun.Abandon()
+	}
 	rootless := r.rootless()
 	group, err := cgroup.New(cgroup.Config{
 		Path: cfg.Spec.Linux.CgroupsPath, ID: id, Systemd: r.SystemdCgroup, Rootless: rootless,
@@ -120,7 +128,7 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring},
 	}
-	if err := c.start(ctx, o, park); err != nil {
+	if err := c.start(ctx, o, io, begun, park); err != nil {
 		return nil, errors.Join(err, c.abandon())
 	}
 	return c, nil
@@ -174,7 +182,7 @@ func (r *Runtime) warn(line string) {
 }
 
 // start does all of a creation that needs the container's directory.
-func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error {
+func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, begun engine.Beginning, park bool) error {
 	if err := c.dir.SaveConfig(c.raw); err != nil {
 		return err
 	}
@@ -194,7 +202,8 @@ func (c *Container) start(ctx context.Context, o CreateOptions, park bool) error
 	}
 	req := &engine.CreateRequest{
 		Container:    c.engineView(),
-		IO:           engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles},
+		IO:           io,
+		Begun:        begun,
 		NoPivot:      o.NoPivot,
 		NoNewKeyring: o.NoNewKeyring,
 		Park:         park,

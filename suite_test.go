@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -432,3 +433,6 @@ func runHere(bundle, root string) error {
 	}
 	return errors.Join(err, c.Delete(ctx, hull.DeleteOptions{}))
 }
+
+// uintptrOf returns the address of a number that the kernel writes during the call this is an argument of.
+func uintptrOf(v *int32) uintptr { return uintptr(unsafe.Pointer(v)) }

@@ -78,7 +78,7 @@ func (g *Group) createV1(d dir) (created bool, err error) {
 	cpuset := slices.Contains(d.controllers, "cpuset")
 	err = mkdir(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = makeParents(d.path, cpuset); err == nil {
+		if err = makeParents(d.path); err == nil {
 			err = mkdir(d.path)
 		}
 	}
@@ -111,24 +111,17 @@ func mkdir(path string) error {
 	}
 }
 
-// makeParents makes the missing directories above path. Those of cpuset are filled from their parents: a cpuset
-// without CPUs can have no child with any.
-func makeParents(path string, cpuset bool) error {
+// makeParents makes the missing directories above path.
+func makeParents(path string) error {
 	parent := filepath.Dir(path)
 	if exists(parent) {
-		if cpuset && filesystem(filepath.Dir(parent)) == unix.CGROUP_SUPER_MAGIC {
-			return inheritCpuset(parent)
-		}
 		return nil
 	}
-	if err := makeParents(parent, cpuset); err != nil {
+	if err := makeParents(parent); err != nil {
 		return err
 	}
 	if err := mkdir(parent); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
-	}
-	if cpuset {
-		return inheritCpuset(parent)
 	}
 	return nil
 }
@@ -137,6 +130,10 @@ func makeParents(path string, cpuset bool) error {
 // nodes no process may enter it.
 func (g *Group) fillCpuset(path string) error {
 	if g.res != nil && g.res.CPU != nil {
+		// A cpuset can't have CPUs that its parent lacks.
+		if err := inheritCpuset(filepath.Dir(path)); err != nil {
+			return err
+		}
 		for _, f := range []struct{ name, field, value string }{
 			{"cpus", "linux.resources.cpu.cpus", g.res.CPU.Cpus},
 			{"mems", "linux.resources.cpu.mems", g.res.CPU.Mems},
@@ -152,7 +149,8 @@ func (g *Group) fillCpuset(path string) error {
 	return inheritCpuset(path)
 }
 
-// inheritCpuset copies what is empty in a cpuset from its parent.
+// inheritCpuset copies what is empty in a cpuset from its parent, which may have to inherit it first. The root of the
+// hierarchy has all.
 func inheritCpuset(path string) error {
 	for _, name := range []string{"cpus", "mems"} {
 		file := "cpuset." + name
@@ -168,6 +166,11 @@ func inheritCpuset(path string) error {
 			continue
 		}
 		parent, err := readFile(filepath.Dir(path), file)
+		if err == nil && strings.TrimSpace(parent) == "" && filesystem(filepath.Dir(path)) == unix.CGROUP_SUPER_MAGIC {
+			if err = inheritCpuset(filepath.Dir(path)); err == nil {
+				parent, err = readFile(filepath.Dir(path), file)
+			}
+		}
 		if err != nil {
 			return err
 		}

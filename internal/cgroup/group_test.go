@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -483,5 +484,33 @@ func BenchmarkStart(b *testing.B) {
 		d    time.Duration
 	}{{"plan", plan}, {"create", create}, {"limit", limit}, {"destroy", destroy}} {
 		b.ReportMetric(float64(p.d.Microseconds())/float64(b.N), p.name+"-µs/op")
+	}
+}
+
+// TestEmptyParents gives a cpuset below others that somebody made and left empty what they should have had.
+func TestEmptyParents(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	c := newConfig(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}})
+	top := c.Path
+	c.Path += "/a/b"
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.paths["cpuset"] == "" {
+		t.Skip("needs cgroup v1's cpuset")
+	}
+	for _, d := range g.dirs() {
+		for dir := filepath.Dir(d.path); strings.Contains(dir, top); dir = filepath.Dir(dir) {
+			t.Cleanup(func() { os.Remove(dir) })
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(g.paths["cpuset"]), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g = newGroup(t, c)
+	startIn(t, g, "sleep", "100")
+	if got, err := readFile(g.paths["cpuset"], "cpuset.cpus"); err != nil || strings.TrimSpace(got) != "0" {
+		t.Errorf("cpuset.cpus %q, %v", got, err)
 	}
 }

@@ -59,7 +59,7 @@ func (g *Group) Add(ctx context.Context, pid int) error {
 
 // adoptV1 makes a hierarchy that systemd leaves alone, and moves pid there.
 func (g *Group) adoptV1(d dir, pid int) error {
-	err := makeParents(d.path, slices.Contains(d.controllers, "cpuset"))
+	err := makeParents(d.path)
 	if err == nil {
 		if err = mkdir(d.path); errors.Is(err, fs.ErrExist) {
 			err = nil

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hull/hulltest"
 	"hull/internal/cgroup/device"
@@ -184,6 +185,29 @@ func compareGroups(t *testing.T, when string, ours *Group, theirs cgroups.Manage
 	}
 }
 
+// statsAtRest returns the library's figures and ours, of a time when they didn't change: the kernel gives back the memory
+// of what has exited some time later.
+func statsAtRest(t *testing.T, m cgroups.Manager, g *Group) (*cgroups.Stats, *Stats) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		before, err := m.GetStats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := m.GetStats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cmp.Equal(before, after) || time.Now().After(deadline) {
+			return after, ours
+		}
+	}
+}
+
 // TestStatsLikeLibrary compares the figures of a cgroup in which nothing runs any more.
 func TestStatsLikeLibrary(t *testing.T) {
 	hulltest.Require(t, hulltest.Root)
@@ -194,14 +218,7 @@ func TestStatsLikeLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := m.GetStats()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := g.Stats()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, s := statsAtRest(t, m, g)
 	entry := func(d cgroups.MemoryData) MemoryEntry { return MemoryEntry{d.Limit, d.Usage, d.MaxUsage, d.Failcnt} }
 	want := Stats{
 		CPU: CPUStats{

@@ -50,6 +50,8 @@ type CreateRequest struct {
 	IO
 	NoPivot      bool
 	NoNewKeyring bool
+	// Begun is what Begin has returned for the same configuration and IO; or nil.
+	Begun Beginning
 	// Park leaves the init waiting for Start. Otherwise it runs at once.
 	Park bool
 	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
@@ -64,6 +66,10 @@ type CreateRequest struct {
 	Trace       func(line string)
 	Warn        func(line string)
 }
+
+// Beginning is a creation that an engine has begun before all is known. Create takes it over; who doesn't come to that
+// abandons it.
+type Beginning interface{ Abandon() }
 
 // ExecRequest says how a process is started in a running container.
 type ExecRequest struct {

@@ -85,13 +85,9 @@ func (c *creation) run() (_ *engine.Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	first, err := c.startFirst(report)
+	c.init, err = c.startInit(report)
 	report.Close()
 	if err != nil {
-		return nil, err
-	}
-	if c.init, err = c.fork(first); err != nil {
-		first.Kill()
 		return nil, err
 	}
 	p, err := c.setUp()
@@ -104,6 +100,22 @@ func (c *creation) run() (_ *engine.Process, err error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// startInit returns the container's init, in its namespaces and cgroup.
+func (c *creation) startInit(report *os.File) (*stub.Stub, error) {
+	if begun, ok := c.Begun.(*beginning); ok {
+		return c.forkBegun(begun, report)
+	}
+	first, err := c.startFirst(report)
+	if err != nil {
+		return nil, err
+	}
+	init, err := c.fork(first)
+	if err != nil {
+		first.Kill()
+	}
+	return init, err
 }
 
 // startFirst makes the cgroup and the first stub: in it, where the kernel can start processes in a cgroup.

@@ -24,7 +24,7 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 		pre = new(stub.Batch)
 	}
 	pre.In("linux.namespaces")
-	if err := first.SendFork(pre, c.ns.clone); err != nil {
+	if err := first.SendFork(pre, c.ns.clone, nil); err != nil {
 		return nil, err
 	}
 	// The kernel takes its time for the namespaces; hull says meanwhile what comes next.

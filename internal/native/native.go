@@ -185,10 +185,10 @@ type stat struct {
 	startTime uint64 // field 22
 }
 
-// ended tells whether nothing of the process runs any more: it is a zombie, or its last thread is on the way to
-// become one, and has given up all but its pid.
+// ended tells whether nothing of the process runs any more: its last thread is a zombie, or on the way to become one
+// and has given up all but its pid. A first thread may end before others do; frozen ones don't die when they are killed.
 func (s stat) ended() bool {
-	return s.state == 'Z' || s.state == 'X' || s.exiting && s.threads == "1"
+	return (s.state == 'Z' || s.state == 'X' || s.exiting) && (s.threads == "1" || s.threads == "0")
 }
 
 func startTime(pid int) (uint64, error) {

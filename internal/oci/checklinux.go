@@ -99,8 +99,12 @@ func (k *checker) deviceRules(rules []specs.LinuxDeviceCgroup) {
 		if r.Minor != nil && (*r.Minor < -1 || *r.Minor > 1<<32-1) {
 			k.mistake(field+".minor", "%d is not a device number", *r.Minor)
 		}
-		if r.Access == "" || strings.Trim(r.Access, "rwm") != "" {
+		switch {
+		case strings.Trim(r.Access, "a") == "" || strings.Trim(r.Access, "rwma") != "":
 			k.mistake(field+".access", "got %s, want letters of r, w and m", quote(r.Access))
+		case strings.Contains(r.Access, "a"):
+			// A type, which some write here too. Other runtimes pass over it.
+			k.warn(field+".access", "got %s: a is no kind of access, not used", quote(r.Access))
 		}
 	}
 }

@@ -184,6 +184,13 @@ func TestParseResources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, warnings, err := ParseResources("-", []byte(`{"devices":[{"access":"rwa"}]}`))
+	if want := `linux.resources.devices[0].access: got "rwa": a is no kind of access, not used`; err != nil || len(warnings) != 1 || warnings[0] != want {
+		t.Errorf("access rwa: %v, warnings %q", err, warnings)
+	}
+	if _, _, err := ParseResources("-", []byte(`{"devices":[{"access":"a"}]}`)); err == nil {
+		t.Error("access a: no mistake")
+	}
 	if *r.Memory.Limit != 4096 || *r.Pids.Limit != -1 {
 		t.Errorf("%+v", r)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,11 @@ func newGuide(root string) *guide { return &guide{[]guideMount{{"/", root}}} }
 
 func (g *guide) mounted(destination, host string) {
 	g.over = append(g.over, guideMount{destination, host})
+}
+
+// isMount tells whether something is mounted on path. Its source may be a link, but nothing of that shows here.
+func (g *guide) isMount(path string) bool {
+	return slices.ContainsFunc(g.over, func(m guideMount) bool { return m.destination == path })
 }
 
 // host returns where a path of the container without links in it is on the host, or "".
@@ -64,7 +70,7 @@ func (g *guide) follow(p string) string {
 		}
 		next := path.Join(done, name)
 		host := g.host(next)
-		if host == "" || unix.Lstat(host, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if host == "" || g.isMount(next) || unix.Lstat(host, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
 			done = next
 			continue
 		}

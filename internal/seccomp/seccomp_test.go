@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"hull/hulltest"
 	"hull/internal/fault"
 
 	"github.com/google/go-cmp/cmp"
@@ -149,6 +150,7 @@ func TestNumbers(t *testing.T) {
 
 // TestTables fails if tables.go isn't what gen makes of the x/sys in go.mod.
 func TestTables(t *testing.T) {
+	hulltest.Require(t, hulltest.Command("go"))
 	file := filepath.Join(t.TempDir(), "tables.go")
 	if out, err := exec.Command("go", "run", "./gen", "-o", file).CombinedOutput(); err != nil {
 		t.Fatalf("gen: %v\n%s", err, out)

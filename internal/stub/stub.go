@@ -51,6 +51,9 @@ type Stub struct {
 	Pid   int
 	PidFD *os.File
 
+	// InCgroup tells of a stub that was cloned whether it is in the cgroup that SendFork was given.
+	InCgroup bool
+
 	conn   *conn // nil after Close
 	next   *conn // to the stub that Fork makes
 	stage1 *Stub // the stub that has cloned this one, until it is reaped
@@ -226,35 +229,62 @@ func (s *Stub) PassFDs(files ...*os.File) error {
 // Fork executes pre in the stub and lets it clone a child with the namespaces in flags (CLONE_NEW*). The child is the
 // caller's, as the stub itself is. It inherits the descriptors and namespaces of the stub and is returned as a stub of
 // its own; the first one is ended. Fork can be used once.
-//
-// cgroup is a directory of cgroup v2 that the child is cloned into, as one of the stub's descriptors; or -1.
 func (s *Stub) Fork(pre *Batch, flags uint64) (*Stub, error) {
-	if err := s.SendFork(pre, flags); err != nil {
+	if err := s.SendFork(pre, flags, nil); err != nil {
 		return nil, err
 	}
 	return s.ReceiveFork()
 }
 
 // SendFork is Fork without waiting. ReceiveFork must follow.
-func (s *Stub) SendFork(pre *Batch, flags uint64) error {
+//
+// cgroup is a directory of cgroup v2 that pre has opened and the child is cloned into, or nil. Where the kernel can't do
+// that (CLONE_INTO_CGROUP, Linux 5.7) the child stays in the stub's cgroup; InCgroup tells.
+func (s *Stub) SendFork(pre *Batch, flags uint64, cgroup *FD) error {
 	b := pre
 	pidfd := b.Out(4)
-	child := b.Label()
-	pid := b.Call(unix.SYS_CLONE, Int(flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
-	b.Note(namespaceNames(flags))
-	b.OnOK(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the parent"), child)
-	parent := b.Label()
-	b.OnErr(pid+1, 0, parent)
+	child, parent, end := b.Label(), b.Label(), b.Label()
+	if cgroup != nil {
+		b.clone3(flags, pidfd, *cgroup, child, parent)
+	}
+	b.Call(unix.SYS_CLONE, Int(flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
+	b.Note(NamespaceNames(flags))
+	b.branch(child, parent)
 	b.Mark(parent)
 	fd := b.Load(pidfd, 0)
 	b.SendFDs(fd.Arg())
-	end := b.Label()
 	b.Goto(end)
 	b.Mark(child)
 	b.Call(unix.SYS_DUP3, Int(initSocket), Int(Control), Int(unix.O_CLOEXEC))
 	b.Mark(end)
 	b.Call(unix.SYS_CLOSE, Int(initSocket))
 	return s.Send(b)
+}
+
+// clone3 emits a clone into a cgroup. If it fails, the batch goes on with the next entry.
+func (b *Batch) clone3(flags uint64, pidfd Data, cgroup FD, child, parent Label) {
+	// struct clone_args (clone(2)): flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+	// set_tid_size, cgroup. With CLONE_PARENT the signal is the stub's own.
+	const size, pidfdAt, cgroupAt = 88, 8, 80
+	args := make([]byte, size)
+	binary.LittleEndian.PutUint64(args, flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|unix.CLONE_INTO_CGROUP)
+	d := b.Const(args)
+	b.Store(d, pidfdAt, pidfd.Arg()) // the interpreter's addresses have 32 bits
+	b.Store(d, cgroupAt, cgroup.Arg())
+	r := b.Call(unix.SYS_CLONE3, d.Arg(), Int(size))
+	b.Note(NamespaceNames(flags))
+	failed := b.Label()
+	b.OnErr(r, 0, failed)
+	b.branch(child, parent)
+	b.Mark(failed)
+}
+
+// branch emits a jump to child or to parent, by what the clone before it returned.
+func (b *Batch) branch(child, parent Label) {
+	pid := Result(b.Len() - 1)
+	in := b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the parent")
+	b.OnOK(in, child)
+	b.OnErr(in, 0, parent)
 }
 
 // ReceiveFork waits for what SendFork asked for.
@@ -274,8 +304,11 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 	}
 	n := &Stub{PidFD: newPidFD(fd), conn: s.next, stage1: s, trace: s.trace}
 	for i := range b.entries {
-		if b.entries[i].nr == unix.SYS_CLONE {
-			n.Pid = int(b.entries[i].result)
+		switch e := &b.entries[i]; {
+		case e.nr == unix.SYS_CLONE3 && e.result > 0:
+			n.Pid, n.InCgroup = int(e.result), true
+		case e.nr == unix.SYS_CLONE && e.result > 0:
+			n.Pid = int(e.result)
 		}
 	}
 	s.next = nil

@@ -103,8 +103,8 @@ var namespaceFlags = [...]struct {
 	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
 }
 
-// namespaceNames names the namespaces in flags (CLONE_NEW*) as config.json does.
-func namespaceNames(flags uint64) string {
+// NamespaceNames names the namespaces in flags (CLONE_NEW*) as config.json does.
+func NamespaceNames(flags uint64) string {
 	var names []string
 	for _, n := range namespaceFlags {
 		if flags&n.flag != 0 {

@@ -33,22 +33,38 @@ system_is_up() {
 	[ "$state" = running ] || [ "$state" = degraded ] || [ "$state" = starting ]
 }
 
-# tests PREFIX VARIABLE... runs each package's test program, as the user and with the variables given.
-tests() {
-	as=$1
-	shift
+# program DIR AS VARIABLE... runs the test program of a directory, as the user and with the variables given, and with
+# $flags. What it says in full is printed when it fails.
+program() {
+	dir=$1 as=$2
+	shift 2
+	name=${dir#/hull/pkg/}
+	echo "=== RUN   $suite $name"
+	began=$(date +%s)
+	if $as env -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.v -test.timeout 4m ${flags:-} >/tmp/output 2>&1; then
+		passed=$((passed + 1))
+		verdict=ok
+	else
+		failed=$((failed + 1))
+		verdict=FAIL
+		cat /tmp/output
+	fi
+	echo "$verdict	$suite $name	$(($(date +%s) - began))s, $(grep -c '^ *--- PASS' /tmp/output) passed, $(grep -c '^ *--- SKIP' /tmp/output) skipped"
+}
+
+# life AS DRIVER VARIABLE... runs the tests of the runtime's command line.
+life() {
+	as=$1 driver=$2
+	shift 2
+	program /hull/life "$as" HULL_LIFE_RUNTIME=/hull/bin/runtime HULL_LIFE_ROOTFS=/hull/rootfs HULL_LIFE_DRIVER="$driver" "$@"
+	[ $verdict != ok ] || grep '^--- ' /tmp/output
+}
+
+# packages AS VARIABLE... runs the test programs of packages.
+packages() {
 	[ -d /hull/pkg ] || return 0
-	for program in $(find /hull/pkg -name package.test | sort); do
-		dir=${program%/package.test}
-		echo "=== RUN   $suite ${dir#/hull/pkg/}"
-		if $as env -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.timeout 4m >/tmp/output 2>&1; then
-			passed=$((passed + 1))
-			grep -c '^--- SKIP\|^    --- SKIP' /tmp/output | sed "s|.*|ok  	$suite ${dir#/hull/pkg/}|"
-		else
-			failed=$((failed + 1))
-			cat /tmp/output
-			echo "FAIL	$suite ${dir#/hull/pkg/}"
-		fi
+	for each in $(find /hull/pkg -name package.test | sort); do
+		program "${each%/package.test}" "$@"
 	done
 }
 
@@ -57,20 +73,34 @@ uname -r
 check systemd until_ok system_is_up
 check cgroup2 test -f /sys/fs/cgroup/cgroup.controllers
 check user-manager until_ok test -S /run/user/1000/systemd/private
+check apparmor apparmor_parser --add /hull/apparmor
 
 suite=root-cgroupfs
-HULL_SMOKE="/hull/bin/runtime" check smoke sh /hull/smoke.sh
-tests "" HULL_TEST_BINARY=/hull/bin/runtime HULL_TEST_REQUIRE=root,cgroup2,systemd,userns,overlay
+life "" cgroupfs HULL_TEST_REQUIRE=root,cgroup2,timens,apparmor
+packages "" HULL_TEST_BINARY=/hull/bin/runtime HULL_TEST_REQUIRE=root,cgroup2,systemd,userns,timens,overlay
 
 suite=root-systemd
-HULL_SMOKE="/hull/bin/runtime-systemd" check smoke sh /hull/smoke.sh
-tests "" HULL_TEST_BINARY=/hull/bin/runtime-systemd HULL_TEST_REQUIRE=root,cgroup2,systemd,userns
+life "" systemd HULL_TEST_REQUIRE=root,cgroup2,timens,apparmor
 
-# A login's environment in a scope of the user's own manager: what a runtime without root may use.
-suite=rootless
-as_user="systemd-run --quiet --user --machine user@.host --wait --pipe --collect --property=Delegate=yes --setenv=XDG_RUNTIME_DIR=/run/user/1000 --setenv=DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus --setenv=PATH=$PATH --working-directory=/tmp"
-check smoke $as_user env HULL_SMOKE=/hull/bin/runtime-systemd sh /hull/smoke.sh
-tests "$as_user" HULL_TEST_BINARY=/hull/bin/runtime-systemd HULL_TEST_REQUIRE=nonroot,cgroup2,userns,systemd-user
+# What a login of the user has, with no login.
+environment="XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus PATH=$PATH"
+
+# A service of the user's own manager, to which its cgroup is delegated: what a runtime without root may use.
+as_user="systemd-run --quiet --user --machine user@.host --wait --pipe --collect --property=Delegate=yes --working-directory=/tmp env $environment"
+suite=rootless-cgroupfs
+life "$as_user" cgroupfs HULL_TEST_REQUIRE=nonroot,cgroup2,timens,newuidmap
+packages "$as_user" HULL_TEST_BINARY=/hull/bin/runtime HULL_TEST_REQUIRE=nonroot,cgroup2,userns,systemd-user
+
+suite=rootless-systemd
+life "$as_user" systemd HULL_TEST_REQUIRE=nonroot,cgroup2,timens,newuidmap
+
+# A cgroup that is not the user's, as that of a login is. Only systemd can move a process out of it.
+as_guest="setpriv --reuid 1000 --regid 1000 --init-groups env $environment HOME=/home/user TMPDIR=/tmp"
+suite=rootless-session
+life "$as_guest" systemd HULL_TEST_REQUIRE=nonroot,cgroup2,timens,newuidmap
+suite=rootless-undelegated
+flags='-test.run ^TestUndelegated$'
+program /hull/life "$as_guest" HULL_LIFE_RUNTIME=/hull/bin/runtime HULL_LIFE_ROOTFS=/hull/rootfs HULL_LIFE_UNDELEGATED=yes
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

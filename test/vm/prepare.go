@@ -21,7 +21,7 @@ const rootSuite = "bookworm"
 // rootPackages are those of the root file system beside the minimal ones.
 const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor"
 
-//go:embed guest.sh smoke.sh
+//go:embed guest.sh apparmor
 var scripts embed.FS
 
 // setup makes the machine's files: one unit that runs the tests and powers off, an ordinary user who has a systemd of
@@ -348,71 +348,78 @@ func makePayload(work, runtime string, packages []string) (string, error) {
 	if err := command("cp", "-L", runtime, dir+"/bin/runtime"); err != nil {
 		return "", err
 	}
-	// Tests that know nothing of the drivers get the systemd driver by this name.
-	const wrapper = "#!/bin/sh\nexec /hull/bin/runtime --systemd-cgroup \"$@\"\n"
-	if err := os.WriteFile(dir+"/bin/runtime-systemd", []byte(wrapper), 0o755); err != nil {
-		return "", err
-	}
 	if err := makeRootfs(dir + "/rootfs"); err != nil {
 		return "", err
 	}
-	if len(packages) > 0 {
-		if err := makeTests(dir, packages); err != nil {
-			return "", err
-		}
+	if err := makeTests(dir, packages); err != nil {
+		return "", err
 	}
 	file := filepath.Join(work, "payload.img")
 	return file, command("mkfs.ext4", "-q", "-d", dir, file, "600M")
 }
 
-// makeRootfs makes the smoke test's root file system.
+// makeRootfs makes the root file system of life's containers.
 func makeRootfs(root string) error {
-	const script = `mkdir -p "$0/bin" "$0/etc" "$0/proc" "$0/sys" "$0/dev" "$0/tmp" &&
+	const script = `mkdir -p "$0/bin" "$0/etc" "$0/proc" "$0/sys" "$0/dev" "$0/tmp" "$0/mnt" &&
 		cp -L "$(command -v busybox)" "$0/bin/busybox" &&
 		for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox "$0/bin/$a"; done &&
 		echo root:x:0:0:root:/root:/bin/sh >"$0/etc/passwd"`
 	return command("sh", "-ec", script, root)
 }
 
-// makeTests builds the test programs of packages into dir/pkg, each beside its testdata, and the program that the
-// tests' containers run.
+// makeTests builds the program that the tests' containers run and the test programs: of life into dir/life, of packages
+// into dir/pkg.
 func makeTests(dir string, packages []string) error {
-	env := append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
-	const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
-	out, err := output("", "go", append([]string{"list", "-f", format}, packages...)...)
-	if err != nil {
-		return err
-	}
-	build := func(args ...string) error {
-		cmd := exec.Command("go", args...)
-		cmd.Env = env
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-		return nil
-	}
 	if err := build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
 		return err
 	}
-	for line := range strings.Lines(out) {
-		path, src, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || strings.HasPrefix(path, "hull/test/") {
-			continue
-		}
-		to := filepath.Join(dir, "pkg", path)
-		if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := makeTest(dir+"/life", "hull/test/vm/life", ""); err != nil {
+		return err
+	}
+	if len(packages) > 0 {
+		const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
+		out, err := output("", "go", append([]string{"list", "-f", format}, packages...)...)
+		if err != nil {
 			return err
 		}
-		if err := build("test", "-c", "-ldflags=-s -w", "-o", to+"/package.test", path); err != nil {
-			return err
-		}
-		if _, err := os.Stat(src + "/testdata"); err == nil {
-			if err := os.CopyFS(to+"/testdata", os.DirFS(src+"/testdata")); err != nil {
+		for line := range strings.Lines(out) {
+			path, src, ok := strings.Cut(strings.TrimSpace(line), " ")
+			if !ok || strings.HasPrefix(path, "hull/test/") {
+				continue
+			}
+			if err := makeTest(filepath.Join(dir, "pkg", path), path, src); err != nil {
 				return err
 			}
 		}
 	}
-	// The ordinary user reads them.
+	return readableByAll(dir)
+}
+
+// makeTest builds a package's test program beside a copy of its testdata, if src has some.
+func makeTest(dir, pkg, src string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := build("test", "-c", "-ldflags=-s -w", "-o", dir+"/package.test", pkg); err != nil {
+		return err
+	}
+	if _, err := os.Stat(src + "/testdata"); err != nil {
+		return nil
+	}
+	return os.CopyFS(dir+"/testdata", os.DirFS(src+"/testdata"))
+}
+
+func build(args ...string) error {
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// readableByAll gives the machine's ordinary user what root has in a tree.
+func readableByAll(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.Type()&fs.ModeSymlink != 0 {
 			return err

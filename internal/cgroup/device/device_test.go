@@ -8,6 +8,7 @@ import (
 	"hull/internal/linux"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,6 +39,17 @@ func TestParseAccess(t *testing.T) {
 		if _, err := parseAccess(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
+	}
+}
+
+// The letter a, which package oci lets pass, is no kind of access.
+func TestRuleOfPassesOverA(t *testing.T) {
+	got, err := RuleOf(specs.LinuxDeviceCgroup{Type: "c", Access: "rwa"})
+	if want := (Rule{Device: Device{'c', Any, Any}, Perm: Read | Write}); err != nil || got != want {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if got, err := RuleOf(specs.LinuxDeviceCgroup{Type: "c", Access: "a"}); err == nil {
+		t.Errorf("access a: %v", got)
 	}
 }
 

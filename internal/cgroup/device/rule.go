@@ -110,7 +110,7 @@ func RuleOf(d specs.LinuxDeviceCgroup) (Rule, error) {
 		*n.to = *n.from
 	}
 	var err error
-	r.Perm, err = parsePerm(d.Access)
+	r.Perm, err = parsePerm(strings.ReplaceAll(d.Access, "a", "")) // package oci has warned of it
 	return r, err
 }
 

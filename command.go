@@ -1,0 +1,356 @@
+package hull
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/spec"
+)
+
+// Cmd is one program in a container of its own, as exec.Cmd of package os/exec is one program on the host. The
+// container is made by Start and removed by Wait. A Cmd can't be used again.
+//
+// Its configuration is the one of package spec: all namespaces but the user's, the default capabilities and masks, a
+// network of its own with nothing but a loopback.
+type Cmd struct {
+	// Args are the program and its arguments. The program is searched for by PATH, in the container.
+	Args []string
+	// Rootfs is the directory with the container's root file system. The container sees it read-only.
+	Rootfs string
+	// Env is the environment, as NAME=VALUE. Nil means that of package spec: a PATH and a TERM.
+	Env []string
+	// Dir is the working directory, in the container. Empty means /.
+	Dir string
+
+	// Stdin, Stdout and Stderr are as in os/exec: nil is the null device, an *os.File is handed over, and anything else
+	// is copied from or to until the program has ended and nobody has the streams open any more.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+
+	// Spec, if it is set, changes the configuration before it is used.
+	Spec func(*specs.Spec)
+	// Runtime keeps the container's state. Nil means one with defaults.
+	Runtime *Runtime
+	// Cancel is called when the context of CommandContext ends. Nil means to kill the program with SIGKILL.
+	Cancel func() error
+
+	// Container and Process are set by Start.
+	Container *Container
+	Process   *Process
+	// WaitStatus is set by Wait.
+	WaitStatus unix.WaitStatus
+
+	ctx    context.Context
+	child  []*os.File     // our copies of what the program has open, to be closed once it has started
+	copies []func() error // run until the streams end
+	copied chan error     // a result for each of them
+	stop   func() bool    // ends the watch of the context
+	killed chan error     // what Cancel returned
+	waited bool
+}
+
+// ExitError is the error of a program that did not succeed.
+type ExitError struct {
+	WaitStatus unix.WaitStatus
+	// Stderr is the end of what it wrote to standard error, if Output was used and nothing else was asked for.
+	Stderr []byte
+}
+
+// ExitCode returns the exit status, or -1 if a signal has ended the program.
+func (e *ExitError) ExitCode() int {
+	if !e.WaitStatus.Exited() {
+		return -1
+	}
+	return e.WaitStatus.ExitStatus()
+}
+
+func (e *ExitError) Error() string {
+	if e.WaitStatus.Signaled() {
+		return "signal: " + e.WaitStatus.Signal().String()
+	}
+	return fmt.Sprintf("exit status %d", e.WaitStatus.ExitStatus())
+}
+
+// Command returns a Cmd that runs the named program. At least Rootfs is left to be set.
+func Command(name string, args ...string) *Cmd {
+	return CommandContext(context.Background(), name, args...)
+}
+
+// CommandContext is Command for a program that is killed when ctx ends.
+func CommandContext(ctx context.Context, name string, args ...string) *Cmd {
+	return &Cmd{Args: append([]string{name}, args...), ctx: ctx}
+}
+
+// String returns the program and its arguments, for people.
+func (c *Cmd) String() string { return strings.Join(c.Args, " ") }
+
+// Run starts the program, waits for its end and removes the container.
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output runs the program and returns what it writes to standard output.
+func (c *Cmd) Output() ([]byte, error) {
+	if c.Stdout != nil {
+		return nil, usage("Stdout is set already")
+	}
+	var out buffer
+	c.Stdout = &out
+	var errs *tail
+	if c.Stderr == nil {
+		errs = &tail{max: 32 << 10}
+		c.Stderr = errs
+	}
+	err := c.Run()
+	if e := (*ExitError)(nil); errs != nil && errors.As(err, &e) {
+		e.Stderr = errs.content
+	}
+	return out.content, err
+}
+
+// CombinedOutput runs the program and returns what it writes to standard output and standard error.
+func (c *Cmd) CombinedOutput() ([]byte, error) {
+	if c.Stdout != nil || c.Stderr != nil {
+		return nil, usage("Stdout or Stderr is set already")
+	}
+	var out buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.content, err
+}
+
+func usage(problem string) error {
+	return &fault.Error{Op: "command", Kind: fault.BadUsage, Err: errors.New(problem)}
+}
+
+// Start makes the container and starts the program. If it succeeds, Wait must be called.
+func (c *Cmd) Start() error {
+	if c.Container != nil || c.waited {
+		return usage("started already")
+	}
+	if c.Rootfs == "" {
+		return usage("Rootfs is not set")
+	}
+	if c.ctx == nil {
+		c.ctx = context.Background()
+	}
+	if c.Runtime == nil {
+		c.Runtime = new(Runtime)
+	}
+	s, err := c.spec()
+	if err != nil {
+		return err
+	}
+	stdio, err := c.streams()
+	defer c.closeChild()
+	if err != nil {
+		return err
+	}
+	id := "command-" + strings.ToLower(rand.Text())
+	if s.Linux.CgroupsPath == "" && !c.Runtime.SystemdCgroup {
+		s.Linux.CgroupsPath = "/hull-" + id
+	}
+	container, err := c.Runtime.Run(c.ctx, id, CreateOptions{Bundle: "/", Spec: s, Stdio: stdio})
+	if err != nil {
+		c.closeChild()
+		c.copy()
+		return errors.Join(err, c.finishCopies())
+	}
+	c.Container, c.Process = container, container.Init()
+	c.copy()
+	c.watch()
+	return nil
+}
+
+// spec makes the configuration.
+func (c *Cmd) spec() (*specs.Spec, error) {
+	rootfs, err := filepath.Abs(c.Rootfs)
+	if err != nil {
+		return nil, err
+	}
+	s := spec.Example(spec.Options{Args: slices.Clone(c.Args), Cwd: c.Dir})
+	s.Root.Path = rootfs
+	s.Process.Terminal = false
+	if c.Env != nil {
+		s.Process.Env = slices.Clone(c.Env)
+	}
+	if c.Spec != nil {
+		c.Spec(s)
+	}
+	if s.Process == nil || s.Linux == nil || s.Process.Terminal {
+		return nil, usage("a Cmd has a process without a terminal, on Linux")
+	}
+	return s, nil
+}
+
+// streams returns what the program gets as its standard streams.
+func (c *Cmd) streams() (Stdio, error) {
+	var io Stdio
+	var err error
+	if io.In, err = c.reader(c.Stdin); err != nil {
+		return io, err
+	}
+	if io.Out, err = c.writer(c.Stdout); err != nil {
+		return io, err
+	}
+	if c.Stderr != nil && same(c.Stderr, c.Stdout) {
+		io.Err = io.Out // one pipe, which keeps the order of what is written
+		return io, nil
+	}
+	io.Err, err = c.writer(c.Stderr)
+	return io, err
+}
+
+// same tells whether two interfaces are equal, where comparing may panic.
+func same(a, b any) (equal bool) {
+	defer func() { _ = recover() }()
+	return a == b
+}
+
+func (c *Cmd) reader(r io.Reader) (*os.File, error) {
+	if f, ok := r.(*os.File); ok || r == nil {
+		return f, nil
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.child = append(c.child, pr)
+	c.copies = append(c.copies, func() error {
+		_, err := io.Copy(pw, r)
+		if errors.Is(err, unix.EPIPE) {
+			err = nil // the program didn't want it all
+		}
+		return errors.Join(err, pw.Close())
+	})
+	return pr, nil
+}
+
+func (c *Cmd) writer(w io.Writer) (*os.File, error) {
+	if f, ok := w.(*os.File); ok || w == nil {
+		return f, nil
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.child = append(c.child, pw)
+	c.copies = append(c.copies, func() error {
+		_, err := io.Copy(w, pr)
+		return errors.Join(err, pr.Close())
+	})
+	return pw, nil
+}
+
+func (c *Cmd) closeChild() {
+	for _, f := range c.child {
+		f.Close()
+	}
+	c.child = nil
+}
+
+// copy starts the copying of streams.
+func (c *Cmd) copy() {
+	c.copied = make(chan error, len(c.copies))
+	for _, f := range c.copies {
+		go func() { c.copied <- f() }()
+	}
+}
+
+func (c *Cmd) finishCopies() error {
+	var errs []error
+	for range c.copies {
+		errs = append(errs, <-c.copied)
+	}
+	c.copies = nil
+	return errors.Join(errs...)
+}
+
+// watch calls Cancel when the context ends.
+func (c *Cmd) watch() {
+	c.killed = make(chan error, 1)
+	c.stop = context.AfterFunc(c.ctx, func() {
+		cancel := c.Cancel
+		if cancel == nil {
+			cancel = func() error { return c.Container.Signal(unix.SIGKILL, true) }
+		}
+		c.killed <- cancel()
+	})
+}
+
+// Wait waits for the program to end, copies the rest of its output and removes the container. The error of a program
+// that did not succeed is an *ExitError; that of one that the context has ended is the context's.
+func (c *Cmd) Wait() error {
+	if c.Container == nil || c.waited {
+		return usage("not started, or waited for already")
+	}
+	c.waited = true
+	var errs []error
+	var err error
+	if c.WaitStatus, err = c.Process.Wait(); err != nil {
+		errs = append(errs, err)
+	}
+	cancelled := !c.stop()
+	if cancelled {
+		if err := <-c.killed; err != nil && !errors.Is(err, ErrBadState) {
+			errs = append(errs, err)
+		}
+	}
+	// The end of the first process is that of the container: its pid namespace takes the others along, and Delete
+	// whatever there is without one. Only then nobody holds the streams any more.
+	derr := c.Container.Delete(context.WithoutCancel(c.ctx), DeleteOptions{Force: true})
+	errs = append(errs, derr, c.finishCopies())
+	switch {
+	case c.WaitStatus == 0 && err == nil:
+	case cancelled && context.Cause(c.ctx) != nil:
+		errs = append(errs, context.Cause(c.ctx))
+	case err == nil:
+		errs = append(errs, &ExitError{WaitStatus: c.WaitStatus})
+	}
+	return joinOne(errs)
+}
+
+// joinOne is errors.Join that returns a single error as it is.
+func joinOne(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// buffer keeps all that is written. Each is written by one goroutine.
+type buffer struct{ content []byte }
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.content = append(b.content, p...)
+	return len(p), nil
+}
+
+// tail keeps the last bytes that are written.
+type tail struct {
+	max     int
+	content []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.content = append(t.content, p...)
+	if over := len(t.content) - t.max; over > 0 {
+		t.content = append(t.content[:0], t.content[over:]...)
+	}
+	return len(p), nil
+}

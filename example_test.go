@@ -1,0 +1,86 @@
+package hull_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log"
+	"strings"
+	"time"
+
+	"hull"
+)
+
+// A program in a container of its own, with a root file system that has it.
+func ExampleCommand() {
+	cmd := hull.Command("tr", "a-z", "A-Z")
+	cmd.Rootfs = "/srv/busybox"
+	cmd.Stdin = strings.NewReader("some input")
+	out, err := cmd.Output()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", out)
+}
+
+// A program that may not run for longer than a second.
+func ExampleCommandContext() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	cmd := hull.CommandContext(ctx, "sleep", "60")
+	cmd.Rootfs = "/srv/busybox"
+	fmt.Println(cmd.Run())
+}
+
+// The whole life of a container that is described by a bundle.
+func ExampleRuntime_Create() {
+	ctx := context.Background()
+	r := hull.Runtime{Warn: func(line string) { log.Print(line) }}
+	c, err := r.Create(ctx, "web1", hull.CreateOptions{Bundle: "/srv/web1"})
+	if err != nil {
+		log.Fatalf("%v\n%s", err, hull.Hint(err))
+	}
+	defer func() {
+		if err := c.Delete(ctx, hull.DeleteOptions{Force: true}); err != nil {
+			log.Print(err)
+		}
+	}()
+	if err := c.Start(ctx); err != nil {
+		log.Print(err)
+		return
+	}
+	status, err := c.Init().Wait()
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	fmt.Println(status.ExitStatus())
+}
+
+// Another process in a container that runs.
+func ExampleContainer_Exec() {
+	ctx := context.Background()
+	r := hull.Runtime{}
+	c, err := r.Container("web1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	p := c.ProcessSpec()
+	p.Args = []string{"cat", "/proc/loadavg"}
+	process, err := c.Exec(ctx, hull.ExecOptions{Process: p})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := process.Wait(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// What hull does for a container, line by line.
+func ExampleRuntime_trace() {
+	var trace bytes.Buffer
+	r := hull.Runtime{Trace: func(line string) { fmt.Fprintln(&trace, line) }}
+	if _, err := r.Create(context.Background(), "web1", hull.CreateOptions{Bundle: "/srv/web1"}); err != nil {
+		log.Fatalf("%v after\n%s", err, trace.String())
+	}
+}

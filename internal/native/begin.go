@@ -1,0 +1,116 @@
+package native
+
+import (
+	"errors"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/stub"
+)
+
+// beginning is a first stub that already makes the container's namespaces, while hull is still busy with the cgroup and
+// the state directory: the kernel takes half a millisecond for the network namespace alone.
+type beginning struct {
+	first *stub.Stub
+}
+
+// Begin starts what needs nothing but the namespaces to be known. It is nil where that doesn't pay or can't be: a user
+// namespace takes the rights that entering the cgroup needs, and a container without a namespace has nothing to wait for.
+func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) (engine.Beginning, error) {
+	ns := sortNamespaces(s, os.Geteuid() == 0)
+	if ns.newUser || ns.newTime || ns.clone == 0 || hasNamespace(s, specs.UserNamespace) {
+		return nil, nil
+	}
+	first, err := stub.Start(stub.Config{Stdio: io.Stdio, Extra: io.Extra, Trace: traceFunc(trace)})
+	if err != nil {
+		return nil, err
+	}
+	b := new(stub.Batch)
+	joinNamespaces(b, ns.join)
+	b.In("linux.namespaces")
+	b.Call(unix.SYS_UNSHARE, stub.Int(ns.clone))
+	b.Note(stub.NamespaceNames(ns.clone))
+	if err := first.Send(b); err != nil {
+		first.Kill()
+		return nil, err
+	}
+	return &beginning{first}, nil
+}
+
+// Abandon ends what Begin has started, unless Create has taken it.
+func (b *beginning) Abandon() {
+	if b.first != nil {
+		b.first.Kill()
+		b.first = nil
+	}
+}
+
+// forkBegun is fork for a first stub that has the namespaces.
+func (c *creation) forkBegun(begun *beginning, report *os.File) (*stub.Stub, error) {
+	first := begun.first
+	begun.first = nil
+	init, err := c.forkFrom(first, report)
+	if err != nil {
+		first.Kill()
+	}
+	return init, err
+}
+
+func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, error) {
+	// All this while the stub makes the namespaces.
+	if err := c.Cgroup.Create(); err != nil {
+		return nil, err
+	}
+	pre := new(stub.Batch)
+	fd := pre.RecvFDs(1)[0]
+	pre.Assert(fd.Arg(), ^uint64(0), uint64(reportFD(len(c.Extra))), unix.EBADF, "number of the report's descriptor")
+	cgroup, err := c.enterCgroupByPath(pre)
+	if err != nil {
+		return nil, err
+	}
+	c.process.fromOutside(pre)
+	planErr := c.plan()
+	if err := first.Receive(); err != nil {
+		return nil, errors.Join(explainNamespaces(err), planErr)
+	}
+	if planErr != nil {
+		return nil, planErr
+	}
+	pre.In("linux.namespaces")
+	if err := first.SendFork(pre, 0, cgroup); err != nil {
+		return nil, err
+	}
+	if err := first.PassFDs(report); err != nil {
+		return nil, err
+	}
+	init, err := first.ReceiveFork()
+	if err != nil {
+		return nil, err
+	}
+	if cgroup != nil && init.InCgroup || cgroup == nil && len(c.Cgroup.TaskFiles()) > 0 {
+		return init, nil
+	}
+	if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
+		init.Kill()
+		return nil, err
+	}
+	return init, nil
+}
+
+// enterCgroupByPath emits what moves the stub into groups of v1 and resctrl, and opens the directory of v2 for the clone.
+func (c *creation) enterCgroupByPath(b *stub.Batch) (v2 *stub.FD, err error) {
+	b.In("linux.cgroupsPath")
+	enterTaskFiles(b, c.Cgroup.TaskFiles())
+	dir, err := c.Cgroup.DirFD()
+	if dir != nil {
+		fd := b.Openat(stub.CWD, dir.Name(), unix.O_PATH|unix.O_DIRECTORY, 0)
+		v2 = &fd
+		dir.Close()
+	}
+	b.In("linux.intelRdt")
+	enterTaskFiles(b, c.RDT.TaskFiles())
+	return v2, err
+}
