@@ -19,12 +19,20 @@ var (
 	errFrozen   = errors.New("is frozen")
 )
 
-// Create makes the directories. On failure it removes those it made. With the systemd driver it makes nothing: systemd
-// does, once Add gives it a process.
+// Create makes the directories and applies the device rules, while nobody is in them yet: on v1 all devices have to be
+// denied first, and a process that runs meanwhile fails to open its terminal. If a directory can't be made, it removes
+// those it made. With the systemd driver it does nothing: systemd does, once Add gives it a process.
 func (g *Group) Create() error {
 	if g.unit != nil {
 		return nil
 	}
+	if err := g.makeDirs(); err != nil {
+		return err
+	}
+	return g.limitDevices(g.resources().Devices)
+}
+
+func (g *Group) makeDirs() error {
 	if g.mode == V2 {
 		return g.createUnified()
 	}

@@ -61,6 +61,22 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// TestDevicesFromTheStart: the rules are there before the first process is.
+func TestDevicesFromTheStart(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	g := newGroup(t, newConfig(t, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}))
+	node := t.TempDir() + "/kmsg"
+	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 11))); err != nil {
+		t.Fatal(err)
+	}
+	if err := inside(g, "sh", "-c", "read x; exec 3<"+node); err == nil {
+		t.Error("kmsg opens")
+	}
+	if err := inside(g, "sh", "-c", "read x; exec 3</dev/null"); err != nil {
+		t.Errorf("null: %v", err)
+	}
+}
+
 // inside runs a program that is in g's cgroups before it reads its first line.
 func inside(g *Group, args ...string) error {
 	c := exec.Command(args[0], args[1:]...)

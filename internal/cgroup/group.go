@@ -249,13 +249,17 @@ func belowMount(path string) bool {
 	return false
 }
 
-// Limit applies the resources that New was given, and the default device rules.
+// Limit applies the resources that New was given, as far as Create hasn't.
 func (g *Group) Limit(ctx context.Context) error {
-	r := g.res
-	if r == nil {
-		r = &specs.LinuxResources{}
+	return g.set(ctx, g.resources(), g.unit != nil)
+}
+
+// resources returns what New was given; never nil.
+func (g *Group) resources() *specs.LinuxResources {
+	if g.res == nil {
+		return &specs.LinuxResources{}
 	}
-	return g.set(ctx, r, true)
+	return g.res
 }
 
 // Set changes limits of a running container: only what r names is touched. Device rules are those r has, with the

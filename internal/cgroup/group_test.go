@@ -500,11 +500,13 @@ func TestEmptyParents(t *testing.T) {
 	if g.paths["cpuset"] == "" {
 		t.Skip("needs cgroup v1's cpuset")
 	}
-	for _, d := range g.dirs() {
-		for dir := filepath.Dir(d.path); strings.Contains(dir, top); dir = filepath.Dir(dir) {
-			t.Cleanup(func() { os.Remove(dir) })
+	t.Cleanup(func() {
+		for _, d := range g.dirs() {
+			for dir := filepath.Dir(d.path); strings.Contains(dir, top); dir = filepath.Dir(dir) {
+				os.Remove(dir)
+			}
 		}
-	}
+	})
 	if err := os.MkdirAll(filepath.Dir(g.paths["cpuset"]), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func (g *Group) addDirect(sub string, pid int) error {
 		err := writePid(d.path+sub, pid)
 		switch {
 		case err == nil:
-		case d.optional() && g.mode != V2, g.rootless && denied(err):
+		case g.mode != V2 && (d.optional() || g.rootless && denied(err)):
 		default:
 			return &fault.Error{Step: "join the cgroup", Err: err}
 		}

@@ -80,10 +80,18 @@ func (g *Group) set(ctx context.Context, r *specs.LinuxResources, devices bool) 
 	if err := g.apply(p); err != nil {
 		return err
 	}
-	if !devices || len(g.paths) == 0 {
+	if !devices {
 		return nil
 	}
-	err = g.setDevices(r.Devices)
+	return g.limitDevices(r.Devices)
+}
+
+// limitDevices applies device rules, or warns where a rootless container has to do without.
+func (g *Group) limitDevices(rules []specs.LinuxDeviceCgroup) error {
+	if len(g.paths) == 0 {
+		return nil
+	}
+	err := g.setDevices(rules)
 	if err != nil && g.rootless {
 		g.warn(resources + "devices: not applied: " + err.Error())
 		return nil

@@ -129,7 +129,7 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		first.Kill()
 		return nil, err
 	}
-	if dir == nil && len(files) == 0 {
+	if joined := dir != nil && first.InCgroup || dir == nil && len(files) > 0; !joined {
 		if err := r.Cgroup.Join(ctx, s.Pid, r.Init.Pid, r.Cgroups...); err != nil {
 			s.Kill()
 			return nil, err

@@ -9,7 +9,7 @@ import (
 // fork makes the namespaces and the container's init in them.
 func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 	pre := new(stub.Batch)
-	joined, err := c.enterCgroup(pre)
+	joined, err := c.enterCgroup(first, pre)
 	if err != nil {
 		return nil, err
 	}
@@ -47,16 +47,17 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 }
 
 // enterCgroup emits what moves the first stub, and so all that it clones, into the container's cgroup. It is false
-// where someone else has to move the init: systemd.
-func (c *creation) enterCgroup(b *stub.Batch) (bool, error) {
+// where someone else has to move the init: systemd, or hull if the stub could not be started in the cgroup.
+func (c *creation) enterCgroup(first *stub.Stub, b *stub.Batch) (bool, error) {
 	files := c.Cgroup.TaskFiles()
 	b.In("linux.cgroupsPath")
 	enterTaskFiles(b, files)
 	dir, err := c.Cgroup.DirFD()
 	if dir != nil {
 		dir.Close()
+		return first.InCgroup, err
 	}
-	return len(files) > 0 || dir != nil, err
+	return len(files) > 0, err
 }
 
 // enterTaskFiles emits the writes that move the stub into cgroups of v1, or groups of resctrl. See package cgroup for why

@@ -183,6 +183,9 @@ func WaitPidFD(pidfd *os.File) (unix.WaitStatus, error) {
 			}
 		}
 	}
+	if err == unix.ECHILD {
+		return reapedStatus(pidfd)
+	}
 	if err != nil {
 		return 0, os.NewSyscallError("waitid", err)
 	}

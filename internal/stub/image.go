@@ -71,9 +71,27 @@ func elf(fds int) []byte {
 	return append(b, text...)
 }
 
-// newImage returns a sealed, executable file that holds the interpreter and nothing else.
-// Its stub keeps the first fds descriptors only. A container that gets hold of it through /proc/PID/exe can neither change it nor learn anything from it.
+// newImage returns an executable file that holds the interpreter and nothing else. Its stub keeps the first fds
+// descriptors only. A container that gets hold of it through /proc/PID/exe can neither change what others run nor learn
+// anything from it.
 func newImage(fds int) (*os.File, error) {
+	f, err := newMemfd()
+	if err != nil {
+		return newTmpfile(elf(fds), err)
+	}
+	if _, err := f.Write(elf(fds)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("fcntl F_ADD_SEALS", err)
+	}
+	return f, nil
+}
+
+func newMemfd() (*os.File, error) {
 	const name = "hull-stub"
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	// MFD_EXEC (6.3) states the intent, which vm.memfd_noexec=1 wants; kernels before answer EINVAL.
@@ -82,17 +100,35 @@ func newImage(fds int) (*os.File, error) {
 		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(elf(fds)); err != nil {
-		f.Close()
-		return nil, err
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// newTmpfile is for hosts that forbid executable memory files, with vm.memfd_noexec=2: a file without a name on a file
+// system that programs may be executed from. Each stub has one of its own, and nobody else can open it. why says what is
+// wrong with memory files, for the error.
+func newTmpfile(content []byte, why error) (*os.File, error) {
+	for _, dir := range []string{os.TempDir(), "/dev/shm", "/var/tmp", "/run"} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil || st.Flags&unix.ST_NOEXEC != 0 {
+			continue
+		}
+		w, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE|unix.O_EXCL, 0o700)
+		if err != nil {
+			continue
+		}
+		_, err = w.Write(content)
+		if err != nil {
+			w.Close()
+			continue
+		}
+		// A file that is open for writing can't be executed (ETXTBSY).
+		r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", w.Fd()))
+		w.Close()
+		if err == nil {
+			return r, nil
+		}
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("fcntl F_ADD_SEALS: %w", err)
-	}
-	return f, nil
+	return nil, fmt.Errorf("no place for the stub: %w; and no directory for temporary files that allows programs", why)
 }

@@ -4,9 +4,9 @@
 // so it must not refer to any symbol, and it runs where no Go runtime is.
 //
 //	R12  base of the batch        R13  current entry
-//	R14  first errno kept for the reply
+//	R14  errno for the reply             R15  index of the current entry
 //
-// Offsets of the header and of an entry are those of the structs in batch.go; a test compares them.
+// Offsets in the header and in an entry are those in batch.go.
 
 #define BASE 0x10000000
 #define FDS 0x00400030

@@ -40,7 +40,9 @@ type Config struct {
 	Stdio [3]*os.File
 	// Extra are further descriptors, numbered from FirstExtra.
 	Extra []*os.File
-	// Cgroup is a directory of cgroup v2 that the stub is started in (CLONE_INTO_CGROUP, Linux 5.7); or nil.
+	// Cgroup is a directory of cgroup v2 that the stub is started in (CLONE_INTO_CGROUP, Linux 5.7), or nil. Where that
+	// can't be the stub starts in the caller's own; InCgroup tells. Moving it there afterwards may then go by other
+	// means, or fail with a better reason.
 	Cgroup *os.File
 	// Trace is told of every call, if it is set.
 	Trace func(Call)
@@ -51,7 +53,7 @@ type Stub struct {
 	Pid   int
 	PidFD *os.File
 
-	// InCgroup tells of a stub that was cloned whether it is in the cgroup that SendFork was given.
+	// InCgroup tells whether the stub was cloned into the cgroup that Config or SendFork was given.
 	InCgroup bool
 
 	conn   *conn // nil after Close
@@ -109,15 +111,19 @@ func Start(cfg Config) (_ *Stub, err error) {
 	if cfg.Cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cfg.Cgroup.Fd())
 	}
-	path := fmt.Sprintf("/proc/self/fd/%d", kept)
-	pid, err := syscall.ForkExec(path, []string{"hull init"}, attr)
+	path, args := fmt.Sprintf("/proc/self/fd/%d", kept), []string{"hull init"}
+	pid, err := syscall.ForkExec(path, args, attr)
+	if err != nil && attr.Sys.UseCgroupFD {
+		attr.Sys.UseCgroupFD = false
+		pid, err = syscall.ForkExec(path, args, attr)
+	}
 	runtime.KeepAlive(cfg)
 	if err != nil {
 		conn.close()
 		next.close()
 		return nil, &fault.Error{Step: "execve of the stub", Err: err}
 	}
-	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), conn: conn, next: next, trace: cfg.Trace}
+	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), InCgroup: attr.Sys.UseCgroupFD, conn: conn, next: next, trace: cfg.Trace}
 	if err := s.closeInherited(kept); err != nil {
 		s.Kill()
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -321,5 +322,22 @@ func BenchmarkDo(b *testing.B) {
 		batch := new(Batch)
 		batch.Call(unix.SYS_GETPID)
 		do(b, s, batch)
+	}
+}
+
+// Hosts may forbid executable memory files: vm.memfd_noexec=2.
+func TestImageWithoutMemfd(t *testing.T) {
+	f, err := newTmpfile(elf(5), errors.New("forbidden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte("x")); err == nil {
+		t.Error("the image can be written to")
+	}
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{f} // the stub reads its end of file from here: it is no socket
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Errorf("not executed: %v", err)
 	}
 }

@@ -17,7 +17,6 @@ package main
 import (
 	"bufio"
 	"cmp"
-	"context"
 	_ "embed"
 	"errors"
 	"flag"
@@ -31,6 +30,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tag is the version of runc whose suite expected.txt was recorded with.
@@ -89,12 +90,19 @@ func run(runtime, write, logs, clone string, files []string) (bool, error) {
 	if err := s.prepare(); err != nil {
 		return false, err
 	}
+	link, err := s.linkRuntime(runtime)
+	if err != nil {
+		return false, err
+	}
 	if len(files) == 0 {
 		if files, err = s.files(); err != nil {
 			return false, err
 		}
 	}
-	results, err := s.runAll(runtime, files)
+	if err := adoptOrphans(); err != nil {
+		return false, err
+	}
+	results, err := s.runAll(link, files)
 	if err != nil {
 		return false, err
 	}
@@ -173,6 +181,16 @@ func (s *suite) prepare() error {
 // shims is a directory of programs that come before those of PATH in the tests.
 func (s *suite) shims() string { return filepath.Join(s.logs, "shims") }
 
+// linkRuntime returns a link to the runtime by the name that the suite expects in its help and version.
+func (s *suite) linkRuntime(path string) (string, error) {
+	link := filepath.Join(s.shims(), "runc")
+	err := os.Remove(link)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	return link, os.Symlink(path, link)
+}
+
 // shimIP writes an ip(8) that says `netns 1`, by which a test means the namespace the suite runs in, with a pid of that
 // namespace; and that makes veth links of `type dummy` where the kernel was built without. Tests move such a link and
 // give it addresses, for which one end of a pair will do.
@@ -240,23 +258,23 @@ func (s *suite) run(runtime, file string) ([]Result, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fileTimeout)
-	defer cancel()
 	bats := fmt.Sprintf("ip link set lo up && %s=$$ bats --tap --report-formatter tap --output %q tests/integration/%s",
 		suitePID, dir, file)
-	cmd := exec.CommandContext(ctx, "script", "--quiet", "--return", "--flush", "--command", bats, filepath.Join(dir, "terminal"))
+	cmd := exec.Command("script", "--quiet", "--return", "--flush", "--command", bats, filepath.Join(dir, "terminal"))
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "RUNC="+runtime, "PATH="+s.shims()+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// A keyboard on which nobody types. At the end of its input script would type ^D, which tests see in their output.
 	keyboard, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
 	defer keyboard.Close()
-	err = cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	defer time.AfterFunc(fileTimeout, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
+	if err := waitFor(cmd.Process.Pid); err != nil {
 		return nil, err
 	}
 	// The report is written at the end; of a file that was ended early there is what stood on the terminal.
@@ -275,6 +293,26 @@ func (s *suite) run(runtime, file string) ([]Result, error) {
 	n := count(results)
 	fmt.Printf("ran  %-28s %3d ok %3d not ok %3d skipped  %.1fs\n", file, n[Passed], n[Failed], n[Skipped], time.Since(begin).Seconds())
 	return results, nil
+}
+
+// adoptOrphans has the processes whose parents end become children of this one: tests wait some seconds for the end of
+// a detached container, longer than which the init of some machines leaves zombies.
+func adoptOrphans() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// waitFor waits for the end of a child, and for that of all others that end before. They would be left to nobody: so
+// the child isn't waited for by its exec.Cmd.
+func waitFor(child int) error {
+	for {
+		pid, err := syscall.Wait4(-1, nil, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || pid == child {
+			return os.NewSyscallError("wait4", err)
+		}
+	}
 }
 
 func count(results []Result) map[Status]int {

@@ -76,7 +76,7 @@ func parseTest(line string) (Result, bool) {
 			}
 		}
 	}
-	return Result{Name: name, Status: status}, true
+	return Result{Name: strings.TrimSpace(name), Status: status}, true
 }
 
 // Kind is what a result means beside what was expected.

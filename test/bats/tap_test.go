@@ -8,7 +8,7 @@ import (
 )
 
 func TestParseTAP(t *testing.T) {
-	const report = "noise\r\n1..6\r\nok 1 a\r\nnot ok 2 b # timeout after 5 s\r\n# why\r\nok 3 c # skip no such thing\r\nok 4 d [x] in 3ms # in 3 ms\r\n"
+	const report = "noise\r\n1..6\r\nok 1 a\r\nnot ok 2 b # timeout after 5 s\r\n# why\r\nok 3 c # skip no such thing\r\nok 4 d [x] in 3ms  # in 3 ms\r\n"
 	got, err := ParseTAP("f.bats", strings.NewReader(report))
 	want := []Result{
 		{"f.bats: a", Passed},

@@ -66,6 +66,13 @@ func (b *bench) figure(table, name string, u unit, budgets ...budget) *figure {
 	return f
 }
 
+// note adds a line below the tables.
+func (b *bench) note(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintln(os.Stderr, "bench:", line)
+	b.notes = append(b.notes, line)
+}
+
 // fit returns the runtimes that can run a configuration. That hull can't is an error; of a peer it is noted.
 func (b *bench) fit(ctx context.Context, c config) (fit []*contestant, err error) {
 	bundle, err := b.bundles.bundle(c, "true")
@@ -78,8 +85,7 @@ func (b *bench) fit(ctx context.Context, c config) (fit []*contestant, err error
 			return nil, err
 		}
 		if err != nil {
-			b.notes = append(b.notes, fmt.Sprintf("%s doesn't run the %s configuration here: %v", r.version, c.name, err))
-			fmt.Fprintln(os.Stderr, "bench:", err)
+			b.note("%s doesn't run the %s configuration here: %v", r.version, c.name, err)
 			continue
 		}
 		fit = append(fit, r)
@@ -120,15 +126,14 @@ func (b *bench) shuffled(cs []*contestant) []*contestant {
 	return cs
 }
 
-// each calls f for the numbers below n, several at a time, and returns all errors.
-func each(n, workers int, f func(i int) error) error {
+// each calls f for the numbers below n, several at a time.
+func each(n, workers int, f func(i int)) {
 	numbers := make(chan int)
-	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for i := range numbers {
-				errs[i] = f(i)
+				f(i)
 			}
 		})
 	}
@@ -137,7 +142,6 @@ func each(n, workers int, f func(i int) error) error {
 	}
 	close(numbers)
 	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // missed returns a line for each budget that wasn't kept or wasn't measured.

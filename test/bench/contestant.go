@@ -45,7 +45,7 @@ type contestant struct {
 	mu     sync.Mutex
 	next   int
 	live   []string // ids of containers that may exist
-	parked int      // pid of the init that create made last
+	made   string   // id of the container that was created last
 	stands string   // id of the container that exec and state are for
 }
 

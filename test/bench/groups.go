@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os/exec"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -151,24 +149,6 @@ func measureVersion(ctx context.Context, b *bench) error {
 	})
 }
 
-// fill makes as many containers as make a crowd; they sleep.
-func (b *bench) fill(ctx context.Context, r *contestant) error {
-	sleep, err := b.bundles.bundle(exampleConfig(), "sleep", "1d")
-	if err != nil {
-		return err
-	}
-	return each(b.crowd, 2, func(int) error {
-		_, err := r.detach(ctx, b.stage.prefix, sleep)
-		return err
-	})
-}
-
-// empty removes them all.
-func (b *bench) empty(ctx context.Context, r *contestant) error {
-	ids := slices.Clone(r.live)
-	return each(len(ids), 2, func(i int) error { return r.remove(ctx, ids[i]) })
-}
-
 func measureList(ctx context.Context, b *bench) error {
 	runtimes, err := b.fit(ctx, exampleConfig())
 	if err != nil {
@@ -192,109 +172,4 @@ func measureList(ctx context.Context, b *bench) error {
 		}
 	}
 	return nil
-}
-
-// measureCrowd compares run beside a crowd with run alone, for one runtime after the other: with the crowds of all of
-// them it would be measured beside four. Half of the runs alone come before the crowd and half after it.
-func measureCrowd(ctx context.Context, b *bench) error {
-	runtimes, err := b.fit(ctx, exampleConfig())
-	if err != nil {
-		return err
-	}
-	nothing, err := b.bundles.bundle(exampleConfig(), "true")
-	if err != nil {
-		return err
-	}
-	ratio := b.figure(otherTable, fmt.Sprintf("`run` beside %d running containers ÷ `run` alone", b.crowd), factor, budget{nobody, 1.2})
-	alone, beside := newFigure("run alone", milliseconds), newFigure("run in a crowd", milliseconds)
-	run := func(ctx context.Context, r *contestant) (time.Duration, error) { return r.run(ctx, b.stage.prefix, nothing) }
-	for _, r := range runtimes {
-		only := []*contestant{r}
-		for _, step := range []func() error{
-			func() error { return b.alternate(ctx, only, (b.rounds+1)/2, action{alone, run}) },
-			func() error { return b.fill(ctx, r) },
-			func() error { return b.alternate(ctx, only, b.rounds, action{beside, run}) },
-			func() error { return b.empty(ctx, r) },
-			func() error { return b.alternate(ctx, only, (b.rounds+1)/2, action{alone, run}) },
-		} {
-			if err := step(); err != nil {
-				return err
-			}
-		}
-		before, _ := alone.value(r.role)
-		after, _ := beside.value(r.role)
-		ratio.add(r.role, after/before)
-	}
-	return nil
-}
-
-// What measureMany makes: so many containers, so many at a time, so often.
-const (
-	manyContainers = 100
-	manyAtATime    = 8
-	manyRounds     = 5
-)
-
-// measureMany creates containers at the same time, removes them and looks for what is left.
-func measureMany(ctx context.Context, b *bench) error {
-	runtimes, err := b.fit(ctx, exampleConfig())
-	if err != nil {
-		return err
-	}
-	nothing, err := b.bundles.bundle(exampleConfig(), "true")
-	if err != nil {
-		return err
-	}
-	what := fmt.Sprintf("%d times `create`, %d at a time", manyContainers, manyAtATime)
-	took := b.figure(exampleTable, what, milliseconds)
-	failed := b.figure(otherTable, fmt.Sprintf("failures in %d × %s", min(b.rounds, manyRounds), what), number, budget{nobody, 0})
-	left := b.figure(otherTable, "what is left of these containers after `delete`", number, budget{nobody, 0})
-	for range min(b.rounds, manyRounds) {
-		for _, r := range b.shuffled(runtimes) {
-			failures := make([]error, manyContainers)
-			begin := time.Now()
-			_ = each(manyContainers, manyAtATime, func(i int) error { // they are counted below
-				_, _, failures[i] = r.create(ctx, b.stage.prefix, nothing)
-				return nil
-			})
-			took.add(r.role, time.Since(begin).Seconds()*1000)
-			failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if len(failures) > 0 {
-				b.notes = append(b.notes, fmt.Sprintf("%s, %s: %v", r.version, what, failures[0]))
-			}
-			failed.add(r.role, float64(len(failures)))
-			found, err := b.afterwards(ctx, r)
-			if err != nil {
-				return err
-			}
-			if len(found) > 0 {
-				b.notes = append(b.notes, fmt.Sprintf("%s left %s", r.version, found[0]))
-			}
-			left.add(r.role, float64(len(found)))
-		}
-	}
-	return nil
-}
-
-// afterwards removes all containers of a runtime and returns what it left.
-func (b *bench) afterwards(ctx context.Context, r *contestant) ([]string, error) {
-	ids := slices.DeleteFunc(slices.Clone(r.live), func(id string) bool { return !r.has(id) })
-	if err := each(len(ids), manyAtATime, func(i int) error { return r.remove(ctx, ids[i]) }); err != nil {
-		return nil, err
-	}
-	r.live = nil
-	return b.stage.left(r.root)
-}
-
-// loadAverage is the machine's over the last minute, or "" where it can't be known.
-func loadAverage() string {
-	out, err := exec.Command("cat", "/proc/loadavg").Output()
-	if err != nil {
-		return ""
-	}
-	load, _, _ := strings.Cut(string(out), " ")
-	return load
 }
