@@ -2,7 +2,6 @@ package hull
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -160,7 +159,10 @@ func (c *Cmd) Start() error {
 	if err != nil {
 		return err
 	}
-	id := "command-" + strings.ToLower(rand.Text())
+	id, err := randomID()
+	if err != nil {
+		return err
+	}
 	if s.Linux.CgroupsPath == "" && !c.Runtime.SystemdCgroup {
 		s.Linux.CgroupsPath = "/hull-" + id
 	}
@@ -174,6 +176,16 @@ func (c *Cmd) Start() error {
 	c.copy()
 	c.watch()
 	return nil
+}
+
+// randomID returns an id that no other container has. Package crypto/rand has more than twenty others initialised at
+// every start of hull.
+func randomID() (string, error) {
+	var b [16]byte
+	if _, err := unix.Getrandom(b[:], 0); err != nil {
+		return "", os.NewSyscallError("getrandom", err)
+	}
+	return fmt.Sprintf("command-%x", b), nil
 }
 
 // spec makes the configuration.

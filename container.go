@@ -398,8 +398,17 @@ func (c *Container) Update(o UpdateOptions) error {
 		if o.Resources == nil {
 			return nil
 		}
-		return c.group.Set(ctx, o.Resources)
+		err := c.group.Set(ctx, o.Resources)
+		c.warnOfCgroup()
+		return err
 	})
+}
+
+// warnOfCgroup tells what of the configured cgroup could not be had and can be done without.
+func (c *Container) warnOfCgroup() {
+	for _, w := range c.group.Warnings() {
+		c.runtime.warn(w)
+	}
 }
 
 // Processes returns the pids, in the caller's pid namespace, of all processes of the container.

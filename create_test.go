@@ -123,6 +123,22 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// A container that waits for its start ends by the signals that end a program, and no others.
+func TestSignalsBeforeTheStart(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
+		c := create(t, newRuntime(t), hull.CreateOptions{})
+		if err := c.Signal(unix.SIGWINCH, false); err != nil {
+			t.Error(err)
+		}
+		wantStatus(t, c, hull.Created)
+		if err := c.Signal(sig, false); err != nil {
+			t.Error(err)
+		}
+		expect(t, strconv.Itoa(128+int(sig)), wait(t, c.Init()))
+		wantStatus(t, c, hull.Stopped)
+	}
+}
+
 // Without a pid namespace the end of the init doesn't end the others.
 func TestSignalAll(t *testing.T) {
 	for _, own := range []bool{true, false} {

@@ -161,7 +161,7 @@ func TestHooks(t *testing.T) {
 			case "createContainer":
 				want.State.Status = specs.StateCreating
 				want.Mount, want.Net = container[specs.MountNamespace], container[specs.NetworkNamespace]
-				want.Cwd = h.Cwd // the specification leaves it open
+				want.Cwd = s.Rootfs // where hooks for other runtimes expect to be; the specification leaves it open
 			case "startContainer":
 				want.State.Status, want.InRootfs = specs.StateCreated, true
 				want.Mount, want.Net = container[specs.MountNamespace], container[specs.NetworkNamespace]
@@ -301,6 +301,21 @@ func TestHookTimeout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A hook may change what the configuration limits: limits are there before it runs, and stay as it leaves them.
+func TestHookChangesLimits(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	limited := resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(100))} })
+	c := create(t, newRuntime(t), hull.CreateOptions{}, limited, func(s *specs.Spec) {
+		// All that the hook is told is its pid; but here it is known where the cgroup will be.
+		file := filepath.Join("/sys/fs/cgroup/pids", s.Linux.CgroupsPath, "pids.max")
+		if hulltest.CgroupV2.Check() == nil {
+			file = filepath.Join("/sys/fs/cgroup", s.Linux.CgroupsPath, "pids.max")
+		}
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hulltest.Prog(t), Args: hulltest.Args("write", file, "50")}}}
+	})
+	expect(t, "50", pidsMax.read(t, c))
 }
 
 // createRuntime hooks set up the network by the pid that they are told: it is of the container's namespaces.

@@ -518,7 +518,7 @@ func TestStubThatIsKilled(t *testing.T) {
 	began := time.Now()
 	killed := false
 	r.Trace = func(line string) {
-		if _, rest, ok := strings.Cut(line, "clone("); ok && !killed {
+		if _, rest, ok := strings.Cut(line, "clone"); ok && !killed {
 			if _, result, ok := strings.Cut(rest, ") = "); ok {
 				var pid int
 				if _, err := fmt.Sscan(result, &pid); err == nil && pid > 1 {

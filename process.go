@@ -43,7 +43,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	case status == Stopped || status == Creating:
 		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a stopped container")}
 	case status == Paused && !o.IgnorePaused:
-		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container is paused"), Hint: "resume it first, or use exec --ignore-paused"}
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a paused container"), Hint: "resume it first, or use exec --ignore-paused"}
 	}
 	if err := c.checkProcess(o.Process); err != nil {
 		return nil, err

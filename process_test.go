@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -276,6 +277,18 @@ func TestProcess(t *testing.T) {
 		t.Run(c.name, c.run)
 	}
 }
+
+// A deadline is only for who may run everywhere; the error says which property is in the way.
+func TestDeadlineOnFewerCPUs(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs")
+	}
+	_, err := tryRun(t, newRuntime(t), resources(func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Cpus: "0"} }), func(s *specs.Spec) {
+		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 42000, Deadline: 1000000, Period: 1000000}
+	})
+	refused(t, err, nil, "process.scheduler", "operation not permitted", "linux.resources.cpu.cpus")
+}
+
 
 // A real-time policy needs a share of the real-time of its cgroup, where the kernel divides it (sched(7)).
 func TestRealTimeScheduler(t *testing.T) {

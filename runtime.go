@@ -225,6 +225,7 @@ func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, be
 		req.Forked = func(i engine.Init) error { return c.recordInit(i, nil) }
 	}
 	p, err := native.Engine{}.Create(ctx, req)
+	c.warnOfCgroup()
 	if err != nil {
 		return err
 	}

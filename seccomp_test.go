@@ -53,6 +53,19 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// startContainer hooks run under the filter, too: they are programs of the container.
+func TestSeccompInHook(t *testing.T) {
+	for _, privs := range []bool{true, false} {
+		t.Run(fmt.Sprintf("no_new_privs %v", privs), func(t *testing.T) {
+			_, err := tryRun(t, newRuntime(t), filtering(specs.ActKillProcess, nil, "uname"), func(s *specs.Spec) {
+				s.Process.NoNewPrivileges = privs
+				s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: hulltest.ProgPath, Args: hulltest.Args("hostname")}}}
+			})
+			refused(t, err, nil, "hooks.startContainer[0]", "bad system call")
+		})
+	}
+}
+
 func TestSeccompIsOn(t *testing.T) {
 	edit := filtering(specs.ActErrno, nil, "reboot")
 	says(t, run(t, args("status", "Seccomp", "Seccomp_filters"), edit), "Seccomp 2", "Seccomp_filters 1")

@@ -17,16 +17,15 @@ const resources = "linux.resources."
 
 // checker collects the mistakes of a linux.resources.
 type checker struct {
-	mode     Mode
-	errs     []error
-	warnings []string
+	mode Mode
+	errs []error
 }
 
-// check returns what is wrong with r, every mistake with its field, or what is tolerated. It is pure: whether the
-// kernel has a controller is known later, by require.
-func check(m Mode, r *specs.LinuxResources) (warnings []string, err error) {
+// check returns what is wrong with r, every mistake with its field. It is pure: whether the kernel has a controller is
+// known later, by require.
+func check(m Mode, r *specs.LinuxResources) error {
 	if r == nil {
-		return nil, nil
+		return nil
 	}
 	c := &checker{mode: m}
 	c.memory(r.Memory)
@@ -37,7 +36,7 @@ func check(m Mode, r *specs.LinuxResources) (warnings []string, err error) {
 	c.rdma(r.Rdma)
 	c.unified(r.Unified)
 	c.devices(r.Devices)
-	return c.warnings, errors.Join(c.errs...)
+	return errors.Join(c.errs...)
 }
 
 func (c *checker) bad(field, format string, args ...any) {
@@ -67,10 +66,6 @@ func (c *checker) memory(m *specs.LinuxMemory) {
 	if limit, swap := value(m.Limit), value(m.Swap); swap > 0 && (limit == -1 && c.mode != V2 || swap < limit) {
 		c.bad("memory.swap", "%d: it counts memory and swap together, so it can't be less than memory.limit, %d",
 			swap, limit)
-	}
-	//lint:ignore SA1019 deprecated, and in the specification still
-	if m.Kernel != nil || m.KernelTCP != nil {
-		c.warnings = append(c.warnings, resources+"memory.kernel and kernelTCP: deprecated, not applied")
 	}
 	if s := m.Swappiness; s != nil && *s != math.MaxUint64 { // -1, which engines send, means: as it is
 		switch {

@@ -87,7 +87,7 @@ func TestCheck(t *testing.T) {
 				if m == V2 && tt.v2 != "=" {
 					want = tt.v2
 				}
-				_, err := check(m, tt.r)
+				err := check(m, tt.r)
 				got := ""
 				if err != nil {
 					got = err.Error()
@@ -100,14 +100,6 @@ func TestCheck(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestCheckWarns(t *testing.T) {
-	//lint:ignore SA1019 deprecated, and in the specification still
-	w, err := check(V1, &specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr(int64(1))}})
-	if err != nil || len(w) != 1 || !strings.Contains(w[0], "kernel") {
-		t.Errorf("kernel memory: %q, %v", w, err)
 	}
 }
 

@@ -48,11 +48,9 @@ type Group struct {
 // that names it would have a later delete kill them.
 func New(c Config) (*Group, error) {
 	g := &Group{mode: Detect(), given: c.Path != "", rootless: c.Rootless, res: c.Resources}
-	warnings, err := check(g.mode, c.Resources)
-	if err != nil {
+	if err := check(g.mode, c.Resources); err != nil {
 		return nil, err
 	}
-	g.warnings = warnings
 	if err := g.locate(c); err != nil {
 		return nil, err
 	}
@@ -115,8 +113,12 @@ func (g *Group) refuseInUse() error {
 // Mode returns the mode g was made in.
 func (g *Group) Mode() Mode { return g.mode }
 
-// Warnings returns what was tolerated, a sentence each.
-func (g *Group) Warnings() []string { return slices.Clone(g.warnings) }
+// Warnings returns what was tolerated since the last call, a sentence each.
+func (g *Group) Warnings() []string {
+	w := g.warnings
+	g.warnings = nil
+	return w
+}
 
 // Path returns the directory of a v1 controller, or of v2 for "". It is "" where there is none.
 func (g *Group) Path(controller string) string { return g.paths[controller] }
@@ -268,7 +270,7 @@ func (g *Group) Set(ctx context.Context, r *specs.LinuxResources) error {
 	if r == nil {
 		return nil
 	}
-	if _, err := check(g.mode, r); err != nil {
+	if err := check(g.mode, r); err != nil {
 		return err
 	}
 	return g.set(ctx, r, len(r.Devices) > 0)

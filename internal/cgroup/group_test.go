@@ -489,7 +489,7 @@ func BenchmarkStart(b *testing.B) {
 
 // TestEmptyParents gives a cpuset below others that somebody made and left empty what they should have had.
 func TestEmptyParents(t *testing.T) {
-	hulltest.Require(t, hulltest.Root)
+	hulltest.Require(t, hulltest.Root, controller("cpuset"))
 	c := newConfig(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}})
 	top := c.Path
 	c.Path += "/a/b"

@@ -45,9 +45,9 @@ func Main(args []string) int {
 
 // run does what the whole command line asks for.
 func (e *Env) run(args []string) error {
-	fs := newFlags(e.Name)
-	e.globals.register(fs)
-	args, err := parse(fs, args, stopAtArgument)
+	options := newOptions(e.Name)
+	e.globals.register(options)
+	args, err := options.parse(args, stopAtArgument)
 	if err != nil {
 		return e.usage("", err)
 	}
@@ -76,12 +76,8 @@ func (e *Env) run(args []string) error {
 }
 
 func (e *Env) runCommand(c *Command, args []string) error {
-	fs := newFlags(c.Name)
-	if c.Flags != nil {
-		c.Flags(fs)
-	}
-	help := fs.BoolP("help", "h", false, "show this text")
-	args, err := parse(fs, args, c.Parse)
+	options, help := c.options()
+	args, err := options.parse(args, c.Parse)
 	if err != nil {
 		return e.usage(c.Name, err)
 	}

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-
-	"github.com/spf13/pflag"
 )
 
 // Command is a verb of the command line.
@@ -21,7 +19,7 @@ type Command struct {
 
 	Args  arity
 	Parse parseMode
-	Flags func(fs *pflag.FlagSet) // declares the options
+	Flags func(fs *optionSet) // declares the options, but for --help
 	Run   func(env *Env, args []string) error
 }
 
@@ -47,6 +45,16 @@ func commands() []*Command {
 		restoreCommand(),
 		helpCommand(),
 	}
+}
+
+// options returns the command's options, and where the value of --help will be.
+func (c *Command) options() (fs *optionSet, help *bool) {
+	fs, help = newOptions(c.Name), new(bool)
+	if c.Flags != nil {
+		c.Flags(fs)
+	}
+	fs.boolVar(help, "help, h", "show this text and exit")
+	return fs, help
 }
 
 // lookup returns the command with that name or alias, or nil.

@@ -3,8 +3,6 @@ package cli
 import (
 	"os"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 )
 
@@ -19,21 +17,21 @@ type createFlags struct {
 	preserveFDs   int
 }
 
-func (f *createFlags) register(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.bundle, "bundle", "b", "", "`DIR` of config.json (default: the working directory)")
+func (f *createFlags) register(fs *optionSet) {
+	fs.stringVar(&f.bundle, "bundle, b", "", "`DIR` of config.json (default: the working directory)")
 	ioFlags(fs, &f.consoleSocket, &f.pidfdSocket, &f.pidFile, &f.preserveFDs)
-	fs.BoolVar(&f.noPivot, "no-pivot", false, "change the root by a moving mount and chroot(2), not by pivot_root(2): "+
+	fs.boolVar(&f.noPivot, "no-pivot", "change the root by a moving mount and chroot(2), not by pivot_root(2): "+
 		"for a root file system in the initial ramdisk, which is less safe")
-	fs.BoolVar(&f.noNewKeyring, "no-new-keyring", false, "leave the container the caller's session keyring")
+	fs.boolVar(&f.noNewKeyring, "no-new-keyring", "leave the container the caller's session keyring")
 }
 
 // ioFlags are the options about what a process shares with the caller.
-func ioFlags(fs *pflag.FlagSet, consoleSocket, pidfdSocket, pidFile *string, preserveFDs *int) {
-	fs.StringVar(consoleSocket, "console-socket", "", "unix socket at `PATH` that gets the master of the process's "+
+func ioFlags(fs *optionSet, consoleSocket, pidfdSocket, pidFile *string, preserveFDs *int) {
+	fs.stringVar(consoleSocket, "console-socket", "", "unix socket at `PATH` that gets the master of the process's "+
 		"terminal, as a descriptor")
-	fs.StringVar(pidfdSocket, "pidfd-socket", "", "unix socket at `PATH` that gets a pidfd of the process")
-	fs.StringVar(pidFile, "pid-file", "", "write the pid of the process, as seen by the caller, to `FILE`")
-	fs.IntVar(preserveFDs, "preserve-fds", 0, "pass on `N` descriptors from 3 on, beside those that a service manager "+
+	fs.stringVar(pidfdSocket, "pidfd-socket", "", "unix socket at `PATH` that gets a pidfd of the process")
+	fs.stringVar(pidFile, "pid-file", "", "write the pid of the process, as seen by the caller, to `FILE`")
+	fs.intVar(preserveFDs, "preserve-fds", "pass on `N` descriptors from 3 on, beside those that a service manager "+
 		"passes (LISTEN_FDS)")
 }
 

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"github.com/spf13/pflag"
-
 	"hull"
 )
 
@@ -18,8 +16,8 @@ With --force it doesn't matter what state the container is in, or whether there 
 		Examples: `hull delete web1
 hull delete --force web1`,
 		Args: arity{1, 1},
-		Flags: func(fs *pflag.FlagSet) {
-			fs.BoolVarP(&force, "force", "f", false, "kill the container first if it isn't stopped")
+		Flags: func(fs *optionSet) {
+			fs.boolVar(&force, "force, f", "kill the container first if it isn't stopped")
 		},
 		Run: func(env *Env, args []string) error {
 			ctx, signals := catchSignals()

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 )
 
@@ -30,9 +28,9 @@ func eventsCommand() *Command {
 		Examples: `hull events --stats web1
 hull events --interval 1s web1`,
 		Args: arity{1, 1},
-		Flags: func(fs *pflag.FlagSet) {
-			fs.DurationVar(&interval, "interval", 5*time.Second, "`TIME` between statistics, such as 500ms or 1m")
-			fs.BoolVar(&once, "stats", false, "print the statistics once, now")
+		Flags: func(fs *optionSet) {
+			fs.durationVar(&interval, "interval", 5*time.Second, "`TIME` between statistics, such as 500ms or 1m")
+			fs.boolVar(&once, "stats", "print the statistics once, now")
 		},
 		Run: func(env *Env, args []string) error {
 			if interval <= 0 {

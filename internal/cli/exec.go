@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/spf13/pflag"
 
 	"hull"
 	"hull/internal/tty"
@@ -35,25 +34,25 @@ type execFlags struct {
 	cgroups        []string
 	ignorePaused   bool
 
-	set *pflag.FlagSet
+	given func(option string) bool
 }
 
-func (f *execFlags) register(fs *pflag.FlagSet) {
-	f.set = fs
-	fs.BoolVarP(&f.detach, "detach", "d", false, "don't wait for the end of the program")
-	fs.BoolVarP(&f.tty, "tty", "t", false, "give the program a terminal")
-	fs.StringVar(&f.cwd, "cwd", "", "working directory `DIR` in the container")
-	fs.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; may be given more than once")
-	fs.StringVarP(&f.user, "user", "u", "", "run as `UID[:GID]`, numbers")
-	fs.StringArrayVarP(&f.additionalGIDs, "additional-gids", "g", nil, "another group, a number `GID`; may be given more than once")
-	fs.StringArrayVarP(&f.caps, "cap", "c", nil, "give the program a capability `NAME`, such as CAP_NET_RAW; may be given more than once")
-	fs.BoolVar(&f.noNewPrivs, "no-new-privs", false, "keep the program from gaining privileges by execve(2)")
-	fs.StringVar(&f.apparmor, "apparmor", "", "run with that AppArmor `PROFILE`")
-	fs.StringVar(&f.processLabel, "process-label", "", "run with that SELinux `LABEL`")
-	fs.StringArrayVar(&f.cgroups, "cgroup", nil, "run in the cgroup at `PATH` below the container's; with cgroup v1 "+
+func (f *execFlags) register(fs *optionSet) {
+	f.given = fs.given
+	fs.boolVar(&f.detach, "detach, d", "don't wait for the end of the program")
+	fs.boolVar(&f.tty, "tty, t", "give the program a terminal")
+	fs.stringVar(&f.cwd, "cwd", "", "working directory `DIR` in the container")
+	fs.stringsVar(&f.env, "env, e", "set an environment variable, `NAME=VALUE`; may be given more than once")
+	fs.stringVar(&f.user, "user, u", "", "run as `UID[:GID]`, numbers")
+	fs.stringsVar(&f.additionalGIDs, "additional-gids, g", "another group, a number `GID`; may be given more than once")
+	fs.stringsVar(&f.caps, "cap, c", "give the program a capability `NAME`, such as CAP_NET_RAW; may be given more than once")
+	fs.boolVar(&f.noNewPrivs, "no-new-privs", "keep the program from gaining privileges by execve(2)")
+	fs.stringVar(&f.apparmor, "apparmor", "", "run with that AppArmor `PROFILE`")
+	fs.stringVar(&f.processLabel, "process-label", "", "run with that SELinux `LABEL`")
+	fs.stringsVar(&f.cgroups, "cgroup", "run in the cgroup at `PATH` below the container's; with cgroup v1 "+
 		"CONTROLLER[,CONTROLLER...]:PATH, which may be given more than once")
-	fs.BoolVar(&f.ignorePaused, "ignore-paused", false, "start the program in a paused container; it runs when that is resumed")
-	fs.StringVarP(&f.process, "process", "p", "", "take all of this from a `FILE` with a process in JSON, as in config.json")
+	fs.boolVar(&f.ignorePaused, "ignore-paused", "start the program in a paused container; it runs when that is resumed")
+	fs.stringVar(&f.process, "process, p", "", "take all of this from a `FILE` with a process in JSON, as in config.json")
 	ioFlags(fs, &f.consoleSocket, &f.pidfdSocket, &f.pidFile, &f.preserveFDs)
 }
 
@@ -183,7 +182,7 @@ func (f *execFlags) change(p *specs.Process) error {
 	if f.processLabel != "" {
 		p.SelinuxLabel = f.processLabel
 	}
-	if f.set.Changed("no-new-privs") {
+	if f.given("no-new-privs") {
 		p.NoNewPrivileges = f.noNewPrivs
 	}
 	addCapabilities(p, f.caps)

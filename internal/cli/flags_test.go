@@ -3,80 +3,10 @@ package cli
 import (
 	"errors"
 	"math"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 )
-
-func TestParse(t *testing.T) {
-	type values struct {
-		Detach, TTY bool
-		Env         []string
-		PidFile     string
-		Args        []string
-	}
-	tests := []struct {
-		name string
-		mode parseMode
-		args []string
-		want values
-	}{
-		{"none", optionsAnywhere, nil, values{Args: []string{}}},
-		{"long", optionsAnywhere, []string{"--detach", "--pid-file=f", "x"}, values{Detach: true, PidFile: "f", Args: []string{"x"}}},
-		{"one dash", optionsAnywhere, []string{"-detach", "-pid-file", "f", "x"}, values{Detach: true, PidFile: "f", Args: []string{"x"}}},
-		{"one dash and value", optionsAnywhere, []string{"-pid-file=f"}, values{PidFile: "f", Args: []string{}}},
-		{"shorthands", optionsAnywhere, []string{"-dt", "-e", "A=1", "-eB=2"}, values{Detach: true, TTY: true, Env: []string{"A=1", "B=2"}, Args: []string{}}},
-		{"anywhere", optionsAnywhere, []string{"x", "-d", "y"}, values{Detach: true, Args: []string{"x", "y"}}},
-		{"dashes end them", optionsAnywhere, []string{"x", "--", "-detach"}, values{Args: []string{"x", "-detach"}}},
-		{"to the first argument", stopAtArgument, []string{"-d", "x", "ls", "-detach", "--tty"}, values{Detach: true, Args: []string{"x", "ls", "-detach", "--tty"}}},
-		{"values are left alone", stopAtArgument, []string{"--env", "-tty", "-e", "-detach", "x"}, values{Env: []string{"-tty", "-detach"}, Args: []string{"x"}}},
-		{"value of joined shorthands", stopAtArgument, []string{"-de", "-tty", "x"}, values{Detach: true, Env: []string{"-tty"}, Args: []string{"x"}}},
-		{"false", optionsAnywhere, []string{"-detach=false"}, values{Args: []string{}}},
-		{"unknown are skipped", anyOptions, []string{"--bogus", "--also=x", "-d", "y"}, values{Detach: true, Args: []string{"y"}}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			var got values
-			fs := newFlags("test")
-			fs.BoolVarP(&got.Detach, "detach", "d", false, "")
-			fs.BoolVarP(&got.TTY, "tty", "t", false, "")
-			fs.StringArrayVarP(&got.Env, "env", "e", nil, "")
-			fs.StringVar(&got.PidFile, "pid-file", "", "")
-			var err error
-			if got.Args, err = parse(fs, test.args, test.mode); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-		})
-	}
-}
-
-// FuzzDoubleDashes: nothing is changed but long options, and those by a dash.
-func FuzzDoubleDashes(f *testing.F) {
-	f.Add("-tty", "--env", "x")
-	f.Add("-e", "-detach", "--")
-	f.Add("-", "", "-de")
-	f.Fuzz(func(t *testing.T, a, b, c string) {
-		fs := newFlags("test")
-		fs.BoolP("detach", "d", false, "")
-		fs.StringArrayP("env", "e", nil, "")
-		in := []string{a, b, c, "-detach", "-env=x", "--", "-detach"}
-		out := doubleDashes(fs, in, optionsAnywhere)
-		if len(out) != len(in) {
-			t.Fatalf("%q became %q", in, out)
-		}
-		for i := range in {
-			long := strings.HasPrefix(in[i], "-detach") || strings.HasPrefix(in[i], "-env")
-			if out[i] != in[i] && (!long || out[i] != "-"+in[i]) {
-				t.Errorf("%q became %q", in, out)
-			}
-		}
-	})
-}
 
 func TestParseSize(t *testing.T) {
 	tests := []struct {
@@ -110,15 +40,15 @@ func FuzzParseSize(f *testing.F) {
 
 func TestNumberFlag(t *testing.T) {
 	var quota *int64
-	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	fs.Var(number(&quota, parseInt, "N"), "quota", "")
-	if err := fs.Parse([]string{"--quota", ""}); err != nil || quota != nil {
+	options := newOptions("test")
+	options.valueVar(number(&quota, parseInt, "N"), "quota", "")
+	if _, err := options.parse([]string{"--quota", ""}, optionsAnywhere); err != nil || quota != nil {
 		t.Fatalf("empty: %v, %v", quota, err)
 	}
-	if err := fs.Parse([]string{"--quota", "-1"}); err != nil || quota == nil || *quota != -1 {
+	if _, err := options.parse([]string{"--quota", "-1"}, optionsAnywhere); err != nil || quota == nil || *quota != -1 {
 		t.Fatalf("-1: %v, %v", quota, err)
 	}
-	if err := fs.Parse([]string{"--quota", "x"}); err == nil {
+	if _, err := options.parse([]string{"--quota", "x"}, optionsAnywhere); err == nil {
 		t.Error("x: no error")
 	}
 }

@@ -1,11 +1,10 @@
 package cli
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/spf13/pflag"
 )
 
 const (
@@ -70,7 +69,7 @@ func (e *Env) printHelp() error {
 		}
 	}
 	p.section("GLOBAL OPTIONS")
-	p.options(e.globals.flags)
+	p.options(e.globals.options)
 	p.section("EXIT STATUS")
 	p.text(programExit)
 	p.section("ENVIRONMENT")
@@ -82,11 +81,7 @@ func (e *Env) printHelp() error {
 
 // printCommandHelp prints what hull COMMAND --help shows.
 func (e *Env) printCommandHelp(c *Command) error {
-	fs := newFlags(c.Name)
-	if c.Flags != nil {
-		c.Flags(fs)
-	}
-	fs.BoolP("help", "h", false, "show this text and exit")
+	options, _ := c.options()
 	p := printer{}
 	p.section("NAME")
 	p.filled(indent, e.Name+" "+c.Name+" - "+c.Summary)
@@ -101,7 +96,7 @@ func (e *Env) printCommandHelp(c *Command) error {
 		p.text(c.Long)
 	}
 	p.section("OPTIONS")
-	p.options(fs)
+	p.options(options)
 	p.section("EXIT STATUS")
 	if c.Exit == "" {
 		p.text("0 if all went well, 1 if not.")
@@ -198,30 +193,39 @@ func (p *printer) entry(term string, column int, meaning string) {
 	p.fill(column, column, meaning)
 }
 
-func (p *printer) options(fs *pflag.FlagSet) {
-	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Hidden {
-			return
+func (p *printer) options(fs *optionSet) {
+	for _, o := range fs.list {
+		if o.hidden {
+			continue
 		}
-		argument, meaning := pflag.UnquoteUsage(f)
-		term := "    --" + f.Name
-		if f.Shorthand != "" {
-			term = "-" + f.Shorthand + ", --" + f.Name
+		argument, meaning := o.usage()
+		term := "    --" + o.Name
+		if o.letter != "" {
+			term = "-" + o.letter + ", --" + o.Name
 		}
-		if f.NoOptDefVal == "" {
+		if argument != "" {
 			term += " " + argument
 		}
-		if hasDefault(f) {
-			meaning += " (default " + f.DefValue + ")"
+		if o.hasDefault() {
+			meaning += " (default " + o.DefValue + ")"
 		}
 		p.entry(term, column, meaning)
-	})
+	}
+}
+
+// usage returns what help calls the argument, if there is one, and what it says of the option.
+func (o *option) usage() (argument, meaning string) {
+	argument, meaning = flag.UnquoteUsage(o.Flag)
+	if v, ok := o.Value.(interface{ unit() string }); ok {
+		argument = v.unit()
+	}
+	return argument, meaning
 }
 
 // hasDefault tells whether the default says more than that the option isn't given.
-func hasDefault(f *pflag.Flag) bool {
-	switch f.DefValue {
-	case "", "0", "false", "[]":
+func (o *option) hasDefault() bool {
+	switch o.DefValue {
+	case "", "0", "false":
 		return false
 	}
 	return true

@@ -3,8 +3,6 @@ package cli
 import (
 	"errors"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 	"hull/internal/task"
 )
@@ -21,8 +19,8 @@ SIGNAL is a name, in any case and with or without SIG, or a number; SIGTERM if t
 		Examples: `hull kill web1
 hull kill web1 KILL`,
 		Args: arity{1, 2},
-		Flags: func(fs *pflag.FlagSet) {
-			fs.BoolVarP(&all, "all", "a", false, "send it to all processes of the container; that there are none is no mistake then")
+		Flags: func(fs *optionSet) {
+			fs.boolVar(&all, "all, a", "send it to all processes of the container; that there are none is no mistake then")
 		},
 		Run: func(env *Env, args []string) error {
 			name := "SIGTERM"

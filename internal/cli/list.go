@@ -9,8 +9,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 )
 
@@ -25,9 +23,9 @@ func listCommand() *Command {
 		Examples: `hull list
 hull --root /run/user/1000/hull list --format json`,
 		Args: arity{0, 0},
-		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&format, "format", "f", "table", "print a `FORMAT`: table, or json")
-			fs.BoolVarP(&quiet, "quiet", "q", false, "print the ids only")
+		Flags: func(fs *optionSet) {
+			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
+			fs.boolVar(&quiet, "quiet, q", "print the ids only")
 		},
 		Run: func(env *Env, _ []string) error {
 			if err := checkFormat(format); err != nil {

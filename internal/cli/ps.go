@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 )
 
@@ -28,8 +26,8 @@ hull ps web1 -o pid,rss,args
 hull ps --format json web1`,
 		Args:  arity{1, anyNumber},
 		Parse: stopAtArgument,
-		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&format, "format", "f", "table", "print a `FORMAT`: table, or json")
+		Flags: func(fs *optionSet) {
+			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
 		},
 		Run: func(env *Env, args []string) error {
 			if err := checkFormat(format); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"hull"
@@ -17,11 +16,11 @@ type runFlags struct {
 	noSubreaper bool
 }
 
-func (f *runFlags) register(fs *pflag.FlagSet) {
+func (f *runFlags) register(fs *optionSet) {
 	f.createFlags.register(fs)
-	fs.BoolVarP(&f.detach, "detach", "d", false, "don't wait for the container's program; hull delete cleans up later")
-	fs.BoolVar(&f.keep, "keep", false, "don't delete the container when its program has ended")
-	fs.BoolVar(&f.noSubreaper, "no-subreaper", false, "don't become the parent of the processes that the container's "+
+	fs.boolVar(&f.detach, "detach, d", "don't wait for the container's program; hull delete cleans up later")
+	fs.boolVar(&f.keep, "keep", "don't delete the container when its program has ended")
+	fs.boolVar(&f.noSubreaper, "no-subreaper", "don't become the parent of the processes that the container's "+
 		"program leaves behind, where it has no pid namespace of its own")
 }
 

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 
-	"github.com/spf13/pflag"
-
 	"hull"
 	"hull/spec"
 )
@@ -13,7 +11,7 @@ import (
 func specCommand() *Command {
 	var bundle, cwd, netns string
 	var rootless, stdout bool
-	var flags *pflag.FlagSet
+	var options *optionSet
 	return &Command{
 		Name:    "spec",
 		Summary: "write a config.json to begin with",
@@ -27,16 +25,16 @@ For a caller who isn't root, --rootless makes one that needs no privileges: with
 hull spec --bundle box -- /bin/busybox sh
 hull run --bundle box box`,
 		Args: arity{0, anyNumber},
-		Flags: func(fs *pflag.FlagSet) {
-			flags = fs
-			fs.StringVarP(&bundle, "bundle", "b", "", "`DIR` to write to (default: the working directory)")
-			fs.BoolVar(&rootless, "rootless", false, "make a configuration for a caller without privileges")
-			fs.StringVar(&cwd, "cwd", "", "working directory `DIR` of the program, absolute (default /)")
-			fs.StringVar(&netns, "netns", "", "join the network namespace at `PATH`, absolute (default: a new one)")
-			fs.BoolVar(&stdout, "print", false, "write to standard output instead")
+		Flags: func(fs *optionSet) {
+			options = fs
+			fs.stringVar(&bundle, "bundle, b", "", "`DIR` to write to (default: the working directory)")
+			fs.boolVar(&rootless, "rootless", "make a configuration for a caller without privileges")
+			fs.stringVar(&cwd, "cwd", "", "working directory `DIR` of the program, absolute (default /)")
+			fs.stringVar(&netns, "netns", "", "join the network namespace at `PATH`, absolute (default: a new one)")
+			fs.boolVar(&stdout, "print", "write to standard output instead")
 		},
 		Run: func(env *Env, args []string) error {
-			if len(args) > 0 && flags.ArgsLenAtDash() != 0 {
+			if len(args) > 0 && options.ended != 0 {
 				return env.usage("spec", errors.New("the program comes after --"))
 			}
 			o := spec.Options{

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/spf13/pflag"
 
 	"hull"
 )
@@ -28,31 +27,31 @@ type updateFlags struct {
 	pidsLimit         *int64
 }
 
-func (f *updateFlags) register(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.file, "resources", "r", "", "read the limits from `FILE`, or from standard input if it is -; other "+
+func (f *updateFlags) register(fs *optionSet) {
+	fs.stringVar(&f.file, "resources, r", "", "read the limits from `FILE`, or from standard input if it is -; other "+
 		"options about limits have no effect then")
 	const time, size = "MICROSECONDS", "SIZE"
-	fs.Var(number(&f.blkioWeight, parseWeight, "WEIGHT"), "blkio-weight", "share of the disks, from 10 to 1000")
-	fs.Var(number(&f.cpu.Period, parseUint, time), "cpu-period", "what --cpu-quota is a part of")
-	fs.Var(number(&f.cpu.Quota, parseInt, time), "cpu-quota", "CPU time in each period; -1 is no limit")
-	fs.Var(number(&f.cpu.Burst, parseUint, time), "cpu-burst", "CPU time that may be saved from periods and spent in another")
-	fs.Var(number(&f.cpu.Shares, parseUint, "SHARES"), "cpu-share", "share of the CPUs; a container has 1024 if nothing is said")
-	fs.Var(number(&f.cpu.RealtimePeriod, parseUint, time), "cpu-rt-period", "what --cpu-rt-runtime is a part of")
-	fs.Var(number(&f.cpu.RealtimeRuntime, parseInt, time), "cpu-rt-runtime", "time with real-time scheduling in each period")
-	fs.StringVar(&f.cpu.Cpus, "cpuset-cpus", "", "CPUs to run on, a `LIST` such as 0-3,6")
-	fs.StringVar(&f.cpu.Mems, "cpuset-mems", "", "memory nodes to use, a `LIST`")
-	fs.Var(number(&f.cpu.Idle, parseInt, "0|1"), "cpu-idle", "1: run only when the CPUs have nothing else to do")
-	fs.Var(number(&f.memory.Limit, parseSize, size), "memory", "memory: bytes, or a number with k, m, g or t; -1 is no limit")
-	fs.Var(number(&f.memory.Reservation, parseSize, size), "memory-reservation", "memory that the container keeps when the "+
+	fs.valueVar(number(&f.blkioWeight, parseWeight, "WEIGHT"), "blkio-weight", "share of the disks, from 10 to 1000")
+	fs.valueVar(number(&f.cpu.Period, parseUint, time), "cpu-period", "what --cpu-quota is a part of")
+	fs.valueVar(number(&f.cpu.Quota, parseInt, time), "cpu-quota", "CPU time in each period; -1 is no limit")
+	fs.valueVar(number(&f.cpu.Burst, parseUint, time), "cpu-burst", "CPU time that may be saved from periods and spent in another")
+	fs.valueVar(number(&f.cpu.Shares, parseUint, "SHARES"), "cpu-share", "share of the CPUs; a container has 1024 if nothing is said")
+	fs.valueVar(number(&f.cpu.RealtimePeriod, parseUint, time), "cpu-rt-period", "what --cpu-rt-runtime is a part of")
+	fs.valueVar(number(&f.cpu.RealtimeRuntime, parseInt, time), "cpu-rt-runtime", "time with real-time scheduling in each period")
+	fs.stringVar(&f.cpu.Cpus, "cpuset-cpus", "", "CPUs to run on, a `LIST` such as 0-3,6")
+	fs.stringVar(&f.cpu.Mems, "cpuset-mems", "", "memory nodes to use, a `LIST`")
+	fs.valueVar(number(&f.cpu.Idle, parseInt, "0|1"), "cpu-idle", "1: run only when the CPUs have nothing else to do")
+	fs.valueVar(number(&f.memory.Limit, parseSize, size), "memory", "memory: bytes, or a number with k, m, g or t; -1 is no limit")
+	fs.valueVar(number(&f.memory.Reservation, parseSize, size), "memory-reservation", "memory that the container keeps when the "+
 		"host runs out of it")
-	fs.Var(number(&f.memory.Swap, parseSize, size), "memory-swap", "memory and swap space together; -1 is no limit")
-	fs.Var(number(&f.kernel, parseSize, size), "kernel-memory", "")
-	fs.Var(number(&f.kernelTCP, parseSize, size), "kernel-memory-tcp", "")
-	must(fs.MarkHidden("kernel-memory"))
-	must(fs.MarkHidden("kernel-memory-tcp"))
-	fs.Var(number(&f.pidsLimit, parseInt, "N"), "pids-limit", "number of processes and threads; -1 is no limit")
-	fs.StringVar(&f.l3CacheSchema, "l3-cache-schema", "", "Intel RDT: `SCHEMA` of the L3 cache")
-	fs.StringVar(&f.memBwSchema, "mem-bw-schema", "", "Intel RDT: `SCHEMA` of the memory bandwidth")
+	fs.valueVar(number(&f.memory.Swap, parseSize, size), "memory-swap", "memory and swap space together; -1 is no limit")
+	fs.valueVar(number(&f.kernel, parseSize, size), "kernel-memory", "")
+	fs.hide()
+	fs.valueVar(number(&f.kernelTCP, parseSize, size), "kernel-memory-tcp", "")
+	fs.hide()
+	fs.valueVar(number(&f.pidsLimit, parseInt, "N"), "pids-limit", "number of processes and threads; -1 is no limit")
+	fs.stringVar(&f.l3CacheSchema, "l3-cache-schema", "", "Intel RDT: `SCHEMA` of the L3 cache")
+	fs.stringVar(&f.memBwSchema, "mem-bw-schema", "", "Intel RDT: `SCHEMA` of the memory bandwidth")
 }
 
 func updateCommand() *Command {
@@ -132,15 +131,15 @@ func (f *updateFlags) fromFlags() *specs.LinuxResources {
 type numberFlag[T any] struct {
 	p     **T
 	parse func(string) (T, error)
-	unit  string // what --help calls the number
+	name  string // what --help calls the number
 }
 
-func number[T any](p **T, parse func(string) (T, error), unit string) *numberFlag[T] {
-	return &numberFlag[T]{p, parse, unit}
+func number[T any](p **T, parse func(string) (T, error), name string) *numberFlag[T] {
+	return &numberFlag[T]{p, parse, name}
 }
 
 func (n *numberFlag[T]) String() string { return "" }
-func (n *numberFlag[T]) Type() string   { return n.unit }
+func (n *numberFlag[T]) unit() string   { return n.name }
 
 // Set takes an empty value for none, as callers do who fill in what they may not have.
 func (n *numberFlag[T]) Set(s string) error {

@@ -33,6 +33,9 @@ func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) (engine.Beg
 	b.In("linux.namespaces")
 	b.Call(unix.SYS_UNSHARE, stub.Int(ns.clone))
 	b.Note(stub.NamespaceNames(ns.clone))
+	if ns.clone&unix.CLONE_NEWNET != 0 {
+		loopbackUp(b)
+	}
 	if err := first.Send(b); err != nil {
 		first.Kill()
 		return nil, err

@@ -161,9 +161,9 @@ func (c *creation) openReport() (*os.File, error) {
 func reportFD(extra int) int { return stub.FirstExtra + extra }
 
 // setUp makes the init what the configuration says and lets it go.
-func (c *creation) setUp() (*engine.Process, error) {
+func (c *creation) setUp() (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: c.init.Pid}, PidFD: c.init.PidFD}
-	var err error
+	defer func() { closeConsole(p, err) }()
 	if p.StartTime, err = startTime(p.Pid); err != nil {
 		return nil, err
 	}
@@ -223,7 +223,8 @@ func (c *creation) plan() (err error) {
 
 // prepareRoot makes the container's mounts and runs the hooks that see the host's files beside them.
 func (c *creation) prepareRoot() error {
-	if err := c.do(c.b, nil); err != nil {
+	// Hooks come after the limits, which some of them change.
+	if err := c.do(c.b, func() error { return c.Cgroup.Limit(c.ctx) }); err != nil {
 		return err
 	}
 	if c.root != nil {
@@ -252,6 +253,9 @@ func (c *creation) enter(b *stub.Batch, p *engine.Process) error {
 			if err := c.Forked(p.Init); err != nil {
 				return err
 			}
+		}
+		if c.stops {
+			return nil // prepareRoot has limited it
 		}
 		return c.Cgroup.Limit(c.ctx)
 	})
@@ -288,7 +292,7 @@ func (c *creation) isolate(b *stub.Batch) {
 	}
 	c.process.joinKeyring(b)
 	allCPUs(b)
-	if c.ns.clone&unix.CLONE_NEWNET != 0 {
+	if c.ns.clone&unix.CLONE_NEWNET != 0 && c.Begun == nil {
 		loopbackUp(b)
 	}
 	if c.ns.newCgroup {

@@ -50,8 +50,9 @@ func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process,
 }
 
 // execIn makes a stub that is in the container the process that was asked for.
-func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (*engine.Process, error) {
+func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
+	defer func() { closeConsole(p, err) }()
 	b := new(stub.Batch)
 	t.enterSession(b)
 	if t.terminal {
@@ -61,7 +62,6 @@ func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (
 	if err := t.become(b, s, p, len(r.Extra), s.Do); err != nil {
 		return nil, err
 	}
-	var err error
 	if p.StartTime, err = startTime(p.Pid); err != nil {
 		return nil, err
 	}

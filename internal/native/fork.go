@@ -73,37 +73,38 @@ func enterTaskFiles(b *stub.Batch, files []string) {
 // unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
 // maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace.
 func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
-	b.In("linux.namespaces")
+	var flags uint64
 	if c.ns.newUser {
-		// Only a dumpable process's maps can be written by its unprivileged parent. Nobody else is in the namespace yet.
+		flags |= unix.CLONE_NEWUSER
+		// Only of a dumpable process can an unprivileged parent write the files. Nobody else is in the namespace yet.
 		if !c.privileged {
 			b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(1))
 		}
-		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWUSER))
-		b.Note("user namespace")
 	}
+	if c.ns.newTime {
+		flags |= unix.CLONE_NEWTIME
+	}
+	b.In("linux.namespaces")
+	b.Call(unix.SYS_UNSHARE, stub.Int(flags))
+	b.Note(stub.NamespaceNames(flags))
 	if err := first.Do(b); err != nil {
 		return explainNamespaces(err)
 	}
-	b = new(stub.Batch)
-	if c.ns.newUser {
-		if err := mapIDs(first.Pid, c.Spec.Linux, c.privileged); err != nil {
+	if c.ns.newTime {
+		if err := writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets); err != nil {
 			return err
 		}
-		b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
-		becomeRoot(b)
 	}
-	if c.ns.newTime {
-		b.Call(unix.SYS_UNSHARE, stub.Int(unix.CLONE_NEWTIME))
-		b.Note("time namespace")
+	if !c.ns.newUser {
+		return nil
 	}
-	if err := first.Do(b); err != nil {
+	if err := mapIDs(first.Pid, c.Spec.Linux, c.privileged); err != nil {
 		return err
 	}
-	if c.ns.newTime {
-		return writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets)
-	}
-	return nil
+	b = new(stub.Batch)
+	b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
+	becomeRoot(b)
+	return first.Do(b)
 }
 
 // becomeRoot takes id 0 of the user namespace that the stub is in.

@@ -60,13 +60,18 @@ func (c *creation) hookStub() (*stub.Stub, error) {
 		first.Kill()
 		return nil, err
 	}
+	b = new(stub.Batch)
 	if c.process.userns {
-		b := new(stub.Batch)
 		becomeRoot(b)
-		if err := s.Do(b); err != nil {
-			s.Kill()
-			return nil, err
-		}
+	}
+	if c.root != nil {
+		// The specification leaves the directory open. Hooks written for other runtimes expect the container's root.
+		b.In("hooks.createContainer")
+		b.Call(unix.SYS_CHDIR, b.String(c.Root()).Arg())
+	}
+	if err := s.Do(b); err != nil {
+		s.Kill()
+		return nil, err
 	}
 	return s, nil
 }
@@ -105,6 +110,9 @@ func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 	b = new(stub.Batch)
 	t.changeUser(b)
 	t.confine(b)
+	if t.seccompLate() {
+		loadSeccomp(b, t.seccomp)
+	}
 	if err := s.Do(b); err != nil {
 		return t.explain(err)
 	}
@@ -161,12 +169,13 @@ func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, stat
 	return err
 }
 
-// startHook emits the clone. The child is in the stub's namespaces; its output is the pipe w.
+// startHook emits the clone. The child is in the stub's namespaces; its output is the pipe w. As with vfork(2) it shares
+// the stub's memory until it is another program, and so its failures are there for the stub to report.
 func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) error {
 	b := new(stub.Batch)
 	fds := b.RecvFDs(2)
 	pidfd := b.Out(4)
-	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
+	pid := b.Call(unix.SYS_CLONE, stub.Int(unix.CLONE_VM|unix.CLONE_VFORK|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), stub.Int(0), pidfd.Arg())
 	parent, exit := b.Label(), b.Label()
 	b.OnErr(b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the child"), 0, parent)
 	b.Dup3(fds[0], 0, 0)
@@ -175,7 +184,8 @@ func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) erro
 	b.Ignore(b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC)), 0)
 	none := b.Const(make([]byte, 8))
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
-	b.OnErr(b.Execve(h.Path, hookArgs(h), env), 0, exit)
+	exec := b.Execve(h.Path, hookArgs(h), env)
+	b.OnErr(exec, 0, exit)
 	b.Mark(exit)
 	b.Call(unix.SYS_EXIT_GROUP, stub.Int(exitSetup))
 	b.Mark(parent)
@@ -190,7 +200,13 @@ func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) erro
 	if err := s.PassFDs(stdin, w); err != nil {
 		return err
 	}
-	return s.Receive()
+	if err := s.Receive(); err != nil {
+		return err
+	}
+	if errno := b.Errno(exec); errno != 0 {
+		return os.NewSyscallError("execve", errno)
+	}
+	return nil
 }
 
 func hookArgs(h specs.Hook) []string {
@@ -247,7 +263,7 @@ func hookStatus(s *stub.Stub) error {
 	}
 	switch ws := unix.WaitStatus(b.Uint32(status, 0)); {
 	case ws.Signaled():
-		return fmt.Errorf("killed by signal %d", ws.Signal())
+		return fmt.Errorf("signal: %v", ws.Signal())
 	case ws.ExitStatus() != 0:
 		return fmt.Errorf("exit status %d", ws.ExitStatus())
 	}

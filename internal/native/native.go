@@ -87,9 +87,10 @@ func waitTaken(fifo *os.File) error {
 		var unread int
 		poll := []unix.PollFd{{Events: unix.POLLIN}}
 		if cerr := raw.Control(func(fd uintptr) {
-			unread, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+			// In this order: once nobody else has the fifo open, nobody takes the byte any more.
 			poll[0].Fd = int32(fd)
 			_, _ = unix.Poll(poll, 0)
+			unread, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 		}); cerr != nil {
 			return cerr
 		}
@@ -145,8 +146,23 @@ func Alive(i engine.Init) bool {
 	if i.Pid == 0 {
 		return false
 	}
-	st, err := readStat(i.Pid)
-	return err == nil && st.startTime == i.StartTime && !st.ended()
+	st, err := readStat(procFile(i.Pid, "stat"))
+	return err == nil && st.startTime == i.StartTime && !(st.ended() && allEnded(i.Pid))
+}
+
+// allEnded tells whether no thread of the process runs any more. The first may end before others do, and those that are
+// frozen don't die when they are killed.
+func allEnded(pid int) bool {
+	tasks, err := os.ReadDir(procFile(pid, "task"))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	for _, t := range tasks {
+		if st, err := readStat(procFile(pid, "task/"+t.Name()+"/stat")); err == nil && !st.ended() {
+			return false
+		}
+	}
+	return true
 }
 
 // WaitGone waits until the process is gone.
@@ -181,33 +197,29 @@ func waitGone(ctx context.Context, pidfd *os.File, ended func() bool) error {
 type stat struct {
 	state     byte
 	exiting   bool   // PF_EXITING in field 9
-	threads   string // field 20
 	startTime uint64 // field 22
 }
 
-// ended tells whether nothing of the process runs any more: its last thread is a zombie, or on the way to become one
-// and has given up all but its pid. A first thread may end before others do; frozen ones don't die when they are killed.
-func (s stat) ended() bool {
-	return (s.state == 'Z' || s.state == 'X' || s.exiting) && (s.threads == "1" || s.threads == "0")
-}
+// ended tells whether the thread is a zombie, or on the way to become one and has given up all but its pid.
+func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' || s.exiting }
 
 func startTime(pid int) (uint64, error) {
-	st, err := readStat(pid)
+	st, err := readStat(procFile(pid, "stat"))
 	return st.startTime, err
 }
 
-func readStat(pid int) (stat, error) {
-	b, err := os.ReadFile(procFile(pid, "stat"))
+func readStat(file string) (stat, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return stat{}, err
 	}
 	// The command's name, in parentheses, may have spaces and parentheses.
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) < 20 {
-		return stat{}, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+		return stat{}, fmt.Errorf("%s: %q", file, b)
 	}
 	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
 	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)
 	start, serr := strconv.ParseUint(string(fields[19]), 10, 64)
-	return stat{fields[0][0], flags&exiting != 0, string(fields[17]), start}, errors.Join(ferr, serr)
+	return stat{fields[0][0], flags&exiting != 0, start}, errors.Join(ferr, serr)
 }

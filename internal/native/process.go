@@ -383,6 +383,8 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
 	}
 	if park {
+		// As kill(1) would end a program that waits, though this one is the first in its pid namespace.
+		b.ExitOn(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 		b.Call(unix.SYS_READ, stub.Int(reportFD(extra)), b.Out(1).Arg(), stub.Int(1))
 	}
 	t.signals(b)
@@ -405,6 +407,12 @@ func (t *process) signals(b *stub.Batch) {
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
 }
 
+// fewerCPUs tells whether the process is to have a deadline, and not all CPUs.
+func (t *process) fewerCPUs() bool {
+	r := t.container.Spec.Linux.Resources
+	return t.Scheduler.Policy == specs.SchedDeadline && r != nil && r.CPU != nil && r.CPU.Cpus != ""
+}
+
 // explain adds hints to errors of the credentials.
 func (t *process) explain(err error) error {
 	var e *fault.Error
@@ -416,6 +424,8 @@ func (t *process) explain(err error) error {
 		e.Hint = "the user namespace has no mapping for this id: linux.uidMappings and linux.gidMappings must cover it"
 	case strings.HasPrefix(e.Field, "process.capabilities") && errors.Is(err, unix.EPERM):
 		e.Hint = "a capability that hull itself lacks can't be given to a container"
+	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM) && t.fewerCPUs():
+		e.Hint = "linux.resources.cpu.cpus must have all CPUs of the machine for SCHED_DEADLINE (sched_setattr(2))"
 	case e.Field == "process.rlimits" && errors.Is(err, unix.EPERM):
 		e.Hint = "raising a hard limit needs CAP_SYS_RESOURCE"
 	}

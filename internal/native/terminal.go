@@ -4,6 +4,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/engine"
 	"hull/internal/stub"
 )
 
@@ -38,4 +39,12 @@ func openTerminal(b *stub.Batch, ptmx string, size *specs.Box) (slave stub.FD) {
 		b.Dup3(slave, fd, 0)
 	}
 	return slave
+}
+
+// closeConsole closes the terminal of a process that has failed to start.
+func closeConsole(p *engine.Process, err error) {
+	if err != nil && p.Console != nil {
+		p.Console.Close()
+		p.Console = nil
+	}
 }

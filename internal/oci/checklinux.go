@@ -75,9 +75,11 @@ func (k *checker) resources(r *specs.LinuxResources) {
 	if m == nil {
 		return
 	}
-	//lint:ignore SA1019 deprecated, but in use
 	if kernel := m.Kernel; kernel != nil && *kernel > 0 {
 		k.warn("linux.resources.memory.kernel", "not used: Linux has given up limits of kernel memory")
+	}
+	if tcp := m.KernelTCP; tcp != nil && *tcp > 0 {
+		k.warn("linux.resources.memory.kernelTCP", "not used: it is deprecated")
 	}
 	if m.UseHierarchy != nil && !*m.UseHierarchy {
 		k.warn("linux.resources.memory.useHierarchy", "not used: Linux always accounts hierarchically")

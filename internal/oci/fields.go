@@ -166,7 +166,7 @@ var claims = [...]Claim{
 	{"linux.resources.memory.reservation", Applied, "cgroup"},
 	{"linux.resources.memory.swap", Applied, "cgroup"},
 	{"linux.resources.memory.kernel", Tolerated, "Linux has given up limits of kernel memory (5.16): a warning unless 0 or -1"},
-	{"linux.resources.memory.kernelTCP", Applied, "cgroup"},
+	{"linux.resources.memory.kernelTCP", Tolerated, "deprecated, and cgroup v2 has none: a warning unless 0 or -1"},
 	{"linux.resources.memory.swappiness", Applied, "cgroup"},
 	{"linux.resources.memory.disableOOMKiller", Applied, "cgroup"},
 	{"linux.resources.memory.useHierarchy", Tolerated, "Linux always accounts hierarchically (5.11): a warning if false"},

@@ -34,19 +34,12 @@ type decoder struct {
 	depth int
 	path  []step
 	keys  []string // of all objects around pos, the innermost object's last
-	own   keySet   // the innermost object's
 
 	mistakes []*fault.Error
 	more     int // mistakes beyond maxMistakes
 	warnings []string
 	notes    []string
 	stopped  *fault.Error // the mistake that ended reading
-}
-
-// A keySet is the keys of one object: those of decoder.keys from base on, and once they are many, those of set.
-type keySet struct {
-	base int
-	set  map[string]struct{}
 }
 
 // A step of a path is a property's name, an entry's key in a map, or an index.
@@ -209,8 +202,8 @@ func (d *decoder) members(kind stepKind, member func(key string)) {
 		return
 	}
 	defer d.leave()
-	outer := d.own
-	d.own = keySet{base: len(d.keys)}
+	base := len(d.keys)
+	var set map[string]struct{}
 	for first := true; d.next('}', first); first = false {
 		if d.peek() != '"' {
 			d.unexpected("a property's name")
@@ -223,42 +216,34 @@ func (d *decoder) members(kind stepKind, member func(key string)) {
 		}
 		d.pos++
 		d.path = append(d.path, step{name: key, kind: kind})
-		if d.first(key) {
+		if d.twice(base, &set, key) {
+			d.mistake("is in the object twice")
+			d.skip()
+		} else {
 			member(key)
 		}
 		d.path = d.path[:len(d.path)-1]
 	}
-	d.keys = d.keys[:d.own.base]
-	d.own = outer
+	d.keys = d.keys[:base]
 }
 
-// first records a key of the object at hand. If it was there before, that is a mistake and the value is skipped.
-func (d *decoder) first(key string) bool {
-	if !d.seen(key) {
-		return true
-	}
-	d.mistake("is in the object twice")
-	d.skip()
-	return false
-}
-
-func (d *decoder) seen(key string) bool {
-	own := &d.own
-	if own.set != nil {
-		_, seen := own.set[key]
-		own.set[key] = struct{}{}
+// twice records a key of the object whose keys begin at base.
+func (d *decoder) twice(base int, set *map[string]struct{}, key string) bool {
+	if *set != nil {
+		_, seen := (*set)[key]
+		(*set)[key] = struct{}{}
 		return seen
 	}
-	for _, k := range d.keys[own.base:] {
+	for _, k := range d.keys[base:] {
 		if k == key {
 			return true
 		}
 	}
 	d.keys = append(d.keys, key)
-	if len(d.keys)-own.base > manyKeys {
-		own.set = make(map[string]struct{}, 2*manyKeys)
-		for _, k := range d.keys[own.base:] {
-			own.set[k] = struct{}{}
+	if len(d.keys)-base > manyKeys {
+		*set = make(map[string]struct{}, 2*manyKeys)
+		for _, k := range d.keys[base:] {
+			(*set)[k] = struct{}{}
 		}
 	}
 	return false
@@ -277,12 +262,10 @@ func (d *decoder) object(field func(key string) bool) {
 			d.skip()
 			return
 		}
-		// encoding/json, and so most runtimes, read it.
+		// encoding/json, and so most runtimes, read it: also beside the one in the right case, to which it adds.
 		d.tell(&d.warnings, "taken for "+right+", as the specification writes it")
 		d.path[len(d.path)-1].name = right
-		if d.first(right) {
-			field(right)
-		}
+		field(right)
 	})
 }
 

@@ -107,12 +107,15 @@ func integer[T signed](d *decoder, p *T) {
 	*p = T(v)
 }
 
-// optional reads a value that specs-go keeps as a pointer, nil if absent.
+// optional reads a value that specs-go keeps as a pointer, nil if absent. It is there already if the property came in two
+// cases, see object.
 func optional[T any](d *decoder, p **T, read func(*decoder, *T)) {
 	if d.null() {
 		return
 	}
-	*p = new(T)
+	if *p == nil {
+		*p = new(T)
+	}
 	read(d, *p)
 }
 
@@ -133,7 +136,10 @@ func dict[T any](d *decoder, p *map[string]T, read func(*decoder, *T)) {
 	if d.null() {
 		return
 	}
-	m := map[string]T{}
+	m := *p
+	if m == nil {
+		m = map[string]T{}
+	}
 	d.members(entry, func(key string) {
 		var v T
 		read(d, &v)

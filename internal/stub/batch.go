@@ -100,7 +100,6 @@ type entry struct {
 	note  string // what an error says of the arguments
 
 	onOK, onErr, onMatch Label // 0: next entry, stop, none
-	ignore               bool
 	match                unix.Errno
 
 	result int64

@@ -56,6 +56,24 @@ func (b *Batch) Close(fd FD) { b.Call(unix.SYS_CLOSE, fd.arg) }
 // Dup3 duplicates a descriptor to a number.
 func (b *Batch) Dup3(fd FD, to, flags int) { b.Call(unix.SYS_DUP3, fd.arg, Int(to), Int(flags)) }
 
+// ExitOn has signals end the stub, with the status that a shell gives to who dies of them. They were blocked, and the
+// first process of a pid namespace would ignore them. execve(2) takes it back.
+func (b *Batch) ExitOn(signals ...unix.Signal) {
+	const saRestorer = 0x04000000 // SA_RESTORER; amd64 insists on a way to return from handlers
+	// struct sigaction of the kernel: handler, flags, restorer, mask.
+	action := binary.LittleEndian.AppendUint64(nil, handler())
+	action = binary.LittleEndian.AppendUint64(action, saRestorer)
+	action = append(action, make([]byte, 16)...)
+	act := b.Const(action)
+	mask := ^uint64(0)
+	for _, s := range signals {
+		b.Call(unix.SYS_RT_SIGACTION, Int(s), act.Arg(), Int(0), Int(8))
+		mask &^= 1 << (s - 1)
+	}
+	blocked := b.Const(binary.LittleEndian.AppendUint64(nil, mask))
+	b.Call(unix.SYS_RT_SIGPROCMASK, Int(unix.SIG_SETMASK), blocked.Arg(), Int(0), Int(8))
+}
+
 // Fsopen opens a context for a new mount of a file system (fsopen(2), Linux 5.2).
 func (b *Batch) Fsopen(fstype string) FD {
 	r := b.Call(unix.SYS_FSOPEN, b.str(fstype), Int(unix.FSOPEN_CLOEXEC))

@@ -1,6 +1,7 @@
 package stub
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -13,13 +14,16 @@ import (
 func interpreterStart() unsafe.Pointer
 
 const (
-	textAddr  = 0x00400000 // where the image has its code
+	textAddr  = 0x00400000 // where the image has its headers, and behind them its code
+	headers   = 64 + 3*56
 	batchAddr = 0x10000000 // where it keeps the batch; BASE in image_GOARCH.s
 	batchMax  = 16 << 20   // largest batch: execve's arguments are at most 6 MiB (execve(2), "Limits on size")
 )
 
-// sentinel stands behind the last instruction.
-const sentinel = "hull.endhull.end"
+const (
+	sentinel    = "hull.endhull.end" // stands behind the last instruction
+	handlerMark = "hull.sighull.sig" // stands before the signal handler
+)
 
 func code() []byte {
 	start := interpreterStart()
@@ -33,13 +37,21 @@ func code() []byte {
 	panic("bug: the stub's code has no end")
 }
 
+// handler returns where the signal handler is in a stub.
+func handler() uint64 {
+	i := bytes.Index(code(), []byte(handlerMark))
+	if i < 0 {
+		panic("bug: the stub's code has no signal handler")
+	}
+	return textAddr + headers + uint64(i+len(handlerMark))
+}
+
 // elf returns a static executable of one page: an ELF header, three program headers and the interpreter.
 // The header's e_flags, which means nothing to Linux on these machines, holds the number of descriptors to keep.
 func elf(fds int) []byte {
 	const (
-		headers = 64 + 3*56
-		rx      = 5
-		rw      = 6
+		rx = 5
+		rw = 6
 	)
 	text := code()
 	size := uint64(headers + len(text))

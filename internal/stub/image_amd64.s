@@ -200,6 +200,14 @@ store:
 	XORL AX, AX
 	JMP  done
 
+	// The handler of the signals of Batch.ExitOn, for image to find. DI is the signal.
+	LONG $0x6c6c7568
+	LONG $0x6769732e
+	LONG $0x6c6c7568
+	LONG $0x6769732e
+	ADDQ $128, DI
+	JMP  exit
+
 	// The end, for image to find.
 	LONG $0x6c6c7568
 	LONG $0x646e652e

@@ -203,6 +203,14 @@ store:
 	MOVD $0, R0
 	B    done
 
+	// The handler of the signals of Batch.ExitOn, for image to find. R0 is the signal.
+	WORD $0x6c6c7568
+	WORD $0x6769732e
+	WORD $0x6c6c7568
+	WORD $0x6769732e
+	ADD  $128, R0, R0
+	B    exit
+
 	// The end, for image to find.
 	WORD $0x6c6c7568
 	WORD $0x646e652e

@@ -222,6 +222,31 @@ func TestStubEndsWithItsParent(t *testing.T) {
 	}
 }
 
+// TestExitOn: signals are blocked in a stub, and in the first process of a pid namespace those without a handler have
+// no effect.
+func TestExitOn(t *testing.T) {
+	s := start(t, Config{})
+	init, err := s.Fork(new(Batch), unix.CLONE_NEWPID)
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs root")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer init.Kill()
+	b := new(Batch)
+	b.ExitOn(unix.SIGTERM)
+	do(t, init, b)
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM} {
+		if err := unix.PidfdSendSignal(int(init.PidFD.Fd()), sig, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ws, err := init.Wait(); err != nil || ws.ExitStatus() != 128+int(unix.SIGTERM) {
+		t.Errorf("status %v, %v; want exit 143", ws, err)
+	}
+}
+
 func TestKilledStubIsAnError(t *testing.T) {
 	s := start(t, Config{})
 	unix.PidfdSendSignal(int(s.PidFD.Fd()), unix.SIGKILL, nil, 0)

@@ -52,7 +52,7 @@ func (b *bench) close() error {
 		errs = append(errs, c.clear())
 		left, err := b.stage.left(c.root)
 		if len(left) > 0 {
-			err = fmt.Errorf("%v left %s", c.role, strings.Join(left, ", "))
+			err = fmt.Errorf("%v left %d things: %s", c.role, len(left), strings.Join(left[:min(3, len(left))], ", "))
 		}
 		errs = append(errs, err)
 	}

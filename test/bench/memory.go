@@ -70,10 +70,10 @@ func (b *bench) waiting(ctx context.Context, r *contestant) (m memory, err error
 		time.Sleep(rest)
 		m, err = r.memoryBeside(p.Pid, id)
 	}
-	// The status is that of the signal; what matters is that both end.
-	err = errors.Join(err, r.remove(ctx, id))
-	_ = p.wait()
-	return m, err
+	_, killed := spend(ctx, r.command("kill", id, "KILL"))
+	_ = p.wait() // its status is that of the signal
+	r.forget(id)
+	return m, errors.Join(err, killed)
 }
 
 // memoryBeside adds up the memory of a process and its descendants, without the init of a container and its.

@@ -50,8 +50,9 @@ func (s *stage) close() error {
 	return os.Remove(s.dir)
 }
 
-// hideUnified unmounts cgroup v2 from this namespace where v1 is mounted as well: crun and runc want a hierarchy like
-// systemd's there, and refuse others or set up both.
+// hideUnified puts an empty tmpfs in the place of cgroup v2 in this namespace where v1 is mounted as well. crun fails
+// there when v2 has controllers, which systemd's hybrid hasn't. It makes its cgroups' directories in the tmpfs all the
+// same; in what is below the mount of v2 they would stay.
 func hideUnified() error {
 	mounts, err := readMounts()
 	if err != nil {
@@ -60,6 +61,9 @@ func hideUnified() error {
 	for _, point := range unified(mounts) {
 		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount %s: %w", point, err)
+		}
+		if err := unix.Mount("tmpfs", point, "tmpfs", 0, "mode=0755"); err != nil {
+			return fmt.Errorf("mount tmpfs on %s: %w", point, err)
 		}
 	}
 	return nil
@@ -148,12 +152,19 @@ func (s *stage) cgroups() []string {
 	var found []string
 	// Cgroups of others come and go; one that can't be read is one that went.
 	_ = filepath.WalkDir(cgroupRoot, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(d.Name(), s.prefix) {
+		if err == nil && d.IsDir() && strings.Contains(d.Name(), s.prefix) && onCgroup(path) {
 			found = append(found, path)
 		}
 		return nil
 	})
 	return found
+}
+
+// onCgroup tells a cgroup from a directory that hideUnified let a runtime make.
+func onCgroup(path string) bool {
+	var st unix.Statfs_t
+	err := unix.Statfs(path, &st)
+	return err == nil && (st.Type == unix.CGROUP_SUPER_MAGIC || st.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
 func (s *stage) processes() []string {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,7 +125,17 @@ func (b *box) do(args ...string) outcome {
 	if err != nil && !errors.As(err, &exit) {
 		b.t.Fatal(err)
 	}
-	return outcome{cmd.ProcessState.ExitCode(), b.read(stdout.Name()), b.read(stderr.Name())}
+	return outcome{cmd.ProcessState.ExitCode(), b.written(stdout), b.written(stderr)}
+}
+
+// written returns what a program has written to a file. It may be the program's user's now, and not ours any more.
+func (b *box) written(f *os.File) string {
+	b.t.Helper()
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
 }
 
 func (b *box) file(name string) *os.File {
@@ -275,6 +286,15 @@ func resources(edit func(*specs.LinuxResources)) func(*specs.Spec) {
 func without(ns specs.LinuxNamespaceType) func(*specs.Spec) {
 	return func(s *specs.Spec) {
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+	}
+}
+
+// hostProc has the container see the host's processes: who is no root can't mount them.
+func hostProc(s *specs.Spec) {
+	for i := range s.Mounts {
+		if m := &s.Mounts[i]; m.Type == "proc" && rootless() {
+			*m = specs.Mount{Destination: "/proc", Type: "none", Source: "/proc", Options: []string{"rbind"}}
+		}
 	}
 }
 
