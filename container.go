@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,30 +23,6 @@ import (
 
 // destroyTimeout bounds how long hull waits for processes that were killed.
 const destroyTimeout = 10 * time.Second
-
-// Status of a container (runtime.md, "State"; paused is runc's addition).
-type Status string
-
-const (
-	Creating Status = "creating"
-	Created  Status = "created"
-	Running  Status = "running"
-	Paused   Status = "paused"
-	Stopped  Status = "stopped"
-)
-
-// State of a container, in JSON as the OCI runtime-spec has it ("State"), with what runc adds.
-type State struct {
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	Pid         int               `json:"pid"`
-	Status      Status            `json:"status"`
-	Bundle      string            `json:"bundle"`
-	Rootfs      string            `json:"rootfs"`
-	Created     time.Time         `json:"created"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Owner       string            `json:"owner"` // user name, or uid where it has none
-}
 
 // Container is a container that exists.
 type Container struct {
@@ -94,54 +68,11 @@ func (c *Container) engineView() engine.Container {
 
 // State returns what the container is and does now.
 func (c *Container) State() (State, error) {
-	status, err := c.status()
-	if err != nil {
-		return State{}, fault.In("state", c.ID(), err)
-	}
-	view := c.engineView()
-	s := State{
-		OCIVersion: specs.Version, ID: c.record.ID, Status: status, Bundle: c.record.Bundle, Rootfs: view.Root(),
-		Created: c.record.Created, Annotations: c.spec.Annotations, Owner: c.owner(),
-	}
-	if status != Stopped {
-		s.Pid = c.record.Init.Pid
-	}
-	return s, nil
+	s, err := state(c.dir, c.record, make(owners))
+	return s, fault.In("state", c.ID(), err)
 }
 
-func (c *Container) owner() string {
-	var st unix.Stat_t
-	if err := unix.Lstat(c.dir.Path, &st); err != nil {
-		return ""
-	}
-	uid := strconv.FormatUint(uint64(st.Uid), 10)
-	if u, err := user.LookupId(uid); err == nil {
-		return u.Username
-	}
-	return uid
-}
-
-// status asks the kernel; see package store.
-func (c *Container) status() (Status, error) {
-	view := c.engineView()
-	switch {
-	case c.record.Init.Pid == 0 && c.dir.Locked():
-		return Creating, nil
-	case !native.Alive(c.record.Init):
-		return Stopped, nil
-	}
-	frozen, err := c.group.Frozen()
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case frozen:
-		return Paused, nil
-	case native.Engine{}.Parked(&view):
-		return Created, nil
-	}
-	return Running, nil
-}
+func (c *Container) status() (Status, error) { return status(c.dir, c.record) }
 
 // want returns an error unless the container has one of the statuses.
 func (c *Container) want(verb string, statuses ...Status) error {

@@ -206,7 +206,7 @@ func rootedIn(mountinfo, bundle string) bool {
 // hull is killed at any line of its trace. What it was doing is not done, or can be undone by delete --force, which
 // leaves nothing: no process, no cgroup, no mount, no state.
 func TestKilledAtEveryStep(t *testing.T) {
-	budget := 30 * time.Second // of all operations
+	budget := 24 * time.Second // of all operations
 	if testing.Short() {
 		budget = 8 * time.Second
 	}

@@ -16,11 +16,12 @@ import (
 	"hull/internal/stub"
 )
 
-// ExecOptions say how a process is started in a running container.
+// ExecOptions say how a process is started in a running container. What CreateOptions have, too, is as it is there.
 type ExecOptions struct {
 	Process       *specs.Process // complete; ProcessSpec gives one to start from
 	Stdio         Stdio
 	ConsoleSocket string
+	Console       Console
 	PidfdSocket   string
 	PidFile       string
 	ExtraFiles    []*os.File
@@ -48,15 +49,19 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	if err := c.checkProcess(o.Process); err != nil {
 		return nil, err
 	}
+	h := handover{o.Console, o.ConsoleSocket, o.PidfdSocket, o.PidFile}
+	if err := h.check(o.Process); err != nil {
+		return nil, err
+	}
 	req := c.execRequest(o.Process)
 	req.IO = engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
 	req.Cgroups = o.Cgroups
-	req.Prepared = func(p *engine.Process) error { return announce(p, o.PidFile, o.PidfdSocket, o.ConsoleSocket) }
+	req.Prepared = h.make
 	p, err := native.Engine{}.Exec(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	return &Process{Pid: p.Pid, Console: p.Console, pidfd: p.PidFD}, nil
+	return &Process{Pid: p.Pid, pidfd: p.PidFD}, nil
 }
 
 // checkProcess checks a process by the rules of config.json: as part of the container's configuration.
@@ -82,8 +87,7 @@ func (c *Container) execRequest(p *specs.Process) *engine.ExecRequest {
 
 // Process is a process in a container.
 type Process struct {
-	Pid     int      // in the caller's pid namespace
-	Console *os.File // master of its terminal, if it has one and no console socket took it; the caller closes it
+	Pid int // in the caller's pid namespace
 
 	mu    sync.Mutex
 	pidfd *os.File // if this program has started it

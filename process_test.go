@@ -289,7 +289,6 @@ func TestDeadlineOnFewerCPUs(t *testing.T) {
 	refused(t, err, nil, "process.scheduler", "operation not permitted", "linux.resources.cpu.cpus")
 }
 
-
 // A real-time policy needs a share of the real-time of its cgroup, where the kernel divides it (sched(7)).
 func TestRealTimeScheduler(t *testing.T) {
 	hulltest.Require(t, hulltest.CgroupV1)

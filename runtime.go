@@ -53,12 +53,17 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
-// CreateOptions say how a container is made.
+// Console takes the master of a terminal, which it has to close. It is called before the program at the other end runs,
+// and is the place to set the terminal's size and modes. An error keeps the program from running.
+type Console func(master *os.File) error
+
+// CreateOptions say how a container is made. A container with a terminal needs a Console or a ConsoleSocket.
 type CreateOptions struct {
 	Bundle        string      // directory of config.json; empty means the working directory
 	Spec          *specs.Spec // instead of the bundle's config.json
 	Stdio         Stdio
-	ConsoleSocket string     // unix socket that gets the terminal's master; empty: Process.Console has it
+	ConsoleSocket string     // unix socket that gets the terminal's master, if process.terminal is true
+	Console       Console    // gets the terminal's master, if there is no ConsoleSocket
 	PidfdSocket   string     // unix socket that gets a pidfd of the container's init
 	PidFile       string     // file that gets the pid of the container's init
 	NoPivot       bool       // MS_MOVE and chroot instead of pivot_root
@@ -98,6 +103,9 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err := oci.Startable(cfg.Spec); err != nil {
 		return nil, err
 	}
+	if err := o.handover().check(cfg.Spec.Process); err != nil {
+		return nil, err
+	}
 	io := engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
 	begun, err := native.Engine{}.Begin(cfg.Spec, io, r.Trace)
 	if err != nil {
@@ -126,8 +134,10 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	c := &Container{
 		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
 		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
-			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring},
+			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Annotations: cfg.Spec.Annotations},
 	}
+	view := c.engineView()
+	c.record.Rootfs = view.Root()
 	if err := c.start(ctx, o, io, begun, park); err != nil {
 		return nil, errors.Join(err, c.abandon())
 	}
@@ -229,7 +239,7 @@ func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, be
 	if err != nil {
 		return err
 	}
-	c.init = &Process{Pid: p.Pid, Console: p.Console, pidfd: p.PidFD}
+	c.init = &Process{Pid: p.Pid, pidfd: p.PidFD}
 	if park {
 		return nil
 	}
@@ -267,7 +277,7 @@ func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
 			return err
 		}
 	}
-	return announce(p, o.PidFile, o.PidfdSocket, o.ConsoleSocket)
+	return o.handover().make(p)
 }
 
 // recordInit makes the init known to other commands.
@@ -277,24 +287,65 @@ func (c *Container) recordInit(i engine.Init, steps []stub.Step) error {
 	return c.dir.Save(c.record)
 }
 
-// announce writes the pid file and sends the descriptors that were asked for.
-func announce(p *engine.Process, pidFile, pidfdSocket, consoleSocket string) error {
-	if consoleSocket != "" && p.Console != nil {
-		if err := linux.SendFile(consoleSocket, []byte("/dev/ptmx"), p.Console); err != nil {
-			return &fault.Error{Step: "console socket", Err: err}
-		}
-		p.Console.Close()
-		p.Console = nil
+// handover is what a caller gets of a process before its program runs.
+type handover struct {
+	console       Console
+	consoleSocket string
+	pidfdSocket   string
+	pidFile       string
+}
+
+func (o *CreateOptions) handover() handover {
+	return handover{o.Console, o.ConsoleSocket, o.PidfdSocket, o.PidFile}
+}
+
+// check tells whether somebody takes the terminal of a process, if it has one: its program would get a hangup at once.
+func (h handover) check(p *specs.Process) error {
+	terminal := p != nil && p.Terminal
+	switch {
+	case terminal && h.console == nil && h.consoleSocket == "":
+		return &fault.Error{Field: "process.terminal", Kind: fault.BadUsage,
+			Err:  errors.New("a detached process with a terminal needs a console socket"),
+			Hint: `set "terminal" to false, or name a socket (--console-socket) where a program waits for the terminal`}
+	case !terminal && h.consoleSocket != "":
+		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("a console socket is for a process with a terminal")}
 	}
-	if pidfdSocket != "" {
-		if err := linux.SendFile(pidfdSocket, []byte("pidfd"), p.PidFD); err != nil {
+	return nil
+}
+
+// make hands out the terminal and the pidfd, and writes the pid file.
+func (h handover) make(p *engine.Process) error {
+	if err := h.giveConsole(p); err != nil {
+		return err
+	}
+	if h.pidfdSocket != "" {
+		if err := linux.SendFile(h.pidfdSocket, []byte("pidfd"), p.PidFD); err != nil {
 			return &fault.Error{Step: "pidfd socket", Err: err}
 		}
 	}
-	if pidFile != "" {
-		if err := writePidFile(pidFile, p.Pid); err != nil {
+	if h.pidFile != "" {
+		if err := writePidFile(h.pidFile, p.Pid); err != nil {
 			return &fault.Error{Step: "pid file", Err: err}
 		}
+	}
+	return nil
+}
+
+func (h handover) giveConsole(p *engine.Process) error {
+	master := p.Console
+	if master == nil {
+		return nil
+	}
+	p.Console = nil
+	if h.consoleSocket == "" {
+		if err := h.console(master); err != nil {
+			return &fault.Error{Step: "terminal", Err: err}
+		}
+		return nil
+	}
+	defer master.Close()
+	if err := linux.SendFile(h.consoleSocket, []byte("/dev/ptmx"), master); err != nil {
+		return &fault.Error{Step: "console socket", Err: err}
 	}
 	return nil
 }
@@ -371,32 +422,6 @@ func (r *Runtime) read(dir *store.Dir) (*Container, error) {
 		return nil, err
 	}
 	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group, rdt: rdt.Open(record.RDT)}, nil
-}
-
-// List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
-// out.
-func (r *Runtime) List() ([]State, error) {
-	ids, err := r.store().IDs()
-	if err != nil {
-		return nil, fault.In("list", "", err)
-	}
-	states := make([]State, 0, len(ids))
-	for _, id := range ids {
-		c, err := r.open(id)
-		if errors.Is(err, ErrNotExist) {
-			continue // deleted since, or being created
-		}
-		if err == nil {
-			var s State
-			if s, err = c.State(); err == nil {
-				states = append(states, s)
-			}
-		}
-		if err != nil {
-			r.warn(fmt.Sprintf("%s: %v", id, err))
-		}
-	}
-	return states, nil
 }
 
 // Delete takes a container away. With Force it also removes what a creation that was killed has left, and a container

@@ -117,7 +117,11 @@ func (g *Group) Thaw() error {
 
 // Frozen tells whether Freeze holds for the container. One that is stopped only because a cgroup above it is frozen, is
 // not.
-func (g *Group) Frozen() (bool, error) {
+func (g *Group) Frozen() (bool, error) { return g.State().Frozen() }
+
+// Frozen is Group.Frozen without the checks of Open: for those who only want to know.
+func (s State) Frozen() (bool, error) {
+	g := &Group{mode: modeNamed(s.Mode), paths: s.Paths}
 	d, err := g.freezer()
 	if err != nil {
 		return false, nil

@@ -213,12 +213,7 @@ func (g *Group) State() State {
 // what they name.
 func Open(s State) (*Group, error) {
 	g := &Group{paths: maps.Clone(s.Paths), rootless: s.Rootless, given: s.Given}
-	for _, m := range []Mode{V1, Hybrid, V2} {
-		if m.String() == s.Mode {
-			g.mode = m
-		}
-	}
-	if g.mode == 0 {
+	if g.mode = modeNamed(s.Mode); g.mode == 0 {
 		return nil, &fault.Error{Step: "read the saved cgroups", Kind: fault.BadState, Err: errorf("unknown mode %q", s.Mode)}
 	}
 	for c, p := range s.Paths {
@@ -231,6 +226,16 @@ func Open(s State) (*Group, error) {
 		g.unit = &unit{name: s.Unit, slice: s.Slice}
 	}
 	return g, nil
+}
+
+// modeNamed is the reverse of Mode.String.
+func modeNamed(name string) Mode {
+	for _, m := range []Mode{V1, Hybrid, V2} {
+		if m.String() == name {
+			return m
+		}
+	}
+	return 0
 }
 
 // belowMount tells whether path is below a cgroup mount, and not that itself. A directory that is gone is judged by the

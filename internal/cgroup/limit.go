@@ -86,17 +86,20 @@ func (g *Group) set(ctx context.Context, r *specs.LinuxResources, devices bool) 
 	return g.limitDevices(r.Devices)
 }
 
-// limitDevices applies device rules, or warns where a rootless container has to do without.
+// limitDevices applies device rules and the default ones. A rootless container has to do without where the kernel wants
+// more rights: in its user namespace no device node can be made. Rules that were asked for are warned of.
 func (g *Group) limitDevices(rules []specs.LinuxDeviceCgroup) error {
 	if len(g.paths) == 0 {
 		return nil
 	}
 	err := g.setDevices(rules)
-	if err != nil && g.rootless {
-		g.warn(resources + "devices: not applied: " + err.Error())
-		return nil
+	if err == nil || !g.rootless {
+		return err
 	}
-	return err
+	if len(rules) > 0 {
+		g.warn(resources + "devices: not applied: " + err.Error())
+	}
+	return nil
 }
 
 // apply makes the writes of p, controller by controller in the order they have in it.

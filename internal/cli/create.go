@@ -35,12 +35,8 @@ func ioFlags(fs *optionSet, consoleSocket, pidfdSocket, pidFile *string, preserv
 		"passes (LISTEN_FDS)")
 }
 
-// options returns what the flags say: of a container that hull will not stay with, if detached, and whose program has a
-// terminal, or not.
-func (f *createFlags) options(env *Env, detached, terminal bool) (hull.CreateOptions, error) {
-	if err := checkConsoleSocket(detached, terminal, f.consoleSocket); err != nil {
-		return hull.CreateOptions{}, err
-	}
+// options returns what the flags say.
+func (f *createFlags) options(env *Env) (hull.CreateOptions, error) {
 	activated, vars := activation(os.Getpid(), os.Getenv)
 	extra, err := inherited(activated, f.preserveFDs)
 	if err != nil {
@@ -75,7 +71,7 @@ hull start web1`,
 		Flags: f.register,
 		Run: func(env *Env, args []string) error {
 			ctx, signals := catchSignals()
-			o, err := f.options(env, true, wantsTerminal(f.bundle))
+			o, err := f.options(env)
 			if err != nil {
 				return inOp("create", args[0], err)
 			}

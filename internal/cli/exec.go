@@ -10,7 +10,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull"
-	"hull/internal/tty"
 	"hull/internal/user"
 )
 
@@ -92,21 +91,20 @@ func (f *execFlags) exec(env *Env, args []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	terminal := attachment{env: env}
 	if !f.detach {
-		signals.catchAll(o.Process.Terminal)
+		signals.catchAll()
+		o.Console = terminal.connect
 	}
 	p, err := c.Exec(ctx, o)
 	if err != nil {
+		terminal.close()
 		return 0, signals.cause(ctx, err)
 	}
 	if f.detach {
 		return 0, nil
 	}
-	a, err := env.attach(p)
-	if err != nil {
-		return 0, errors.Join(err, env.end(p))
-	}
-	return env.wait(p, a, signals)
+	return env.wait(p, &terminal, signals)
 }
 
 func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.ExecOptions, error) {
@@ -115,14 +113,8 @@ func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.Ex
 	if err != nil {
 		return o, err
 	}
-	if err := checkConsoleSocket(f.detach, p.Terminal, f.consoleSocket); err != nil {
+	if err := checkConsoleSocket(f.detach, f.consoleSocket); err != nil {
 		return o, err
-	}
-	if p.Terminal && !f.detach && p.ConsoleSize == nil {
-		// It runs before hull can see its terminal; a program that asks for the size at once shall not get 0.
-		if rows, columns, ok := tty.Size(env.Stderr, env.Stdout, env.Stdin); ok {
-			p.ConsoleSize = &specs.Box{Height: uint(rows), Width: uint(columns)}
-		}
 	}
 	extra, err := inherited(0, f.preserveFDs)
 	if err != nil {

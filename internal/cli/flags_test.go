@@ -123,24 +123,6 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-func TestHasTrue(t *testing.T) {
-	for in, want := range map[string]bool{
-		`{"terminal": true}`:                          true,
-		"{\"terminal\"\n\t:\n true}":                  true,
-		`{"terminal":false}`:                          false,
-		`{"a": "terminal", "terminal" : true}`:        true,
-		`{"terminal": false, "b": {"terminal":true}}`: true,
-		`{"args": ["terminal", true]}`:                false,
-		`{"xterminal": true}`:                         false,
-		`"terminal"`:                                  false,
-		``:                                            false,
-	} {
-		if got := hasTrue([]byte(in), "terminal"); got != want {
-			t.Errorf("%s: got %v, want %v", in, got, want)
-		}
-	}
-}
-
 func TestSelectRows(t *testing.T) {
 	table := "USER  PID  CMD\nroot    1  init 22\nme     22  sh -c 1\nme    220  x\n"
 	got, err := selectRows([]byte(table), []int{22})

@@ -10,41 +10,15 @@ import (
 
 	"hull"
 	"hull/internal/linux"
-	"hull/internal/tty"
 )
-
-// attachment connects the terminal of a process, if it has one, with the one hull was called from. A nil one is none.
-type attachment struct {
-	session *tty.Session
-	log     *logger
-}
-
-// attach connects the terminal of p, if it has one.
-func (e *Env) attach(p *hull.Process) (*attachment, error) {
-	if p.Console == nil {
-		return nil, nil
-	}
-	session, err := tty.Attach(p.Console, e.Stdin, e.Stdout, e.Stderr)
-	if err != nil {
-		return nil, &hull.Error{Step: "terminal", Err: errors.Join(err, p.Console.Close())}
-	}
-	return &attachment{session, e.log}, nil
-}
-
-// close gives the caller its terminal back, when the process has written its last.
-func (a *attachment) close() {
-	if a == nil {
-		return
-	}
-	if err := a.session.Finish(); err != nil {
-		a.log.warn("terminal: " + err.Error())
-	}
-}
 
 // wait stays with a process to its end, passes signals on, and returns its exit status.
 func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err error) {
 	// On a panic, too, or the user is left with a terminal that shows nothing.
 	defer a.close()
+	if a.session == nil {
+		s.catchJobControl()
+	}
 	s.forward(func(sig unix.Signal) { e.deliver(p, a, sig) })
 	ws, err := p.Wait()
 	if err != nil {
@@ -54,9 +28,14 @@ func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err 
 }
 
 func (e *Env) deliver(p *hull.Process, a *attachment, sig unix.Signal) {
-	if sig == unix.SIGWINCH && a != nil {
-		a.session.Resize() // which sends the program a SIGWINCH of its own
-		return
+	if a.session != nil {
+		switch sig {
+		case unix.SIGWINCH:
+			a.session.Resize() // which sends the program a SIGWINCH of its own
+			return
+		case unix.SIGPIPE:
+			return // hull's own output has nobody left who reads it
+		}
 	}
 	if e.globals.debug {
 		e.log.debug(fmt.Sprintf("forward %s to process %d", signalName(sig), p.Pid))
@@ -64,15 +43,6 @@ func (e *Env) deliver(p *hull.Process, a *attachment, sig unix.Signal) {
 	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, unix.ESRCH) {
 		e.log.warn(fmt.Sprintf("forward %s: %v", signalName(sig), err))
 	}
-}
-
-// end kills a process that hull can't stay with.
-func (e *Env) end(p *hull.Process) error {
-	if err := p.Signal(unix.SIGKILL); err != nil {
-		return err
-	}
-	_, err := p.Wait()
-	return err
 }
 
 // waitStatus returns the exit status that stands for how a process ended.

@@ -48,16 +48,20 @@ hull run --detach --pid-file /run/web1.pid --bundle /srv/web1 web1`,
 		Run: func(env *Env, args []string) error {
 			id := args[0]
 			ctx, signals := catchSignals()
-			terminal := wantsTerminal(f.bundle)
-			o, err := f.options(env, f.detach, terminal)
+			o, err := f.options(env)
+			if err == nil {
+				err = checkConsoleSocket(f.detach, f.consoleSocket)
+			}
 			if err != nil {
 				return inOp("run", id, err)
 			}
+			r := running{env: env, signals: signals, terminal: attachment{env: env}}
 			if !f.detach {
-				signals.catchAll(terminal)
+				signals.catchAll()
+				o.Console = r.terminal.connect
 			}
-			r := running{env: env, signals: signals}
-			if err := f.start(ctx, &r, id, o, terminal); err != nil {
+			if err := f.start(ctx, &r, id, o); err != nil {
+				r.terminal.close()
 				return signals.explain(ctx, "run", id, err)
 			}
 			if f.detach {
@@ -73,43 +77,31 @@ type running struct {
 	env       *Env
 	signals   *signals
 	container *hull.Container
-	terminal  *attachment
+	terminal  attachment
 	notify    *notifySocket
 }
 
-// start makes the container and runs its program. Two things go in between, if they are wanted: a terminal is connected
-// before the program writes there and asks for its size; and the socket for notifications has to be there before the
-// program, but can't be before the container. Without them one step is faster than two.
-func (f *runFlags) start(ctx context.Context, r *running, id string, o hull.CreateOptions, terminal bool) (err error) {
+// start makes the container and runs its program: in one step, which is faster than two, unless it is to notify. The
+// socket for that has to be there before the program, but can't be before the container.
+func (f *runFlags) start(ctx context.Context, r *running, id string, o hull.CreateOptions) (err error) {
 	if !f.detach && !f.noSubreaper {
 		// A kernel that can't, can run containers all the same.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
-	attach := terminal && !f.detach
-	if !attach && !o.Notify {
+	if !o.Notify {
 		r.container, err = r.env.Runtime().Run(ctx, id, o)
 		return err
 	}
 	if r.container, err = r.env.Runtime().Create(ctx, id, o); err != nil {
 		return err
 	}
-	if err := f.connect(ctx, r, attach); err != nil {
-		r.terminal.close()
+	if r.notify, err = listenNotify(r.container); err == nil {
+		err = r.container.Start(ctx)
+	}
+	if err != nil {
 		return inOp("run", id, errors.Join(err, f.remove(ctx, r.container)))
 	}
 	return nil
-}
-
-func (f *runFlags) connect(ctx context.Context, r *running, attach bool) (err error) {
-	if attach {
-		if r.terminal, err = r.env.attach(r.container.Init()); err != nil {
-			return err
-		}
-	}
-	if r.notify, err = listenNotify(r.container); err != nil {
-		return err
-	}
-	return r.container.Start(ctx)
 }
 
 // stay waits for the end of the container's program, and deletes the container.
@@ -120,7 +112,7 @@ func (f *runFlags) stay(ctx context.Context, r *running) error {
 	if !f.noSubreaper {
 		stopReaping = adoptOrphans(c.Init().Pid)
 	}
-	status, err := r.env.wait(c.Init(), r.terminal, r.signals)
+	status, err := r.env.wait(c.Init(), &r.terminal, r.signals)
 	stopReaping()
 	stopNotify()
 	if !f.keep {

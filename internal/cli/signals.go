@@ -59,21 +59,26 @@ func ends(sig unix.Signal) bool {
 // catchAll catches all other signals, too, for a program that hull stays with. It is called well before the program can
 // run: whoever has heard of that may send a signal, and must not stop or end hull.
 //
-// Left alone are SIGCHLD and SIGURG, which the kernel and Go's scheduler send to hull; and with a terminal SIGTTIN and
-// SIGTTOU, which stop a job that is in the background, and SIGPIPE, which its own writing may cause.
-func (s *signals) catchAll(terminal bool) {
+// Left alone are SIGCHLD and SIGURG, which the kernel and Go's scheduler send to hull; and those of catchJobControl.
+func (s *signals) catchAll() {
 	s.catching.Go(func() {
 		for sig := unix.Signal(1); sig <= 64; sig++ {
 			switch sig {
-			case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
+			case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU:
 				continue
-			case unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE:
-				if terminal {
-					continue
-				}
 			}
 			s.catch(sig)
 		}
+	})
+}
+
+// catchJobControl catches the signals that stop a job in the background which uses its terminal: hull itself, if it has
+// connected the terminal with the program's. It is known late that there is none; but os/signal can't give a signal back
+// whose default is to stop, and the kernel would let a read that is answered by a handler begin again for ever.
+func (s *signals) catchJobControl() {
+	s.catching.Go(func() {
+		s.catch(unix.SIGTTIN)
+		s.catch(unix.SIGTTOU)
 	})
 }
 

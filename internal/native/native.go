@@ -25,6 +25,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
@@ -106,9 +107,10 @@ func waitTaken(fifo *os.File) error {
 	return stub.ErrTimeout
 }
 
-// Parked tells whether the container's init waits for Start: whether someone reads its fifo.
-func (Engine) Parked(c *engine.Container) bool {
-	fd, err := unix.Open(filepath.Join(c.Dir, execFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+// Parked tells whether the init of the container with that state directory waits for Start: whether someone reads its
+// fifo.
+func (Engine) Parked(dir string) bool {
+	fd, err := unix.Open(filepath.Join(dir, execFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
@@ -209,7 +211,7 @@ func startTime(pid int) (uint64, error) {
 }
 
 func readStat(file string) (stat, error) {
-	b, err := os.ReadFile(file)
+	b, err := linux.ReadFile(file)
 	if err != nil {
 		return stat{}, err
 	}

@@ -28,16 +28,18 @@ const recordVersion = 1
 // as good, but the first use of encoding/json costs a program a millisecond, and every command reads a record. Fields
 // are only ever added; one that is unknown is a mistake, since only a newer hull, with another version, would write it.
 type Record struct {
-	ID        string
-	Bundle    string
-	Created   time.Time
-	Init      engine.Init // zero while the container is being created
-	Cgroup    cgroup.State
-	RDT       rdt.State
-	Rootless  bool
-	Systemd   bool
-	NoKeyring bool
-	Steps     []stub.Step // what the parked init still has to do, for error messages
+	ID          string
+	Bundle      string
+	Rootfs      string // absolute
+	Created     time.Time
+	Init        engine.Init // zero while the container is being created
+	Cgroup      cgroup.State
+	RDT         rdt.State
+	Rootless    bool
+	Systemd     bool
+	NoKeyring   bool
+	Annotations map[string]string
+	Steps       []stub.Step // what the parked init still has to do, for error messages
 }
 
 func (r *Record) encode() []byte {
@@ -58,6 +60,7 @@ func (r *Record) encode() []byte {
 	line("version", strconv.Itoa(recordVersion))
 	line("id", r.ID)
 	line("bundle", r.Bundle)
+	line("rootfs", r.Rootfs)
 	line("created", r.Created.Format(time.RFC3339Nano))
 	line("init", strconv.Itoa(r.Init.Pid), strconv.FormatUint(r.Init.StartTime, 10))
 	line("cgroup", r.Cgroup.Mode, r.Cgroup.Unit, r.Cgroup.Slice)
@@ -74,6 +77,9 @@ func (r *Record) encode() []byte {
 	flag("rootless", r.Rootless)
 	flag("systemd", r.Systemd)
 	flag("noKeyring", r.NoKeyring)
+	for _, key := range slices.Sorted(maps.Keys(r.Annotations)) {
+		line("annotation", key, r.Annotations[key])
+	}
 	for _, s := range r.Steps {
 		line("step", s.Field, s.Name)
 	}
@@ -129,6 +135,13 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.ID = v[0]
 	case "bundle":
 		r.Bundle = v[0]
+	case "rootfs":
+		r.Rootfs = v[0]
+	case "annotation":
+		if r.Annotations == nil {
+			r.Annotations = make(map[string]string)
+		}
+		r.Annotations[v[0]] = v[1]
 	case "created":
 		r.Created, err = time.Parse(time.RFC3339Nano, v[0])
 	case "init":

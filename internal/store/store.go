@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 )
 
 // Store is a directory of containers.
@@ -210,7 +211,7 @@ func (d *Dir) replace(name string, content []byte) error {
 // Record returns the record. A directory that has none is an error that is os.ErrNotExist.
 func (d *Dir) Record() (*Record, error) {
 	path := filepath.Join(d.Path, recordFile)
-	b, err := os.ReadFile(path)
+	b, err := linux.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 
 func record() *Record {
 	return &Record{
-		ID: "web1", Bundle: "/b with \"quotes\"\n", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
+		ID: "web1", Rootfs: "/r", Annotations: map[string]string{"a.b": "c d", "e": ""}, Bundle: "/b with \"quotes\"\n", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 		Init:     engine.Init{Pid: 12, StartTime: 1 << 60},
 		Cgroup:   cgroup.State{Mode: "v1", Paths: map[string]string{"cpu": "/sys/fs/cgroup/cpu/web1", "": "/u"}, Unit: "a.scope", Slice: "s", Rootless: true, Given: true},
 		RDT:      rdt.State{Dir: "/sys/fs/resctrl/gold", Monitor: "/sys/fs/resctrl/gold/mon_groups/web1", Made: true, Shared: true},

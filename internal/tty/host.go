@@ -98,16 +98,6 @@ func setTermios(f *os.File, t *unix.Termios) error {
 	}
 }
 
-// Size returns the size of the first of the files that is a terminal; false if none is, or it doesn't know its size.
-func Size(files ...*os.File) (rows, columns uint16, ok bool) {
-	for _, f := range files {
-		if size, err := unix.IoctlGetWinsize(descriptor(f), unix.TIOCGWINSZ); err == nil {
-			return size.Row, size.Col, size.Row != 0 || size.Col != 0
-		}
-	}
-	return 0, 0, false
-}
-
 // copySize gives console the size of the terminal. A terminal that doesn't know its size has 0 rows, and leaves console
 // the size that the configuration gave it.
 func (h *Host) copySize(console *os.File) error {

@@ -27,17 +27,29 @@ func readControllers() controllers {
 	return c
 }
 
-// restore removes the suite's cgroup and takes back the controllers that were handed down since c was read.
+// restore removes the suite's cgroups and takes back the controllers that were handed down since c was read.
 func (c controllers) restore() error {
-	var errs []error
+	errs := []error{removeCgroups()}
 	for file, before := range c {
-		errs = append(errs, removeTree(filepath.Join(filepath.Dir(file), suiteCgroup)))
 		data, err := os.ReadFile(file)
 		errs = append(errs, err)
 		for name := range strings.FieldsSeq(string(data)) {
 			if !slices.Contains(before, name) {
 				errs = append(errs, os.WriteFile(file, []byte("-"+name), 0))
 			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroups removes the suite's cgroups of all hierarchies: what tests left that ended early.
+func removeCgroups() error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		tops, err := filepath.Glob(pattern + suiteCgroup)
+		errs = append(errs, err)
+		for _, top := range tops {
+			errs = append(errs, removeTree(top))
 		}
 	}
 	return errors.Join(errs...)

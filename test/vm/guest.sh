@@ -34,14 +34,19 @@ system_is_up() {
 }
 
 # program DIR AS VARIABLE... runs the test program of a directory, as the user and with the variables given, and with
-# $flags. What it says in full is printed when it fails.
+# $flags. A line for each test is printed when it ends; what the program says in full, when it fails.
 program() {
 	dir=$1 as=$2
 	shift 2
 	name=${dir#/hull/pkg/}
+	[ ! -f "$dir/flags" ] || flags=$(cat "$dir/flags")
 	echo "=== RUN   $suite $name"
 	began=$(date +%s)
-	if $as env -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.v -test.timeout 4m ${flags:-} >/tmp/output 2>&1; then
+	{
+		$as env -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.v -test.timeout 4m ${flags:-} 2>&1
+		echo $? >/tmp/status
+	} | tee /tmp/output | grep --line-buffered '^--- '
+	if [ "$(cat /tmp/status)" = 0 ]; then
 		passed=$((passed + 1))
 		verdict=ok
 	else
@@ -49,6 +54,7 @@ program() {
 		verdict=FAIL
 		cat /tmp/output
 	fi
+	flags=
 	echo "$verdict	$suite $name	$(($(date +%s) - began))s, $(grep -c '^ *--- PASS' /tmp/output) passed, $(grep -c '^ *--- SKIP' /tmp/output) skipped"
 }
 
@@ -57,7 +63,6 @@ life() {
 	as=$1 driver=$2
 	shift 2
 	program /hull/life "$as" HULL_LIFE_RUNTIME=/hull/bin/runtime HULL_LIFE_ROOTFS=/hull/rootfs HULL_LIFE_DRIVER="$driver" "$@"
-	[ $verdict != ok ] || grep '^--- ' /tmp/output
 }
 
 # packages AS VARIABLE... runs the test programs of packages.

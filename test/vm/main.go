@@ -25,6 +25,10 @@ import (
 	"time"
 )
 
+// rootTests are the tests of package hull that run unless packages are chosen: those that cgroup v2 and an old kernel make a
+// difference to. All of them take a quarter of an hour in the machine.
+const rootTests = "Limit|Stats|OOM|Cgroup|Memory|LifeCycle|SignalAll|Pause|Freez|Delete|NamespacesByPath|TimeOffsets|Device|Idmapped"
+
 // kernelPackages are those whose tests depend on what the kernel is and has; those of others pass on every machine alike.
 var kernelPackages = []string{
 	".", "./internal/cgroup/...", "./internal/cli", "./internal/linux", "./internal/native", "./internal/netdev",
@@ -39,19 +43,20 @@ func main() {
 	flag.StringVar(&vm.cache, "cache", defaultCache(), "`directory` for what is downloaded and made")
 	flag.DurationVar(&vm.timeout, "timeout", 10*time.Minute, "end the machine after this long")
 	life := flag.Bool("life", false, "run package life alone, no packages' test programs")
+	var tests selection
+	flag.StringVar(&tests.run, "run", "", "run the packages' tests that match the `pattern`, as go test -run does")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: vm [flags] [package ...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	packages := flag.Args()
-	if len(packages) == 0 {
-		packages = kernelPackages
+	switch tests.packages = flag.Args(); {
+	case *life:
+		tests.packages = nil
+	case len(tests.packages) == 0:
+		tests.packages, tests.rootRun = kernelPackages, rootTests
 	}
-	if *life {
-		packages = nil
-	}
-	if err := run(&vm, *runtime, packages); err != nil {
+	if err := run(&vm, *runtime, tests); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
 	}
@@ -73,7 +78,22 @@ type machine struct {
 	timeout time.Duration
 }
 
-func run(vm *machine, runtime string, packages []string) error {
+// selection is what runs of the packages' tests.
+type selection struct {
+	packages []string
+	run      string // a pattern of go test -run, or "" for all
+	rootRun  string // the same for package hull, if run is ""
+}
+
+// pattern returns the one for a package.
+func (s selection) pattern(pkg string) string {
+	if s.run == "" && pkg == "hull" {
+		return s.rootRun
+	}
+	return s.run
+}
+
+func run(vm *machine, runtime string, tests selection) error {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: the image's files belong to it")
 	}
@@ -89,7 +109,7 @@ func run(vm *machine, runtime string, packages []string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if boot.payload, err = makePayload(work, runtime, packages); err != nil {
+	if boot.payload, err = makePayload(work, runtime, tests); err != nil {
 		return err
 	}
 	return boot.run(os.Stdout, filepath.Join(vm.cache, "console-"+vm.suite+".log"), vm.timeout)

@@ -337,7 +337,7 @@ func copyModule(file, dir string) (name string, err error) {
 }
 
 // makePayload makes the disk with what is tested.
-func makePayload(work, runtime string, packages []string) (string, error) {
+func makePayload(work, runtime string, tests selection) (string, error) {
 	dir := filepath.Join(work, "hull")
 	if err := os.MkdirAll(dir+"/bin", 0o755); err != nil {
 		return "", err
@@ -351,7 +351,7 @@ func makePayload(work, runtime string, packages []string) (string, error) {
 	if err := makeRootfs(dir + "/rootfs"); err != nil {
 		return "", err
 	}
-	if err := makeTests(dir, packages); err != nil {
+	if err := makeTests(dir, tests); err != nil {
 		return "", err
 	}
 	file := filepath.Join(work, "payload.img")
@@ -369,16 +369,16 @@ func makeRootfs(root string) error {
 
 // makeTests builds the program that the tests' containers run and the test programs: of life into dir/life, of packages
 // into dir/pkg.
-func makeTests(dir string, packages []string) error {
+func makeTests(dir string, tests selection) error {
 	if err := build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
 		return err
 	}
 	if err := makeTest(dir+"/life", "hull/test/vm/life", ""); err != nil {
 		return err
 	}
-	if len(packages) > 0 {
+	if len(tests.packages) > 0 {
 		const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
-		out, err := output("", "go", append([]string{"list", "-f", format}, packages...)...)
+		out, err := output("", "go", append([]string{"list", "-f", format}, tests.packages...)...)
 		if err != nil {
 			return err
 		}
@@ -387,8 +387,14 @@ func makeTests(dir string, packages []string) error {
 			if !ok || strings.HasPrefix(path, "hull/test/") {
 				continue
 			}
-			if err := makeTest(filepath.Join(dir, "pkg", path), path, src); err != nil {
+			to := filepath.Join(dir, "pkg", path)
+			if err := makeTest(to, path, src); err != nil {
 				return err
+			}
+			if pattern := tests.pattern(path); pattern != "" {
+				if err := os.WriteFile(to+"/flags", []byte("-test.run "+pattern), 0o644); err != nil {
+					return err
+				}
 			}
 		}
 	}

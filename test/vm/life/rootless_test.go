@@ -62,4 +62,13 @@ func TestUndelegated(t *testing.T) {
 	got = newBox(t, "true", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(5))} })).run()
 	equal(t, "exit status with a limit", got.status, 1)
 	contains(t, "message", got.err, "linux.resources.pids.limit", "delegated")
+
+	// In the cgroup of the user's manager cgroups can be made, but nothing from here can be moved there.
+	path := fmt.Sprintf("/user.slice/user-%d.slice/user@%[1]d.service/%s", os.Geteuid(), hulltest.Token(t))
+	got = newBox(t, "true", func(s *specs.Spec) { s.Linux.CgroupsPath = path }).run()
+	equal(t, "exit status with a path", got.status, 1)
+	contains(t, "message", got.err, "join the cgroup", "permission denied")
+	if _, err := os.Stat("/sys/fs/cgroup" + path); err == nil {
+		t.Errorf("%s is left", path)
+	}
 }

@@ -1,0 +1,65 @@
+package native_test
+
+import (
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/hulltest"
+)
+
+const nobody = 65534
+
+// rootless returns a command line of hull's for a user without privileges.
+func rootless(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hull-rootless-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := hull(t, nil, args...)
+	cmd.Args[2] = dir
+	return output(t, as(cmd, syscall.Credential{Uid: nobody, Gid: nobody}))
+}
+
+// asNobody edits a configuration to one that nobody may run.
+func asNobody(s *specs.Spec) {
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: nobody, Size: 1}}
+	s.Linux.GIDMappings = s.Linux.UIDMappings
+	s.Linux.CgroupsPath, s.Linux.Resources = "", nil
+	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "devpts" })
+}
+
+// The offsets of a time namespace are written to a file of the process that has made it, which must be the user's, and
+// before anyone is in it.
+func TestTimeOffsetsWithoutRoot(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.UserNS, hulltest.TimeNS)
+	bundle := hulltest.Bundle(t, asNobody, func(s *specs.Spec) {
+		s.Process.Args = hulltest.Args("cat", "/proc/self/timens_offsets")
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1234567, Nanosecs: 89}}
+	})
+	out, status := rootless(t, "run", "--bundle", bundle, "c")
+	if status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	contains(t, out, []string{"boottime      1234567        89"}, nil)
+}
+
+// What a container without root does without is told.
+func TestWarnsOfCgroup(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.UserNS)
+	out, status := rootless(t, "run", "--bundle", hulltest.Bundle(t, asNobody), "c")
+	if status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	contains(t, out, []string{" cgroup: mkdir ", "permission denied"}, nil)
+}

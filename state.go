@@ -1,0 +1,133 @@
+package hull
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/store"
+)
+
+// Status of a container (runtime.md, "State"; paused is runc's addition).
+type Status string
+
+const (
+	Creating Status = "creating"
+	Created  Status = "created"
+	Running  Status = "running"
+	Paused   Status = "paused"
+	Stopped  Status = "stopped"
+)
+
+// State of a container, in JSON as the OCI runtime-spec has it ("State"), with what runc adds.
+type State struct {
+	OCIVersion  string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Pid         int               `json:"pid"`
+	Status      Status            `json:"status"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner"` // user name, or uid where it has none
+}
+
+// List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
+// out.
+func (r *Runtime) List() ([]State, error) {
+	ids, err := r.store().IDs()
+	if err != nil {
+		return nil, fault.In("list", "", err)
+	}
+	states := make([]State, 0, len(ids))
+	names := make(owners)
+	for _, id := range ids {
+		s, err := r.listed(id, names)
+		switch {
+		case err == nil:
+			states = append(states, s)
+		case errors.Is(err, ErrNotExist), errors.Is(err, os.ErrNotExist):
+			// deleted since, or being created
+		default:
+			r.warn(fmt.Sprintf("%s: %v", id, err))
+		}
+	}
+	return states, nil
+}
+
+// listed is a container's state without reading its configuration.
+func (r *Runtime) listed(id string, names owners) (State, error) {
+	dir, err := r.store().Open(id)
+	if err != nil {
+		return State{}, err
+	}
+	record, err := dir.Record()
+	if err != nil {
+		return State{}, err
+	}
+	return state(dir, record, names)
+}
+
+func state(dir *store.Dir, r *store.Record, names owners) (State, error) {
+	now, err := status(dir, r)
+	if err != nil {
+		return State{}, err
+	}
+	s := State{
+		OCIVersion: specs.Version, ID: r.ID, Status: now, Bundle: r.Bundle, Rootfs: r.Rootfs,
+		Created: r.Created, Annotations: r.Annotations, Owner: names.of(dir.Path),
+	}
+	if now != Stopped {
+		s.Pid = r.Init.Pid
+	}
+	return s, nil
+}
+
+// status asks the kernel; see package store.
+func status(dir *store.Dir, r *store.Record) (Status, error) {
+	switch {
+	case r.Init.Pid == 0 && dir.Locked():
+		return Creating, nil
+	case !native.Alive(r.Init):
+		return Stopped, nil
+	}
+	frozen, err := r.Cgroup.Frozen()
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case frozen:
+		return Paused, nil
+	case native.Engine{}.Parked(dir.Path):
+		return Created, nil
+	}
+	return Running, nil
+}
+
+// owners are the names of users that were looked up.
+type owners map[uint32]string
+
+// of returns the name of the user who owns a file, or the number where it has none.
+func (o owners) of(path string) string {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return ""
+	}
+	name, ok := o[st.Uid]
+	if !ok {
+		name = strconv.FormatUint(uint64(st.Uid), 10)
+		if u, err := user.LookupId(name); err == nil {
+			name = u.Username
+		}
+		o[st.Uid] = name
+	}
+	return name
+}
