@@ -400,13 +400,14 @@ func TestCVE_2025_52565(t *testing.T) {
 			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 		})
 		symlink(t, to, filepath.Join(bundle, "rootfs/dev/console"))
-		c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+		var master console
+		c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Console: master.take})
 		if err != nil {
 			t.Log(errorText(err))
 			continue
 		}
 		remove(t, r, c)
-		if said := typed(t, c.Init().Console); !strings.Contains(said, "/proc/sysrq-trigger file 0200") {
+		if said := typed(t, master.File); !strings.Contains(said, "/proc/sysrq-trigger file 0200") {
 			t.Errorf("console -> %s: %s", to, said)
 		}
 		wait(t, c.Init())
@@ -430,15 +431,14 @@ func devLink(t *testing.T, terminal bool) {
 	})
 	symlink(t, host, filepath.Join(bundle, "rootfs/dev"))
 	r := newRuntime(t)
-	if c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle}); err == nil {
+	var master console
+	if c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Console: master.take}); err == nil {
 		remove(t, r, c)
-		if c.Init().Console != nil {
-			c.Init().Console.Close()
-		}
 		wait(t, c.Init())
 	} else {
 		t.Log(errorText(err))
 	}
+	master.Close()
 	for _, name := range []string{"null", "zero", "ptmx", "console", "fd", "stdin"} {
 		expect(t, name, readFile(t, filepath.Join(host, name)))
 	}

@@ -21,6 +21,14 @@ func withTerminal(s *specs.Spec) {
 	s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 77}
 }
 
+// console is a hull.Console that keeps the master.
+type console struct{ *os.File }
+
+func (c *console) take(master *os.File) error {
+	c.File = master
+	return nil
+}
+
 // typed reads what a terminal shows until its process ends; a terminal ends lines with CR LF.
 func typed(t testing.TB, console *os.File) string {
 	t.Helper()
@@ -38,21 +46,24 @@ const seesTerminal = "0 33x77 /dev/pts/0\n1 33x77 /dev/pts/0\n2 33x77 /dev/pts/0
 
 func TestTerminal(t *testing.T) {
 	r := newRuntime(t)
-	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("tty"), withTerminal)})
+	var master console
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("tty"), withTerminal), Console: master.take})
 	if err != nil {
 		t.Fatal(errorText(err))
 	}
 	remove(t, r, c)
-	expect(t, seesTerminal, typed(t, c.Init().Console))
+	expect(t, seesTerminal, typed(t, master.File))
 	expect(t, "0", wait(t, c.Init()))
 }
 
 func TestTerminalOfCreate(t *testing.T) {
-	c := create(t, newRuntime(t), hull.CreateOptions{}, args("do", "tty", ",", "stat", "/dev/console", "/dev/ptmx"), withTerminal)
+	var master console
+	c := create(t, newRuntime(t), hull.CreateOptions{Console: master.take},
+		args("do", "tty", ",", "stat", "/dev/console", "/dev/ptmx"), withTerminal)
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	said := typed(t, c.Init().Console)
+	said := typed(t, master.File)
 	if !strings.HasPrefix(said, seesTerminal) || !strings.Contains(said, "/dev/console char 0620 0 5 0 136 0\n") ||
 		!strings.Contains(said, "/dev/ptmx link ") {
 		t.Errorf("it says\n%s", said)
@@ -64,23 +75,24 @@ func TestTerminalOfExec(t *testing.T) {
 	c := running(t)
 	p := c.ProcessSpec()
 	p.Args, p.Terminal, p.ConsoleSize = hulltest.Args("tty"), true, &specs.Box{Height: 33, Width: 77}
-	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p})
+	var master console
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Console: master.take})
 	if err != nil {
 		t.Fatal(errorText(err))
 	}
-	expect(t, seesTerminal, typed(t, proc.Console))
+	expect(t, seesTerminal, typed(t, master.File))
 	expect(t, "0", wait(t, proc))
 }
 
 // A terminal is the controlling one: what is typed becomes signals.
 func TestTerminalControls(t *testing.T) {
 	r := newRuntime(t)
-	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("trap", "INT"), withTerminal)})
+	var console console
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("trap", "INT"), withTerminal), Console: console.take})
 	if err != nil {
 		t.Fatal(errorText(err))
 	}
 	remove(t, r, c)
-	console := c.Init().Console
 	defer console.Close()
 	console.SetReadDeadline(time.Now().Add(20 * time.Second))
 	lines := bufio.NewScanner(console)
@@ -99,14 +111,15 @@ func TestTerminalControls(t *testing.T) {
 // The terminal belongs to the user of the process, who may open it again.
 func TestTerminalOfUser(t *testing.T) {
 	r := newRuntime(t)
-	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, withTerminal,
+	var master console
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Console: master.take, Bundle: hulltest.Bundle(t, withTerminal,
 		args("do", "stat", "/dev/pts/0", ",", "write", "/dev/pts/0", "again"),
 		func(s *specs.Spec) { s.Process.User = specs.User{UID: 1000, GID: 1000} })})
 	if err != nil {
 		t.Fatal(errorText(err))
 	}
 	remove(t, r, c)
-	expect(t, "/dev/pts/0 char 0620 1000 5 0 136 0\nagain\n", typed(t, c.Init().Console))
+	expect(t, "/dev/pts/0 char 0620 1000 5 0 136 0\nagain\n", typed(t, master.File))
 }
 
 func TestConsoleSocket(t *testing.T) {
@@ -135,9 +148,6 @@ func TestConsoleSocket(t *testing.T) {
 		t.Fatal("no terminal was sent")
 	}
 	defer console.Close()
-	if c.Init().Console != nil {
-		t.Error("the terminal is kept, too")
-	}
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -166,4 +176,58 @@ func TestConsoleSocketThatCannotBe(t *testing.T) {
 		Bundle: hulltest.Bundle(t, withTerminal), ConsoleSocket: "/nonexistent/socket",
 	})
 	refused(t, err, unix.ENOENT, "run box", "console socket")
+}
+
+// What Console does comes before the program: it finds the size and modes that were set.
+func TestConsoleComesFirst(t *testing.T) {
+	r := newRuntime(t)
+	var master console
+	resize := func(f *os.File) error {
+		master.File = f
+		return unix.IoctlSetWinsize(int(f.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 11, Col: 22})
+	}
+	want := strings.ReplaceAll(seesTerminal, "33x77", "11x22")
+
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("tty"), withTerminal), Console: resize})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	expect(t, want, typed(t, master.File))
+	expect(t, "0", wait(t, c.Init()))
+
+	c = running(t)
+	p := c.ProcessSpec()
+	p.Args, p.Terminal = hulltest.Args("tty"), true
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Console: resize})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, want, typed(t, master.File))
+	expect(t, "0", wait(t, proc))
+}
+
+func TestConsoleThatRefuses(t *testing.T) {
+	var master console
+	refuse := func(f *os.File) error {
+		master.File = f
+		return unix.ENOTTY
+	}
+	_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: hulltest.Bundle(t, withTerminal), Console: refuse})
+	refused(t, err, unix.ENOTTY, "run box", "terminal")
+	master.Close()
+}
+
+// A terminal that nobody takes is refused before anything is made; so is a socket that would wait for one in vain.
+func TestTerminalThatNobodyTakes(t *testing.T) {
+	_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: hulltest.Bundle(t, withTerminal)})
+	refused(t, err, hull.ErrBadUsage, "run box", "process.terminal", "console socket")
+	_, err = tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: hulltest.Bundle(t), ConsoleSocket: "/nonexistent/socket"})
+	refused(t, err, hull.ErrBadUsage, "run box", "console socket")
+
+	c := running(t)
+	p := c.ProcessSpec()
+	p.Args, p.Terminal = hulltest.Args("tty"), true
+	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: p})
+	refused(t, err, hull.ErrBadUsage, "exec box", "process.terminal")
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,10 @@ func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err 
 		s.catchJobControl()
 	}
 	s.forward(func(sig unix.Signal) { e.deliver(p, a, sig) })
+	// Most programs that run longer than this run much longer, and hull is one of many that wait.
+	idle := time.AfterFunc(time.Second, func() { _ = linux.ReleaseMemory() })
 	ws, err := p.Wait()
+	idle.Stop()
 	if err != nil {
 		return 0, errors.Join(err, p.Signal(unix.SIGKILL))
 	}

@@ -44,7 +44,8 @@ func main() {
 	flag.DurationVar(&vm.timeout, "timeout", 10*time.Minute, "end the machine after this long")
 	life := flag.Bool("life", false, "run package life alone, no packages' test programs")
 	var tests selection
-	flag.StringVar(&tests.run, "run", "", "run the packages' tests that match the `pattern`, as go test -run does")
+	flag.StringVar(&tests.run, "run", "", "run the tests that match the `pattern`, as go test -run does")
+	flag.StringVar(&tests.suites, "suite", ".", "run the suites of guest.sh that match the `pattern`, as grep -E does")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: vm [flags] [package ...]")
 		flag.PrintDefaults()
@@ -78,8 +79,9 @@ type machine struct {
 	timeout time.Duration
 }
 
-// selection is what runs of the packages' tests.
+// selection is what runs of the tests.
 type selection struct {
+	suites   string // a pattern of grep -E
 	packages []string
 	run      string // a pattern of go test -run, or "" for all
 	rootRun  string // the same for package hull, if run is ""

@@ -373,7 +373,10 @@ func makeTests(dir string, tests selection) error {
 	if err := build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
 		return err
 	}
-	if err := makeTest(dir+"/life", "hull/test/vm/life", ""); err != nil {
+	if err := os.WriteFile(dir+"/suites", []byte(tests.suites+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := makeTest(dir+"/life", "hull/test/vm/life", "", tests); err != nil {
 		return err
 	}
 	if len(tests.packages) > 0 {
@@ -387,27 +390,26 @@ func makeTests(dir string, tests selection) error {
 			if !ok || strings.HasPrefix(path, "hull/test/") {
 				continue
 			}
-			to := filepath.Join(dir, "pkg", path)
-			if err := makeTest(to, path, src); err != nil {
+			if err := makeTest(filepath.Join(dir, "pkg", path), path, src, tests); err != nil {
 				return err
-			}
-			if pattern := tests.pattern(path); pattern != "" {
-				if err := os.WriteFile(to+"/flags", []byte("-test.run "+pattern), 0o644); err != nil {
-					return err
-				}
 			}
 		}
 	}
 	return readableByAll(dir)
 }
 
-// makeTest builds a package's test program beside a copy of its testdata, if src has some.
-func makeTest(dir, pkg, src string) error {
+// makeTest builds a package's test program, beside its flags and a copy of its testdata, if src has some.
+func makeTest(dir, pkg, src string, tests selection) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	if err := build("test", "-c", "-ldflags=-s -w", "-o", dir+"/package.test", pkg); err != nil {
 		return err
+	}
+	if pattern := tests.pattern(pkg); pattern != "" {
+		if err := os.WriteFile(dir+"/flags", []byte("-test.run "+pattern), 0o644); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(src + "/testdata"); err != nil {
 		return nil

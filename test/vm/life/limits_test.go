@@ -91,10 +91,6 @@ func TestUpdate(t *testing.T) {
 	b.ok("update", "--resources", file, b.id)
 	want := map[string]string{"pids.max": "7", "memory.high": "1073741824", "cpuset.cpus": "1"}
 	b.wantFiles(want)
-	if systemd() {
-		systemctl(t, "daemon-reload")
-		b.wantFiles(want)
-	}
 }
 
 func TestStats(t *testing.T) {
