@@ -58,10 +58,10 @@ func operation(r *hull.Runtime, name, bundle string) error {
 	ctx := context.Background()
 	switch name {
 	case "create":
-		_, err := r.Create(ctx, "box", hull.CreateOptions{Bundle: bundle})
+		_, err := r.Create(ctx, "box", hull.CreateOptions{Bundle: bundle, Console: new(console).take})
 		return err
 	case "run":
-		_, err := r.Run(ctx, "box", hull.CreateOptions{Bundle: bundle})
+		_, err := r.Run(ctx, "box", hull.CreateOptions{Bundle: bundle, Console: new(console).take})
 		return err
 	}
 	c, err := r.Container("box")

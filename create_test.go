@@ -585,9 +585,10 @@ func TestList(t *testing.T) {
 	}
 	var warnings []string
 	r = &hull.Runtime{Root: r.Root, Warn: func(line string) { warnings = append(warnings, line) }}
-	if err := os.WriteFile(filepath.Join(r.Root, "broken", "config.json"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	record := filepath.Join(r.Root, "broken", "state")
+	content := readFile(t, record)
+	write(t, record, "junk\n")
+	defer write(t, record, content+"\n") // to be found by delete
 	all, err := r.List()
 	if err != nil {
 		t.Fatal(err)

@@ -79,6 +79,7 @@ func TestImportsGoDown(t *testing.T) {
 var forbidden = []struct{ importPath, reason string }{
 	{"net", "its init costs 0.1 ms; sockets are made by internal/linux"},
 	{"net/http", "hull serves nothing"},
+	{"crypto/rand", "twenty packages come with it, most of which initialise something; getrandom(2) is one call"},
 	{"text/template", "it keeps the linker from dropping unused methods"},
 	{"regexp", "compiling expressions at start costs time"},
 	{"log", "what is printed is internal/cli's"},

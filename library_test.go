@@ -295,7 +295,9 @@ func TestHostIsUnchanged(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	before := inspect(t)
 	for range 3 {
-		if _, err := tryRun(t, r, userNamespace, withTerminal, func(s *specs.Spec) { s.Process.Args = []string{"nothing"} }); err == nil {
+		nothing := hulltest.Bundle(t, userNamespace, withTerminal, func(s *specs.Spec) { s.Process.Args = []string{"nothing"} })
+		closed := func(master *os.File) error { return master.Close() }
+		if _, err := tryRunWith(t, r, hull.CreateOptions{Bundle: nothing, Console: closed}); err == nil {
 			t.Error("a program that isn't there")
 		}
 		once()

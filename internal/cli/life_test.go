@@ -351,13 +351,25 @@ func parentOf(t *testing.T, pid int) int {
 	return parent
 }
 
-// TestTerminalInForeground: the caller's terminal is restored, and its size is the program's.
+// TestTerminalInForeground: the caller's terminal is restored. Its size is the program's, and is set, as the modes are,
+// before the program runs.
 func TestTerminalInForeground(t *testing.T) {
 	h := newHost(t)
 	hulltest.Require(t, hulltest.Command("script"), hulltest.Command("stty"))
 	b := hulltest.Bundle(t, args("tty"), func(s *specs.Spec) { s.Process.Terminal = true })
-	commands := "stty rows 33 cols 99; stty -g; hull --root " + h.root + " run -b " + b + " x; stty -g"
-	cmd := exec.Command("script", "-qec", commands, "/dev/null")
+	if err := h.hull("run", "-d", "-b", hulltest.Bundle(t, args("sleep", "100")), "y").Run(); err != nil {
+		t.Fatal(err)
+	}
+	for name, command := range map[string]string{
+		"run":  "run -b " + b + " x",
+		"exec": "exec -t y " + hulltest.ProgPath + " tty",
+	} {
+		t.Run(name, func(t *testing.T) { testForeground(t, "hull --root "+h.root+" "+command) })
+	}
+}
+
+func testForeground(t *testing.T, command string) {
+	cmd := exec.Command("script", "-qec", "stty rows 33 cols 99; stty -g; "+command+"; stty -g", "/dev/null")
 	typing, err := cmd.StdinPipe() // script passes on the end of its input as bytes
 	if err != nil {
 		t.Fatal(err)
@@ -367,12 +379,17 @@ func TestTerminalInForeground(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	lines := strings.Split(strings.ReplaceAll(strings.TrimSpace(string(out)), "\r\n", "\n"), "\n")
+	lines := strings.Split(strings.TrimSpace(string(out)), "\r\n")
 	if first, last := lines[0], lines[len(lines)-1]; first != last {
 		t.Errorf("the terminal was %s and is %s", first, last)
 	}
-	if !strings.Contains(string(out), "\n0 33x99 /dev/pts/") {
+	if !strings.HasPrefix(lines[1], "0 33x99 /dev/pts/") {
 		t.Errorf("no size 33x99 in\n%s", out)
+	}
+	for _, line := range lines {
+		if strings.HasSuffix(line, "\r") {
+			t.Errorf("two terminals end a line: %q", line)
+		}
 	}
 }
 

@@ -163,12 +163,12 @@ func (o *optionSet) set(f *flag.Flag, value string, hasValue bool, after []strin
 	case isBool(f):
 		value = "true"
 	case len(after) == 0:
-		return nil, fmt.Errorf("--%s: needs an argument", f.Name)
+		return nil, fmt.Errorf("flag needs an argument: --%s", f.Name)
 	default:
 		value, after = after[0], after[1:]
 	}
 	if err := o.flags.Set(f.Name, value); err != nil {
-		return nil, fmt.Errorf("--%s: got %q: %w", f.Name, value, err)
+		return nil, fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", value, f.Name, err)
 	}
 	return after, nil
 }

@@ -74,9 +74,9 @@ func TestParseWrong(t *testing.T) {
 		{[]string{"---detach"}, "unknown flag: ---detach"},
 		{[]string{"--="}, "unknown flag: --"},
 		{[]string{"-dz"}, "unknown flag: -dz"},
-		{[]string{"x", "--pid-file"}, "--pid-file: needs an argument"},
-		{[]string{"-de"}, "--env: needs an argument"},
-		{[]string{"--tty=maybe"}, `--tty: got "maybe": parse error`},
+		{[]string{"x", "--pid-file"}, "flag needs an argument: --pid-file"},
+		{[]string{"-de"}, "flag needs an argument: --env"},
+		{[]string{"--tty=maybe"}, `invalid argument "maybe" for "--tty" flag: parse error`},
 	} {
 		if _, _, err := parseTest(test.words, optionsAnywhere); err == nil || err.Error() != test.want {
 			t.Errorf("%q: got %v, want %s", test.words, err, test.want)

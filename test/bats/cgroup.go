@@ -7,30 +7,52 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // suiteCgroup is the parent that the suite gives its containers' cgroups.
 const suiteCgroup = "runc-cgroups-integration-test"
 
-// controllers is what a v2 hierarchy's root hands down: the contents of its cgroup.subtree_control.
-type controllers map[string][]string
+const cgroupMount = "/sys/fs/cgroup"
 
-// readControllers looks at both places where the hierarchy may be mounted.
-func readControllers() controllers {
-	c := controllers{}
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		file := filepath.Join(root, "cgroup.subtree_control")
-		if data, err := os.ReadFile(file); err == nil {
-			c[file] = strings.Fields(string(data))
-		}
-	}
-	return c
+// machine is what the suite changes of a machine's cgroups.
+type machine struct {
+	controllers map[string][]string // by file: what a v2 hierarchy's root hands down, its cgroup.subtree_control
+	entries     []string            // of cgroupMount, if that holds mount points of v1
 }
 
-// restore removes the suite's cgroups and takes back the controllers that were handed down since c was read.
-func (c controllers) restore() error {
+func readMachine() machine {
+	m := machine{controllers: map[string][]string{}, entries: entries()}
+	// Both places where the v2 hierarchy may be mounted.
+	for _, root := range []string{cgroupMount, cgroupMount + "/unified"} {
+		file := filepath.Join(root, "cgroup.subtree_control")
+		if data, err := os.ReadFile(file); err == nil {
+			m.controllers[file] = strings.Fields(string(data))
+		}
+	}
+	return m
+}
+
+func entries() []string {
+	var st unix.Statfs_t
+	if unix.Statfs(cgroupMount, &st) != nil || st.Type != unix.TMPFS_MAGIC {
+		return nil // the names in it are cgroups
+	}
+	names, _ := filepath.Glob(cgroupMount + "/*")
+	return names
+}
+
+// restore removes the suite's cgroups, the directories that it has made where it expects hierarchies, and takes back the
+// controllers that were handed down since m was read.
+func (m machine) restore() error {
 	errs := []error{removeCgroups()}
-	for file, before := range c {
+	for _, name := range entries() {
+		if !slices.Contains(m.entries, name) {
+			errs = append(errs, os.Remove(name))
+		}
+	}
+	for file, before := range m.controllers {
 		data, err := os.ReadFile(file)
 		errs = append(errs, err)
 		for name := range strings.FieldsSeq(string(data)) {
@@ -45,7 +67,7 @@ func (c controllers) restore() error {
 // removeCgroups removes the suite's cgroups of all hierarchies: what tests left that ended early.
 func removeCgroups() error {
 	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+	for _, pattern := range []string{cgroupMount + "/", cgroupMount + "/*/"} {
 		tops, err := filepath.Glob(pattern + suiteCgroup)
 		errs = append(errs, err)
 		for _, top := range tops {

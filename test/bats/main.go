@@ -236,7 +236,7 @@ func (s *suite) files() ([]string, error) {
 
 // runAll runs files of the suite, and leaves the machine's cgroups as they were.
 func (s *suite) runAll(runtime string, files []string) (results []Result, err error) {
-	before := readControllers()
+	before := readMachine()
 	defer func() { err = errors.Join(err, before.restore()) }()
 	for _, file := range files {
 		r, err := s.run(runtime, file)
