@@ -141,15 +141,27 @@ func (g *Group) joinUnified(ctx context.Context, pid, init int, sub string) erro
 	} else {
 		err = writePid(g.paths[unified]+sub, pid)
 	}
-	if err != nil && sub == "" && init > 0 {
-		if path := cgroupOf(init); path != "" && writePid(filepath.Join(mountRoot, path), pid) == nil {
-			return nil
-		}
+	if err != nil && sub == "" && init > 0 && g.follow(ctx, pid, init) == nil {
+		return nil
 	}
 	if err == nil || g.rootless && (denied(err) || gone(err)) {
 		return nil
 	}
 	return &fault.Error{Step: "join the cgroup", Err: err}
+}
+
+// follow moves pid to where the container's init has moved itself.
+func (g *Group) follow(ctx context.Context, pid, init int) error {
+	path := cgroupOf(init)
+	if path == "" {
+		return unix.ESRCH
+	}
+	dir := filepath.Join(mountRoot, path)
+	err := writePid(dir, pid)
+	if sub, below := strings.CutPrefix(dir, g.paths[unified]+"/"); err != nil && g.unit != nil && below {
+		return g.attach(ctx, "/"+sub, pid)
+	}
+	return err
 }
 
 // cgroupOf returns a process's cgroup in v2, or "".

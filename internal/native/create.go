@@ -214,7 +214,7 @@ func (c *creation) plan() (err error) {
 		}
 		c.root.Prepare(c.b, fds)
 	}
-	c.stops = c.Hooks != nil || c.hasContainerHooks() || c.root != nil && c.root.CopiesUp()
+	c.stops = c.Hooks != nil || c.hasContainerHooks() || c.root != nil && c.root.CopiesUp() || c.process.needsLimits()
 	if !c.stops {
 		c.planEntry()
 	}

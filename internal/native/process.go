@@ -407,6 +407,12 @@ func (t *process) signals(b *stub.Batch) {
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
 }
 
+// needsLimits tells whether some settings can only be made once the cgroup has its limits: a real-time policy needs the
+// group's share of real-time, and a memory policy the nodes of its cpuset.
+func (t *process) needsLimits() bool {
+	return t.Scheduler != nil || t.container.Spec.Linux.MemoryPolicy != nil
+}
+
 // fewerCPUs tells whether the process is to have a deadline, and not all CPUs.
 func (t *process) fewerCPUs() bool {
 	r := t.container.Spec.Linux.Resources
