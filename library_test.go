@@ -123,7 +123,7 @@ func TestCommandCancel(t *testing.T) {
 // What a program leaves running ends with it, and doesn't hold its output open.
 func TestCommandLeavesNothingRunning(t *testing.T) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	out, err := command(t, ctx, "spawn", "3").Output()
 	if !errors.Is(err, context.DeadlineExceeded) || string(out) != "ready\n" || time.Since(began) > 15*time.Second {
