@@ -113,7 +113,7 @@ func TestNetDevices(t *testing.T) {
 				t.Errorf("the device is not up:\n%s", out)
 			}
 			// The device was a virtual one: it ended with the namespace, and its peer with it.
-			contains(t, ip(t, host, "-o link show"), []string{"lo"}, []string{"d0", "eth0"})
+			contains(t, ip(t, host, "-o link show"), []string{"lo"}, []string{": d0", ": eth0"})
 		})
 	}
 }
