@@ -57,7 +57,7 @@ func (c *Container) ProcessSpec() *specs.Process { return c.Spec().Process }
 // Init returns the container's first process. Only the program that has created the container can wait for it.
 func (c *Container) Init() *Process {
 	if c.init == nil {
-		c.init = &Process{Pid: c.record.Init.Pid}
+		return &Process{Pid: c.record.Init.Pid}
 	}
 	return c.init
 }
@@ -90,10 +90,10 @@ func (c *Container) want(verb string, statuses ...Status) error {
 
 // locked runs f while no other command changes the container.
 func (c *Container) locked(ctx context.Context, op string, f func() error) error {
-	err := c.dir.Lock(ctx)
+	lock, err := c.dir.Lock(ctx)
 	if err == nil {
 		err = f()
-		c.dir.Unlock()
+		lock.Unlock()
 	}
 	return fault.In(op, c.ID(), err)
 }

@@ -126,11 +126,11 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err != nil {
 		return nil, err
 	}
-	dir, err := r.store().Create(id)
+	dir, lock, err := r.store().Create(id)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Unlock()
+	defer lock.Unlock()
 	c := &Container{
 		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
 		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
@@ -447,10 +447,11 @@ func (r *Runtime) Delete(ctx context.Context, id string, o DeleteOptions) error 
 // deleteRemains removes a directory whose record or configuration is missing or damaged, and the cgroup if that much
 // can be read.
 func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
-	if err := dir.Lock(ctx); err != nil {
+	lock, err := dir.Lock(ctx)
+	if err != nil {
 		return err
 	}
-	defer dir.Unlock()
+	defer lock.Unlock()
 	if record, err := dir.Record(); err == nil {
 		if group, err := cgroup.Open(record.Cgroup); err == nil {
 			if err := errors.Join(group.Kill(ctx), group.Destroy(ctx)); err != nil {

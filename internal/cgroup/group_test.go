@@ -160,7 +160,7 @@ func TestLife(t *testing.T) {
 	if err := other.Freeze(ctx); err != nil {
 		t.Fatal(err)
 	}
-	go c.Wait()
+	go c.Process.Wait()
 	if err := other.Kill(ctx); err != nil {
 		t.Fatal(err)
 	}

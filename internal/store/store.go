@@ -31,7 +31,6 @@ type Store struct{ Root string }
 type Dir struct {
 	ID   string
 	Path string
-	lock *os.File // or nil
 }
 
 // idMax is the length of a file name (NAME_MAX, limits.h), which an id becomes.
@@ -61,29 +60,30 @@ func CheckID(id string) error {
 }
 
 // Create makes the directory of a new container, locked.
-func (s Store) Create(id string) (*Dir, error) {
+func (s Store) Create(id string) (*Dir, *Lock, error) {
 	if err := CheckID(id); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d := &Dir{ID: id, Path: filepath.Join(s.Root, id)}
 	err := os.Mkdir(d.Path, 0o700)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(s.Root, 0o700); err != nil {
-			return nil, s.hint(err)
+			return nil, nil, s.hint(err)
 		}
 		err = os.Mkdir(d.Path, 0o700)
 	}
 	if errors.Is(err, os.ErrExist) {
-		return nil, &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, d.Path)}
+		return nil, nil, &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, d.Path)}
 	}
 	if err != nil {
-		return nil, s.hint(err)
+		return nil, nil, s.hint(err)
 	}
-	if err := d.Lock(context.Background()); err != nil {
+	lock, err := d.Lock(context.Background())
+	if err != nil {
 		os.RemoveAll(d.Path)
-		return nil, err
+		return nil, nil, err
 	}
-	return d, nil
+	return d, lock, nil
 }
 
 func (s Store) hint(err error) error {
@@ -132,27 +132,32 @@ func (s Store) IDs() ([]string, error) {
 // lockTimeout bounds the wait for another command that works on the container.
 const lockTimeout = 60 * time.Second
 
-// Lock waits until no other command changes the container. The lock ends with Unlock, or with the process.
-func (d *Dir) Lock(ctx context.Context) error {
+// Lock is held by who changes a container. It ends with Unlock, or with the process.
+type Lock struct{ file *os.File }
+
+// Unlock ends the lock.
+func (l *Lock) Unlock() { l.file.Close() }
+
+// Lock waits until no other command, and no other goroutine of this program, changes the container.
+func (d *Dir) Lock(ctx context.Context) (*Lock, error) {
 	f, err := os.OpenFile(filepath.Join(d.Path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
-		return notExist()
+		return nil, notExist()
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := flock(ctx, f); err != nil {
 		f.Close()
-		return err
+		return nil, err
 	}
 	// The container may have been deleted meanwhile, and even made again: then this lock file has no name any more.
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink == 0 {
 		f.Close()
-		return notExist()
+		return nil, notExist()
 	}
-	d.lock = f
-	return nil
+	return &Lock{f}, nil
 }
 
 func flock(ctx context.Context, f *os.File) error {
@@ -184,14 +189,6 @@ func (d *Dir) Locked() bool {
 	}
 	defer f.Close()
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
-}
-
-// Unlock ends Lock.
-func (d *Dir) Unlock() {
-	if d.lock != nil {
-		d.lock.Close()
-		d.lock = nil
-	}
 }
 
 // Save replaces the record.
@@ -244,6 +241,5 @@ func (d *Dir) Remove() error {
 			}
 		}
 	}
-	defer d.Unlock()
 	return os.RemoveAll(d.Path)
 }

@@ -31,11 +31,11 @@ func record() *Record {
 
 func TestRecordSurvives(t *testing.T) {
 	s := Store{Root: filepath.Join(t.TempDir(), "new")}
-	d, err := s.Create("web1")
+	d, lock, err := s.Create("web1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Unlock()
+	defer lock.Unlock()
 	if err := d.Save(record()); err != nil {
 		t.Fatal(err)
 	}
@@ -101,19 +101,19 @@ func TestCheckID(t *testing.T) {
 
 func TestCreateRefusesTakenID(t *testing.T) {
 	s := Store{Root: t.TempDir()}
-	d, err := s.Create("a")
+	_, lock, err := s.Create("a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Unlock()
-	if _, err := s.Create("a"); !errors.Is(err, fault.Exist) {
+	defer lock.Unlock()
+	if _, _, err := s.Create("a"); !errors.Is(err, fault.Exist) {
 		t.Errorf("error = %v, want Exist", err)
 	}
 }
 
 func TestLockWaitsAndNoticesDeletion(t *testing.T) {
 	s := Store{Root: t.TempDir()}
-	d, err := s.Create("a")
+	d, lock, err := s.Create("a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,15 +126,16 @@ func TestLockWaitsAndNoticesDeletion(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := other.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := other.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error = %v, want a timeout", err)
 	}
 	got := make(chan error)
-	go func() { got <- other.Lock(t.Context()) }()
+	go func() { _, err := other.Lock(t.Context()); got <- err }()
 	time.Sleep(5 * time.Millisecond)
 	if err := d.Remove(); err != nil {
 		t.Fatal(err)
 	}
+	lock.Unlock()
 	if err := <-got; !errors.Is(err, fault.NotExist) {
 		t.Errorf("error = %v, want NotExist", err)
 	}
