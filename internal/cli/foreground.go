@@ -22,7 +22,7 @@ func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err 
 	}
 	s.forward(func(sig unix.Signal) { e.deliver(p, a, sig) })
 	// Most programs that run longer than this run much longer, and hull is one of many that wait.
-	idle := time.AfterFunc(time.Second, func() { _ = linux.ReleaseMemory() })
+	idle := time.AfterFunc(200*time.Millisecond, func() { _ = linux.ReleaseMemory() })
 	ws, err := p.Wait()
 	idle.Stop()
 	if err != nil {
