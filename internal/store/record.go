@@ -69,7 +69,7 @@ func (r *Record) encode() []byte {
 	}
 	flag("cgroup.rootless", r.Cgroup.Rootless)
 	flag("cgroup.given", r.Cgroup.Given)
-	if r.RDT.Dir != "" {
+	if r.RDT.Dir != "" || r.RDT.Monitor != "" {
 		line("rdt", r.RDT.Dir, r.RDT.Monitor)
 	}
 	flag("rdt.made", r.RDT.Made)

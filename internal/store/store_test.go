@@ -71,6 +71,7 @@ func TestDamagedRecordIsAnError(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	f.Add(record().encode())
 	f.Add([]byte("version \"1\"\nid \"a\"\n"))
+	f.Add([]byte("version \"1\"\nid \"a\"\nrdt \"\" \"0\"\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRecord(b)
 		if err != nil {
