@@ -108,6 +108,7 @@ func TestUnifiedAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(disableControllers)
 	c := exec.Command("sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup && exec "+self+" -test.v -test.count=1")
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // which makes mounts private, too
 	c.Env = append(os.Environ(), "HULL_TEST_REQUIRE=root,cgroup2")
@@ -119,5 +120,18 @@ func TestUnifiedAlone(t *testing.T) {
 		if strings.HasPrefix(strings.TrimSpace(line), "--- ") {
 			t.Log("v2: " + strings.TrimSpace(line))
 		}
+	}
+}
+
+// disableControllers gives back the controllers that the tests of v2 have turned on for the whole host, where v1 may want
+// them.
+func disableControllers() {
+	const file = "/sys/fs/cgroup/unified/cgroup.subtree_control"
+	enabled, err := os.ReadFile(file)
+	if err != nil {
+		return
+	}
+	for _, c := range strings.Fields(string(enabled)) {
+		_ = os.WriteFile(file, []byte("-"+c), 0)
 	}
 }
