@@ -25,7 +25,7 @@ func (c *creation) hasContainerHooks() bool {
 // containerHooks runs the createContainer hooks: in the container's namespaces, with the host's files still visible
 // (config.md, "CreateContainer Hooks").
 func (c *creation) containerHooks() error {
-	if c.Spec.Hooks == nil || len(c.Spec.Hooks.CreateContainer) == 0 {
+	if !c.hasContainerHooks() {
 		return nil
 	}
 	s, err := c.hookStub()
@@ -218,39 +218,21 @@ func hookArgs(h specs.Hook) []string {
 
 // waitHook waits for the hook's end, for as long as it may take, and kills it then.
 func waitHook(ctx context.Context, pidfd *os.File, timeout *int) error {
-	cause := error(nil)
 	if timeout != nil {
-		cause = fmt.Errorf("killed after its timeout of %d s", *timeout)
+		cause := fmt.Errorf("killed after its timeout of %d s", *timeout)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(*timeout)*time.Second, cause)
 		defer cancel()
 	}
-	if err := waitEnd(ctx, pidfd); err == nil {
+	if err := WaitGone(ctx, pidfd); err == nil {
 		return nil
 	}
-	cause = context.Cause(ctx)
+	cause := context.Cause(ctx)
 	unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-	if err := waitEnd(context.Background(), pidfd); err != nil {
+	if err := WaitGone(context.Background(), pidfd); err != nil {
 		return err
 	}
 	return cause
-}
-
-// waitEnd waits until a process has ended.
-func waitEnd(ctx context.Context, pidfd *os.File) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 50)
-		if n > 0 {
-			return nil
-		}
-		if err != nil && err != unix.EINTR {
-			return os.NewSyscallError("poll", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // hookStatus lets the stub reap the hook, which has ended.
