@@ -122,10 +122,10 @@ func (Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 
 func runHooks(ctx context.Context, s *stub.Stub, name string, hooks []specs.Hook, env []string, state []byte) error {
 	for i, h := range hooks {
-		if h.Env != nil {
-			env = h.Env
+		if h.Env == nil {
+			h.Env = env
 		}
-		if err := runHook(ctx, s, h, env, state); err != nil {
+		if err := runHook(ctx, s, h, state); err != nil {
 			return &fault.Error{Field: fmt.Sprintf("%s[%d] %q", name, i, h.Path), Err: err}
 		}
 	}
@@ -134,7 +134,7 @@ func runHooks(ctx context.Context, s *stub.Stub, name string, hooks []specs.Hook
 
 // runHook lets the stub clone a process that becomes the hook, and waits for it. It is the stub's child, not hull's: the
 // init of a pid namespace can't give its children away (clone(2), CLONE_PARENT).
-func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, state []byte) error {
+func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, state []byte) error {
 	stdin, err := memfile(state)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, stat
 		return err
 	}
 	defer output.Close()
-	err = startHook(s, h, env, stdin, w)
+	err = startHook(s, h, stdin, w)
 	w.Close()
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func runHook(ctx context.Context, s *stub.Stub, h specs.Hook, env []string, stat
 
 // startHook emits the clone. The child is in the stub's namespaces; its output is the pipe w. As with vfork(2) it shares
 // the stub's memory until it is another program, and so its failures are there for the stub to report.
-func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) error {
+func startHook(s *stub.Stub, h specs.Hook, stdin, w *os.File) error {
 	b := new(stub.Batch)
 	fds := b.RecvFDs(2)
 	pidfd := b.Out(4)
@@ -184,7 +184,7 @@ func startHook(s *stub.Stub, h specs.Hook, env []string, stdin, w *os.File) erro
 	b.Ignore(b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC)), 0)
 	none := b.Const(make([]byte, 8))
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
-	exec := b.Execve(h.Path, hookArgs(h), env)
+	exec := b.Execve(h.Path, hookArgs(h), h.Env)
 	b.OnErr(exec, 0, exit)
 	b.Mark(exit)
 	b.Call(unix.SYS_EXIT_GROUP, stub.Int(exitSetup))
