@@ -1,8 +1,11 @@
 // Package store keeps what hull knows of containers in a directory each:
 //
-//	ROOT/ID/lock        flock(2)ed by a command that changes the container
+//	ROOT/ID             flock(2)ed by a command that changes the container
 //	ROOT/ID/state       the record, replaced by rename
 //	ROOT/ID/config.json the configuration it was created with
+//
+// The directory itself is what is locked, not a file in it: waiting for the lock makes nothing that could keep who has it
+// from removing the directory.
 //
 // and files of the engine's. Only what the kernel can't be asked for is kept: whether a container runs or is paused is
 // never read from here. A directory without a record is what a command that was killed has left; Remove takes it away.
@@ -140,7 +143,7 @@ func (l *Lock) Unlock() { l.file.Close() }
 
 // Lock waits until no other command, and no other goroutine of this program, changes the container.
 func (d *Dir) Lock(ctx context.Context) (*Lock, error) {
-	f, err := os.OpenFile(filepath.Join(d.Path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	f, err := d.open()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, notExist()
 	}
@@ -151,13 +154,26 @@ func (d *Dir) Lock(ctx context.Context) (*Lock, error) {
 		f.Close()
 		return nil, err
 	}
-	// The container may have been deleted meanwhile, and even made again: then this lock file has no name any more.
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink == 0 {
+	// The container may have been deleted meanwhile, and even made again: then this directory has no name any more.
+	if !d.names(f) {
 		f.Close()
 		return nil, notExist()
 	}
 	return &Lock{f}, nil
+}
+
+func (d *Dir) open() (*os.File, error) {
+	return os.OpenFile(d.Path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// names tells whether f is what the directory's path leads to.
+func (d *Dir) names(f *os.File) bool {
+	is, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(d.Path)
+	return err == nil && os.SameFile(is, now)
 }
 
 func flock(ctx context.Context, f *os.File) error {
@@ -183,7 +199,7 @@ func flock(ctx context.Context, f *os.File) error {
 
 // Locked tells whether a command works on the container.
 func (d *Dir) Locked() bool {
-	f, err := os.OpenFile(filepath.Join(d.Path, "lock"), os.O_RDWR|unix.O_CLOEXEC, 0)
+	f, err := d.open()
 	if err != nil {
 		return false
 	}
@@ -227,15 +243,27 @@ func (d *Dir) SaveConfig(raw []byte) error {
 // Config returns the configuration that SaveConfig kept.
 func (d *Dir) Config() ([]byte, error) { return os.ReadFile(filepath.Join(d.Path, "config.json")) }
 
-// Remove takes the directory away. The record goes last but one, the lock last, so that a Remove that is killed can
-// be done again.
+// Remove takes the directory away. The record goes last, so that a Remove that is killed can be done again. Its caller
+// has the lock.
 func (d *Dir) Remove() error {
+	// Not everyone who makes files here has the lock: who listens for a program's notifications does so without it. Each
+	// makes few, and none once the directory is gone, so that this ends.
+	const tries = 100
+	for i := 1; ; i++ {
+		err := d.removeOnce()
+		if err == nil || i == tries || !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+}
+
+func (d *Dir) removeOnce() error {
 	entries, err := os.ReadDir(d.Path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != recordFile && e.Name() != "lock" {
+		if e.Name() != recordFile {
 			if err := os.RemoveAll(filepath.Join(d.Path, e.Name())); err != nil {
 				return err
 			}

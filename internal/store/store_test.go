@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,6 +111,73 @@ func TestCreateRefusesTakenID(t *testing.T) {
 	defer lock.Unlock()
 	if _, _, err := s.Create("a"); !errors.Is(err, fault.Exist) {
 		t.Errorf("error = %v, want Exist", err)
+	}
+}
+
+// Others that wait for the lock, or only look, keep nobody from removing what he has locked.
+func TestRemoveAmongOthers(t *testing.T) {
+	s := Store{Root: t.TempDir()}
+	for round := range 100 {
+		d, lock, err := s.Create("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := make(chan struct{})
+		var others sync.WaitGroup
+		for range 3 {
+			others.Go(func() {
+				for {
+					if l, err := d.Lock(t.Context()); err == nil {
+						l.Unlock()
+					} else if !errors.Is(err, fault.NotExist) {
+						t.Errorf("round %d: lock: %v", round, err)
+					}
+					d.Locked()
+					select {
+					case <-removed:
+						return
+					default:
+					}
+				}
+			})
+		}
+		if err := d.Save(record()); err != nil {
+			t.Error(err)
+		}
+		if err := d.Remove(); err != nil {
+			t.Errorf("round %d: remove: %v", round, err)
+		}
+		lock.Unlock()
+		close(removed)
+		others.Wait()
+		if _, err := os.Lstat(d.Path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("round %d: the directory is still there: %v", round, err)
+		}
+	}
+}
+
+// A file that someone makes without the lock while the directory is removed goes with it.
+func TestRemoveTakesWhatIsMadeMeanwhile(t *testing.T) {
+	s := Store{Root: t.TempDir()}
+	for range 300 {
+		d, lock, err := s.Create("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var other sync.WaitGroup
+		other.Go(func() {
+			for i := range 20 {
+				os.WriteFile(filepath.Join(d.Path, strconv.Itoa(i)), nil, 0o600)
+			}
+		})
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
+		other.Wait()
+		lock.Unlock()
+		if _, err := os.Lstat(d.Path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("the directory is still there: %v", err)
+		}
 	}
 }
 
