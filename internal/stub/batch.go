@@ -124,6 +124,8 @@ type Batch struct {
 	replyFD int // with last
 	exit    int
 	last    bool
+
+	supervision *supervision // of a batch with Supervise
 }
 
 // In says which field of config.json the calls that follow come from. Errors and traces name it.

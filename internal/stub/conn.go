@@ -66,37 +66,69 @@ func (c *conn) write(p, oob []byte) error {
 }
 
 // readFull fills p, and keeps the descriptors that come before it. That the stub has died is an end of file: no other
-// process has a copy of its end of the socket, but for the moment in which it clones.
-func (c *conn) readFull(p []byte) error {
-	if err := c.file.SetReadDeadline(time.Now().Add(Timeout)); err != nil {
+// process has a copy of its end of the socket, but for the moment in which it clones. Without a timeout it waits forever.
+func (c *conn) readFull(p []byte, timeout time.Duration) error {
+	if err := c.setTimeout(timeout); err != nil {
 		return err
 	}
-	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
 	for len(p) > 0 {
-		var n, oobn int
-		var err error
+		n, err := c.read(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// readFile waits for a descriptor. Nothing else may come before it.
+func (c *conn) readFile(timeout time.Duration) (*os.File, error) {
+	if err := c.setTimeout(timeout); err != nil {
+		return nil, err
+	}
+	n, err := c.read(make([]byte, 1))
+	if err != nil {
+		return nil, err
+	}
+	files := c.take()
+	if n != 0 || len(files) != 1 {
+		closeAll(files)
+		return nil, fmt.Errorf("%w: %d descriptors received, want 1", ErrGone, len(files))
+	}
+	return files[0], nil
+}
+
+func (c *conn) setTimeout(timeout time.Duration) error {
+	if timeout == 0 {
+		return c.file.SetReadDeadline(time.Time{})
+	}
+	return c.file.SetReadDeadline(time.Now().Add(timeout))
+}
+
+// read reads what is there, or keeps descriptors: they come with a byte of their own, which is no part of a reply, and
+// a read ends at it (unix(7)). Then n is 0.
+func (c *conn) read(p []byte) (n int, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	for {
+		var oobn int
 		rerr := c.raw.Read(func(fd uintptr) bool {
 			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 			return err != unix.EAGAIN
 		})
 		switch {
 		case rerr != nil:
-			return waitError(rerr)
+			return 0, waitError(rerr)
 		case err == unix.EINTR:
 		case err != nil:
-			return fmt.Errorf("%w: recvmsg: %w", ErrGone, err)
+			return 0, fmt.Errorf("%w: recvmsg: %w", ErrGone, err)
 		case n == 0:
-			return ErrGone
+			return 0, ErrGone
 		case oobn > 0:
-			// Descriptors come with a byte of their own, which is no part of the reply; a read ends at it (unix(7)).
-			if err := c.keep(oob[:oobn]); err != nil {
-				return err
-			}
+			return 0, c.keep(oob[:oobn])
 		default:
-			p = p[n:]
+			return n, nil
 		}
 	}
-	return nil
 }
 
 func waitError(err error) error {

@@ -179,11 +179,13 @@ func (s *Stub) Send(b *Batch) error {
 }
 
 // Receive waits for the reply to the batch that was sent.
-func (s *Stub) Receive() error {
+func (s *Stub) Receive() error { return s.receive(Timeout) }
+
+func (s *Stub) receive(timeout time.Duration) error {
 	b := s.sent
 	s.sent = nil
 	reply := make([]byte, b.replySize())
-	if err := s.conn.readFull(reply); err != nil {
+	if err := s.conn.readFull(reply, timeout); err != nil {
 		return err
 	}
 	failed, errno, err := b.decode(reply)

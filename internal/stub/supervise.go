@@ -1,0 +1,143 @@
+package stub
+
+import (
+	"encoding/binary"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// supervision is where the reply of a supervisor has what it knows of its program.
+type supervision struct {
+	status, usage Data
+}
+
+// rusageSize is the size of struct rusage on 64-bit machines (getrusage(2)).
+const rusageSize = 144
+
+// Supervise emits what makes the stub the supervisor of a program; the calls that program emits, of which the last is
+// execve, are executed by a child of the stub. The first process of a pid namespace has no default actions for signals
+// and has to reap what others leave behind (pid_namespaces(7)), which few programs expect. A supervisor does that. It
+// ends when the program does, whatever else still runs, and when the parent does: as the first process of its pid
+// namespace it takes all others along. The program can't change that without tracing the supervisor.
+func (b *Batch) Supervise(program func()) {
+	s := &supervision{status: b.Out(4), usage: b.Out(rusageSize)}
+	b.supervision = s
+	pidfd := b.Out(4)
+	child, parent, end := b.Label(), b.Label(), b.Label()
+	b.In("")
+	pid := b.Call(unix.SYS_CLONE, Int(unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
+	b.branch(child, parent)
+	b.Mark(parent)
+	b.SendFDs(b.Load(pidfd, 0).Arg())
+	b.leaveWithParent(end)
+	again := b.Label()
+	b.Mark(again)
+	ended := b.Call(unix.SYS_WAIT4, Int(-1), s.status.Arg(), Int(0), s.usage.Arg())
+	b.Retry(ended, unix.EINTR)
+	is := b.Call(opTest, ended.Arg(), Int(-1), pid.Arg(), Int(unix.EAGAIN))
+	b.OnOK(is, end)
+	b.OnErr(is, 0, again)
+	b.Mark(child)
+	program()
+	b.Mark(end)
+}
+
+// leaveWithParent emits what gives up all descriptors but the socket, and lets its end of file end the stub: the
+// kernel tells of it by SIGIO, for which ExitOn has a handler. A parent-death signal would not do: it is tied to the
+// thread of the parent that has started the stub.
+func (b *Batch) leaveWithParent(gone Label) {
+	b.Call(opStore, Int(batchAddr+headerReplyFD), Int(Control))
+	b.closeRange(0, Control-1)
+	b.closeRange(Control+1, 1<<32-1)
+	pid := b.Call(unix.SYS_GETPID)
+	b.Call(unix.SYS_FCNTL, Int(Control), Int(unix.F_SETOWN), pid.Arg())
+	b.Call(unix.SYS_FCNTL, Int(Control), Int(unix.F_SETFL), Int(unix.O_RDWR|unix.O_ASYNC))
+	b.ExitOn(unix.SIGIO)
+	// The parent may have ended before the signal was asked for. While it lives there is nothing to read.
+	r := b.Call(unix.SYS_RECVFROM, Int(Control), b.Out(8).Arg(), Int(1), Int(unix.MSG_PEEK|unix.MSG_DONTWAIT), Int(0), Int(0))
+	alive := b.Label()
+	b.OnOK(r, gone)
+	b.OnErr(r, unix.EAGAIN, alive)
+	b.Mark(alive)
+}
+
+// closeRange emits the closing of descriptors. Before Linux 5.9 those are closed that a stub may have.
+func (b *Batch) closeRange(first int, last uint32) {
+	r := b.Call(unix.SYS_CLOSE_RANGE, Int(first), Int(last), Int(0))
+	done, each := b.Label(), b.Label()
+	b.OnOK(r, done)
+	b.OnErr(r, 0, each)
+	b.Mark(each)
+	const most = 64
+	for fd := first; fd <= int(min(last, most)); fd++ {
+		b.Ignore(b.Call(unix.SYS_CLOSE, Int(fd)), 0)
+	}
+	b.Mark(done)
+}
+
+// Supervisor is a stub that waits for its program.
+type Supervisor struct {
+	// Program is a pidfd of the program, to signal it. It is not the parent's child.
+	Program *os.File
+
+	stub  *Stub
+	batch *Batch
+}
+
+// LastSupervised is Last for a batch that ends in Supervise. The stub stays connected: its parent's end is its own.
+func (s *Stub) LastSupervised(b *Batch, report, exit int) (*Supervisor, error) {
+	b.last, b.replyFD, b.exit = true, report, exit
+	msg, err := b.encode(false)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.conn.write(msg, nil); err != nil {
+		return nil, err
+	}
+	s.reapStage1()
+	program, err := s.conn.readFile(Timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &Supervisor{program, s, b}, nil
+}
+
+// Ended is how a program has ended.
+type Ended struct {
+	Status unix.WaitStatus
+	// What it and its descendants, as far as they were waited for, have used (getrusage(2)).
+	User, System time.Duration
+	MaxRSS       int64 // bytes, of the largest of them
+}
+
+// Wait waits until the program has ended, and with it all other processes of its pid namespace. Close or Kill on the
+// stub ends them before. A supervisor that was killed is reported as the program's end.
+func (s *Supervisor) Wait() (Ended, error) {
+	s.stub.sent = s.batch
+	rerr := s.stub.receive(0)
+	s.Program.Close()
+	ws, err := s.stub.Wait()
+	s.stub.Close()
+	if err != nil {
+		return Ended{}, err
+	}
+	if rerr != nil {
+		return Ended{Status: ws}, nil
+	}
+	usage := s.batch.Bytes(s.batch.supervision.usage)
+	field := func(i int) int64 { return int64(binary.LittleEndian.Uint64(usage[8*i:])) }
+	const usec = time.Microsecond
+	return Ended{
+		Status: unix.WaitStatus(s.batch.Uint32(s.batch.supervision.status, 0)),
+		User:   time.Duration(field(0))*time.Second + time.Duration(field(1))*usec,
+		System: time.Duration(field(2))*time.Second + time.Duration(field(3))*usec,
+		MaxRSS: field(4) << 10,
+	}, nil
+}
+
+// Kill ends the supervisor, and with it the program. Wait still has to be called.
+func (s *Supervisor) Kill() error {
+	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(int(s.stub.PidFD.Fd()), unix.SIGKILL, nil, 0))
+}

@@ -1,0 +1,98 @@
+package stub
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// supervise starts a supervisor in a pid namespace of its own, and a shell command below it.
+func supervise(t *testing.T, command string, stdout *os.File) (*Supervisor, *os.File) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a pid namespace")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := start(t, Config{Extra: []*os.File{w}, Stdio: [3]*os.File{nil, stdout, os.Stderr}})
+	w.Close()
+	s, err := first.Fork(new(Batch), unix.CLONE_NEWPID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := new(Batch)
+	b.Call(unix.SYS_FCNTL, Int(FirstExtra), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC))
+	b.Supervise(func() {
+		none := b.Const(make([]byte, 8))
+		b.Call(unix.SYS_RT_SIGPROCMASK, Int(unix.SIG_SETMASK), none.Arg(), Int(0), Int(8))
+		b.Execve("/bin/sh", []string{"sh", "-c", command}, nil)
+	})
+	v, err := s.LastSupervised(b, FirstExtra, 127)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ReadReport(r, b.Steps(), Timeout); err != nil {
+		t.Fatal(err)
+	}
+	return v, r
+}
+
+func TestSupervisorReportsTheEnd(t *testing.T) {
+	for command, want := range map[string]unix.WaitStatus{
+		"exit 3":           3 << 8,
+		"kill -TERM $$":    unix.WaitStatus(unix.SIGTERM),
+		"true & true":      0,
+		"sleep 100 & true": 0, // and doesn't wait for the one left behind
+	} {
+		v, _ := supervise(t, command, nil)
+		begin := time.Now()
+		end, err := v.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end.Status != want {
+			t.Errorf("%s: status %#x, want %#x", command, end.Status, want)
+		}
+		if end.MaxRSS < 100<<10 || end.MaxRSS > 1<<30 {
+			t.Errorf("%s: MaxRSS = %d", command, end.MaxRSS)
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Errorf("%s: took %v", command, time.Since(begin))
+		}
+	}
+}
+
+func TestProgramIsSignalledByPidfd(t *testing.T) {
+	v, _ := supervise(t, "sleep 100", nil)
+	if err := unix.PidfdSendSignal(int(v.Program.Fd()), unix.SIGTERM, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := v.Wait(); err != nil || end.Status != unix.WaitStatus(unix.SIGTERM) {
+		t.Errorf("Wait = %+v, %v, want SIGTERM", end, err)
+	}
+}
+
+// A program whose parent is killed has no chance to stay, whatever it does with signals.
+func TestSupervisorEndsWithItsParent(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := supervise(t, `trap "" TERM INT HUP IO; exec setsid sleep 100`, w)
+	w.Close()
+	v.stub.conn.close() // as the kernel does when the parent is gone
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Read(make([]byte, 1)) // end of file, when nobody has the pipe any more
+		done <- err
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("the program outlives the socket")
+	}
+}
