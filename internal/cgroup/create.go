@@ -23,7 +23,7 @@ var (
 // denied first, and a process that runs meanwhile fails to open its terminal. If a directory can't be made, it removes
 // those it made. With the systemd driver it does nothing: systemd does, once Add gives it a process.
 func (g *Group) Create() error {
-	if g.unit != nil {
+	if g.unit != nil || g.none() {
 		return nil
 	}
 	if err := g.makeDirs(); err != nil {

@@ -66,6 +66,11 @@ func New(c Config) (*Group, error) {
 	return g, nil
 }
 
+// None returns the Group of processes that stay in the cgroup of their parent. All it does is nothing.
+func None() *Group { return &Group{mode: V1} }
+
+func (g *Group) none() bool { return len(g.paths) == 0 && g.unit == nil }
+
 // locate finds out the paths, and the unit's properties.
 func (g *Group) locate(c Config) (err error) {
 	if !c.Systemd {

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull/internal/cgroup"
+	"hull/internal/overlay"
 	"hull/internal/rdt"
 	"hull/internal/stub"
 )
@@ -50,6 +51,10 @@ type CreateRequest struct {
 	IO
 	NoPivot      bool
 	NoNewKeyring bool
+	// Overlay has the container show the host's files, instead of the root file system of its configuration; or nil.
+	Overlay *overlay.Plan
+	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
+	Supervise bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.
 	Begun Beginning
 	// Park leaves the init waiting for Start. Otherwise it runs at once.
@@ -95,6 +100,8 @@ type Process struct {
 	Init
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
+	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
+	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.
 	Steps []stub.Step
 }

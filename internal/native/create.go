@@ -44,7 +44,7 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	var err error
 	c.process, err = newProcess(&r.Container, r.Spec.Process, r.Stdio)
 	errs = append(errs, err)
-	if c.Spec.Root != nil {
+	if c.Spec.Root != nil || c.Overlay != nil {
 		cfg, err := rootfsConfig(r)
 		if err != nil {
 			return nil, err
@@ -193,6 +193,9 @@ func (c *creation) setUp() (_ *engine.Process, err error) {
 			return nil, err
 		}
 	}
+	if c.Supervise {
+		return p, c.letGoSupervised(tail, p)
+	}
 	return p, c.letGo(tail)
 }
 
@@ -288,7 +291,7 @@ func (c *creation) isolate(b *stub.Batch) {
 	b.In("")
 	b.Call(unix.SYS_SETSID)
 	if c.ns.newUser || hasNamespace(c.Spec, specs.UserNamespace) {
-		becomeRoot(b)
+		becomeRoot(b, c.Spec.Linux)
 	}
 	c.process.joinKeyring(b)
 	allCPUs(b)
@@ -327,8 +330,26 @@ func (c *creation) planEntry() {
 // tail returns the batch that the init executes alone.
 func (c *creation) tail() *stub.Batch {
 	b := new(stub.Batch)
-	c.process.lastSteps(b, len(c.Extra), c.Park)
+	last := func() { c.process.lastSteps(b, len(c.Extra), c.Park) }
+	if c.Supervise {
+		b.Supervise(last)
+	} else {
+		last()
+	}
 	return b
+}
+
+// letGoSupervised is letGo for an init that becomes the program's supervisor.
+func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
+	s, err := c.init.LastSupervised(tail, reportFD(len(c.Extra)), exitSetup)
+	if rerr := explainExec(stub.ReadReport(c.report, tail.Steps(), stub.Timeout)); rerr != nil {
+		err = rerr
+	}
+	if err != nil {
+		return err
+	}
+	p.Supervisor, p.PidFD = s, nil
+	return nil
 }
 
 // letGo hands the init its last batch.

@@ -83,7 +83,7 @@ func (t *process) enterSession(b *stub.Batch) {
 	b.In("")
 	b.Call(unix.SYS_SETSID)
 	if t.userns {
-		becomeRoot(b)
+		becomeRoot(b, t.container.Spec.Linux)
 	}
 	t.joinKeyring(b)
 }

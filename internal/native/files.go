@@ -31,6 +31,7 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 		Cgroups:  cgroups,
 		Kernel:   rootfs.Probe(),
 		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
+		Overlay:  r.Overlay,
 		NoLabels: r.Spec.Linux.MountLabel != "" && !seLinuxEnabled(),
 	}, err
 }

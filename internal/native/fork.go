@@ -1,6 +1,9 @@
 package native
 
 import (
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/stub"
@@ -103,12 +106,17 @@ func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
 	}
 	b = new(stub.Batch)
 	b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
-	becomeRoot(b)
+	becomeRoot(b, c.Spec.Linux)
 	return first.Do(b)
 }
 
-// becomeRoot takes id 0 of the user namespace that the stub is in.
-func becomeRoot(b *stub.Batch) {
+// becomeRoot takes id 0 of the user namespace that the stub is in. In one that maps no id 0 the stub stays who it is,
+// with all capabilities there.
+func becomeRoot(b *stub.Batch, l *specs.Linux) {
+	root := func(m specs.LinuxIDMapping) bool { return m.ContainerID == 0 && m.Size > 0 }
+	if len(l.UIDMappings) > 0 && !slices.ContainsFunc(l.UIDMappings, root) {
+		return
+	}
 	b.In("linux.uidMappings")
 	b.Call(unix.SYS_SETRESGID, stub.Int(0), stub.Int(0), stub.Int(0))
 	b.Call(unix.SYS_SETRESUID, stub.Int(0), stub.Int(0), stub.Int(0))

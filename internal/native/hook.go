@@ -62,7 +62,7 @@ func (c *creation) hookStub() (*stub.Stub, error) {
 	}
 	b = new(stub.Batch)
 	if c.process.userns {
-		becomeRoot(b)
+		becomeRoot(b, c.Spec.Linux)
 	}
 	if c.root != nil {
 		// The specification leaves the directory open. Hooks written for other runtimes expect the container's root.

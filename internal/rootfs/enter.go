@@ -42,6 +42,9 @@ func (e *emitter) pivot() {
 	}
 	e.cover(dev, null)
 	b.In("root.path")
+	if e.cfg.Overlay != nil {
+		b.Umount2(".", unix.MNT_DETACH) // the stage, which lies over the old root: "." is what is on top
+	}
 	b.Umount2(".", unix.MNT_DETACH)
 }
 

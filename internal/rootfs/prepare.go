@@ -15,7 +15,11 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	p.made = made{}
 	e := &emitter{Plan: p, b: b, sources: sources, guide: newGuide(p.root)}
 	e.propagate()
-	e.bindRoot()
+	if p.cfg.Overlay != nil {
+		e.layRoot(p.cfg.Overlay)
+	} else {
+		e.bindRoot()
+	}
 	for i := range p.mounts {
 		if m := &p.mounts[i]; m.Bind && len(p.mounts) > manyMounts {
 			e.tidy(func() { e.mount(m) })

@@ -26,6 +26,9 @@ type emitter struct {
 	sources []stub.FD
 	fresh   []freshMount
 	guide   *guide
+
+	stage    stub.FD // see layRoot
+	stageDir string  // directory of the stage that changes go to
 }
 
 // freshMount is a mount of this plan. Nobody but the plan makes anything in the new, empty file systems among them.

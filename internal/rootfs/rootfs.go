@@ -30,6 +30,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/mnt"
+	"hull/internal/overlay"
 	"hull/internal/stub"
 )
 
@@ -47,6 +48,9 @@ type Config struct {
 
 	Cgroups Cgroups
 	Kernel  Features
+
+	// Overlay has the container show the host's files, instead of what root.path names; or nil.
+	Overlay *overlay.Plan
 }
 
 // Plan is what a container's files will be.
@@ -105,7 +109,9 @@ func New(cfg Config) (*Plan, error) {
 	p := &Plan{cfg: cfg}
 	s := cfg.Spec
 	var errs []error
-	if s.Root == nil || s.Root.Path == "" {
+	if cfg.Overlay != nil {
+		p.root = "/"
+	} else if s.Root == nil || s.Root.Path == "" {
 		errs = append(errs, fault.Spec("root.path", "missing"))
 	} else if p.root = s.Root.Path; !filepath.IsAbs(p.root) {
 		p.root = filepath.Join(cfg.Bundle, p.root)

@@ -1,0 +1,277 @@
+// Package overlay says how a container shows the host's files without being able to change them: which directories get an
+// overlay, which are empty, which don't appear. It decides and touches nothing; package rootfs acts.
+//
+// The root is a directory of a new tmpfs, the upper directory of all: an overlay that shows the host's /usr has its
+// upper directory at usr below it, and is mounted there. What the container has changed is therefore one tree, whatever
+// the number of overlays. There is more than one because a process in a user namespace can't have a directory as a
+// lower layer below which something is mounted: those mounts are locked (mount_namespaces(7)).
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is what an entry of a plan makes.
+type Kind int
+
+const (
+	Dir     Kind = iota // an empty directory
+	Way                 // a directory in an overlay, on the way to one that is empty
+	Link                // a symbolic link
+	Overlay             // a directory of the host, with what is written to it kept apart
+	File                // a file of the host, read-only
+)
+
+// Entry is one thing in the container's root. Those above it come before it.
+type Entry struct {
+	Kind   Kind
+	Path   string // in the container: absolute and clean
+	Source string // on the host: the directory or file; the link's target
+	Mode   uint32 // of a directory: permissions with S_ISVTX
+	UID    uint32 // of a directory
+	GID    uint32
+	Over   bool // of an empty directory: it lies in an overlay
+}
+
+// Plan is what a container shows of the host's files.
+type Plan struct {
+	Entries []Entry
+	Size    string // of the tmpfs that changes go to, as its option size takes it (tmpfs(5)); or ""
+	// UserNS says that the overlays are mounted in a user namespace: they keep their notes in user.* attributes.
+	UserNS bool
+	// Upper is a directory of the host that changes go to instead of a tmpfs, or "".
+	Upper string
+}
+
+// Options are what a plan is made of. Paths are absolute and clean.
+type Options struct {
+	Root   string   // the host's directory that is shown as /
+	Show   []string // shown, though they lie in an empty place
+	Empty  []string // shown as empty directories
+	Make   []string // directories made in empty places
+	Omit   []string // not shown at all: others mount something there
+	Mounts []string // mount points of the host
+	UserNS bool
+}
+
+// planner is one call of New.
+type planner struct {
+	Options
+	plan *Plan
+	made map[string]bool
+}
+
+// New returns the plan for options.
+func New(o Options) (*Plan, error) {
+	p := &planner{Options: o, plan: &Plan{UserNS: o.UserNS}, made: map[string]bool{"/": true}}
+	if err := p.show("/", false); err != nil {
+		return nil, err
+	}
+	for _, dir := range p.Show {
+		if err := p.showBelow(dir, Overlay); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range p.Make {
+		if err := p.showBelow(dir, Dir); err != nil {
+			return nil, err
+		}
+	}
+	return p.plan, nil
+}
+
+// host returns where a path of the container is on the host.
+func (p *planner) host(name string) string { return path.Join(p.Root, name) }
+
+// special tells whether something at or below dir has to be treated apart, so that it can't all be one overlay.
+func (p *planner) special(dir string) bool {
+	inside := func(q string) bool { return q != dir && below(q, dir) }
+	if dir == "/" {
+		return len(p.Omit)+len(p.Empty) > 0 || p.UserNS && len(p.mountsBelow(dir)) > 0
+	}
+	return slices.ContainsFunc(p.Omit, inside) || p.UserNS && len(p.mountsBelow(dir)) > 0
+}
+
+func (p *planner) mountsBelow(dir string) (found []string) {
+	for _, m := range p.Mounts {
+		if host := p.host(dir); m != host && below(m, host) {
+			found = append(found, path.Join("/", strings.TrimPrefix(m, strings.TrimSuffix(p.Root, "/"))))
+		}
+	}
+	return found
+}
+
+// show adds what is to be seen of the directory dir. over says that it lies in an overlay already.
+func (p *planner) show(dir string, over bool) error {
+	if slices.Contains(p.Omit, dir) {
+		return nil
+	}
+	if slices.Contains(p.Empty, dir) {
+		return p.add(Entry{Kind: Dir, Path: dir, Over: over})
+	}
+	if p.special(dir) {
+		return p.descend(dir)
+	}
+	if err := p.add(Entry{Kind: Overlay, Path: dir, Source: p.host(dir)}); err != nil {
+		return err
+	}
+	return p.within(dir)
+}
+
+// within adds what lies in the overlay dir: mounts of the host, which an overlay doesn't show, and empty places.
+func (p *planner) within(dir string) error {
+	inside := slices.Concat(p.mountsBelow(dir), p.emptyBelow(dir))
+	slices.Sort(inside)
+	for _, q := range slices.Compact(inside) {
+		if p.hidden(q) && !slices.Contains(p.Empty, q) {
+			continue
+		}
+		fi, err := os.Lstat(p.host(q))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
+			continue
+		case err != nil:
+			return err
+		case fi.IsDir():
+			err = p.show(q, true)
+		case fi.Mode().IsRegular():
+			err = p.add(Entry{Kind: File, Path: q, Source: p.host(q)})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *planner) emptyBelow(dir string) (found []string) {
+	for _, e := range p.Empty {
+		if e != dir && below(e, dir) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// hidden tells whether name is in a place that is empty or omitted.
+func (p *planner) hidden(name string) bool {
+	in := func(q string) bool { return below(name, q) }
+	return slices.ContainsFunc(p.Empty, in) || slices.ContainsFunc(p.Omit, in)
+}
+
+// descend makes a directory and adds what is in it one by one.
+func (p *planner) descend(dir string) error {
+	if err := p.add(Entry{Kind: Dir, Path: dir}); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(p.host(dir))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // whoever may not list it sees it empty
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		switch t := e.Type(); {
+		case slices.Contains(p.Omit, name):
+		case t.IsDir():
+			err = p.show(name, false)
+		case t == fs.ModeSymlink:
+			err = p.link(name)
+		case t.IsRegular():
+			err = p.add(Entry{Kind: File, Path: name, Source: p.host(name)})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *planner) link(name string) error {
+	target, err := os.Readlink(p.host(name))
+	if err != nil {
+		return err
+	}
+	return p.add(Entry{Kind: Link, Path: name, Source: target})
+}
+
+// showBelow shows a directory that lies in an empty place, with the directories on the way to it.
+func (p *planner) showBelow(dir string, kind Kind) error {
+	if !p.hidden(dir) || p.made[dir] || slices.ContainsFunc(p.plan.Entries, func(e Entry) bool {
+		return e.Kind == Overlay && e.Path != "/" && below(dir, e.Path) && p.hidden(e.Path)
+	}) {
+		return nil // it is seen anyway
+	}
+	for i := 1; i < len(dir); i++ {
+		if dir[i] == '/' && p.hidden(dir[:i]) && !p.made[dir[:i]] {
+			if err := p.add(Entry{Kind: Dir, Path: dir[:i]}); err != nil {
+				return err
+			}
+		}
+	}
+	return p.add(Entry{Kind: kind, Path: dir, Source: p.host(dir)})
+}
+
+// add completes an entry with what the host's file is like.
+func (p *planner) add(e Entry) error {
+	if e.Kind != Link && e.Kind != File {
+		var st unix.Stat_t
+		err := unix.Stat(p.host(e.Path), &st)
+		if err != nil {
+			return &os.PathError{Op: "stat", Path: p.host(e.Path), Err: err}
+		}
+		if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+			return &os.PathError{Op: "show", Path: p.host(e.Path), Err: unix.ENOTDIR}
+		}
+		e.Mode, e.UID, e.GID = st.Mode&(0o777|unix.S_ISVTX), st.Uid, st.Gid
+	}
+	if e.Over {
+		// What is on the way would not be in the overlay's upper directory yet.
+		for i := 1; i < len(e.Path); i++ {
+			if e.Path[i] == '/' && !p.made[e.Path[:i]] {
+				if err := p.add(Entry{Kind: Way, Path: e.Path[:i]}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	p.made[e.Path] = true
+	p.plan.Entries = append(p.plan.Entries, e)
+	return nil
+}
+
+// below tells whether name is dir or lies in it.
+func below(name, dir string) bool {
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
+}
+
+// String returns a line for each entry.
+func (p *Plan) String() string {
+	var s strings.Builder
+	for _, e := range p.Entries {
+		switch e.Kind {
+		case Dir:
+			fmt.Fprintf(&s, "dir     %s %04o\n", e.Path, e.Mode)
+		case Way:
+			fmt.Fprintf(&s, "way     %s %04o\n", e.Path, e.Mode)
+		case Link:
+			fmt.Fprintf(&s, "link    %s -> %s\n", e.Path, e.Source)
+		case Overlay:
+			fmt.Fprintf(&s, "overlay %s over %s\n", e.Path, e.Source)
+		case File:
+			fmt.Fprintf(&s, "file    %s from %s\n", e.Path, e.Source)
+		}
+	}
+	return s.String()
+}

@@ -1,0 +1,102 @@
+package overlay
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// tree makes directories, files (without a slash at the end) and links (name -> target) and returns the root.
+func tree(t *testing.T, names ...string) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, name := range names {
+		link, target, isLink := strings.Cut(name, " -> ")
+		path := filepath.Join(root, link)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		switch {
+		case isLink:
+			err = os.Symlink(target, path)
+		case strings.HasSuffix(name, "/"):
+			err = os.MkdirAll(path, 0o755)
+		default:
+			err = os.WriteFile(path, nil, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestNew(t *testing.T) {
+	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/")
+	mounts := []string{"/", "/proc", root, root + "/var/lib/data"}
+	private := []string{"/home", "/tmp", "/var/tmp"}
+	for _, c := range []struct {
+		name string
+		o    Options
+		want string
+	}{
+		{"root", Options{Empty: private, Omit: []string{"/proc"}, Show: []string{"/home/ann/src"}, Make: []string{"/home/ann"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+dir     /home 0755
+file    /note from ROOT/note
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+overlay /var over ROOT/var
+overlay /var/lib/data over ROOT/var/lib/data
+dir     /var/tmp 0755
+dir     /home/ann 0755
+overlay /home/ann/src over ROOT/home/ann/src
+`},
+		// Nothing can be mounted over a directory with locked mounts in it.
+		{"user namespace", Options{UserNS: true, Empty: private, Omit: []string{"/proc"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+dir     /home 0755
+file    /note from ROOT/note
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+dir     /var 0755
+dir     /var/lib 0755
+overlay /var/lib/data over ROOT/var/lib/data
+dir     /var/tmp 0755
+`},
+		{"all", Options{}, `
+overlay / over ROOT
+overlay /var/lib/data over ROOT/var/lib/data
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.o.Root, c.o.Mounts = root, mounts
+			p, err := New(c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := "\n" + strings.ReplaceAll(p.String(), root, "ROOT")
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	got := parseMounts([]byte("22 1 254:0 / / rw - ext4 /dev/vda rw\n23 22 0:5 / /a\\040b\\134 rw - proc proc rw\nrubbish\n"))
+	if diff := cmp.Diff([]string{"/", `/a b\`}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzParseMounts(f *testing.F) {
+	f.Add([]byte("23 22 0:5 / /a\\040b\\134 rw - proc proc rw\n"))
+	f.Fuzz(func(t *testing.T, b []byte) { parseMounts(b) })
+}
