@@ -25,17 +25,22 @@ import (
 type Cmd struct {
 	// Args are the program and its arguments. The program is searched for by PATH, in the container.
 	Args []string
-	// Rootfs is the directory with the container's root file system. The container sees it read-only.
+	// Rootfs is the directory with the container's root file system. The container sees it read-only. Empty means the
+	// host's files, as Host has it.
 	Rootfs string
+	Host   HostFiles
 	// Env is the environment, as NAME=VALUE. Nil means that of package spec: a PATH and a TERM.
 	Env []string
-	// Dir is the working directory, in the container. Empty means /.
+	// Dir is the working directory, in the container. Empty means /; or, over the host's files, that of the caller.
 	Dir string
 
 	// Stdin, Stdout and Stderr are as in os/exec: nil is the null device, an *os.File is handed over, and anything else
 	// is copied from or to until the program has ended and nobody has the streams open any more.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+
+	// Console, if it is set, gets the master of the terminal that the program has instead of these streams.
+	Console Console
 
 	// Spec, if it is set, changes the configuration before it is used.
 	Spec func(*specs.Spec)
@@ -50,6 +55,8 @@ type Cmd struct {
 	// WaitStatus is set by Wait.
 	WaitStatus unix.WaitStatus
 
+	throwaway *throwaway
+
 	ctx    context.Context
 	child  []*os.File     // our copies of what the program has open, to be closed once it has started
 	copies []func() error // run until the streams end
@@ -58,6 +65,9 @@ type Cmd struct {
 	killed chan error     // what Cancel returned
 	waited bool
 }
+
+// CommandField is the Field of an Error that says why the program can't be executed.
+const CommandField = "process.args[0]"
 
 // ExitError is the error of a program that did not succeed.
 type ExitError struct {
@@ -138,17 +148,24 @@ func usage(problem string) error {
 
 // Start makes the container and starts the program. If it succeeds, Wait must be called.
 func (c *Cmd) Start() error {
-	if c.Container != nil || c.waited {
+	if c.Process != nil || c.waited {
 		return usage("started already")
-	}
-	if c.Rootfs == "" {
-		return usage("Rootfs is not set")
 	}
 	if c.ctx == nil {
 		c.ctx = context.Background()
 	}
 	if c.Runtime == nil {
 		c.Runtime = new(Runtime)
+	}
+	if c.Rootfs == "" {
+		if err := c.startThrowaway(); err != nil {
+			c.closeChild()
+			c.copy()
+			return joinOne([]error{fault.In("do", "", err), c.finishCopies()})
+		}
+		c.copy()
+		c.watch()
+		return nil
 	}
 	s, err := c.spec()
 	if err != nil {
@@ -298,22 +315,29 @@ func (c *Cmd) watch() {
 	c.stop = context.AfterFunc(c.ctx, func() {
 		cancel := c.Cancel
 		if cancel == nil {
-			cancel = func() error { return c.Container.Signal(unix.SIGKILL, true) }
+			cancel = c.kill
 		}
 		c.killed <- cancel()
 	})
 }
 
+func (c *Cmd) kill() error {
+	if c.throwaway != nil {
+		return c.throwaway.supervisor.Kill()
+	}
+	return c.Container.Signal(unix.SIGKILL, true)
+}
+
 // Wait waits for the program to end, copies the rest of its output and removes the container. The error of a program
 // that did not succeed is an *ExitError; that of one that the context has ended is the context's.
 func (c *Cmd) Wait() error {
-	if c.Container == nil || c.waited {
+	if c.Process == nil || c.waited {
 		return usage("not started, or waited for already")
 	}
 	c.waited = true
 	var errs []error
 	var err error
-	if c.WaitStatus, err = c.Process.Wait(); err != nil {
+	if err = c.waitProgram(); err != nil {
 		errs = append(errs, err)
 	}
 	cancelled := !c.stop()
@@ -324,8 +348,10 @@ func (c *Cmd) Wait() error {
 	}
 	// The end of the first process is that of the container: its pid namespace takes the others along, and Delete
 	// whatever there is without one. Only then nobody holds the streams any more.
-	derr := c.Container.Delete(context.WithoutCancel(c.ctx), DeleteOptions{Force: true})
-	errs = append(errs, derr, c.finishCopies())
+	if c.Container != nil {
+		errs = append(errs, c.Container.Delete(context.WithoutCancel(c.ctx), DeleteOptions{Force: true}))
+	}
+	errs = append(errs, c.finishCopies())
 	switch {
 	case c.WaitStatus == 0 && err == nil:
 	case cancelled && context.Cause(c.ctx) != nil:
@@ -334,6 +360,17 @@ func (c *Cmd) Wait() error {
 		errs = append(errs, &ExitError{WaitStatus: c.WaitStatus})
 	}
 	return joinOne(errs)
+}
+
+func (c *Cmd) waitProgram() (err error) {
+	if c.throwaway == nil {
+		c.WaitStatus, err = c.Process.Wait()
+		return err
+	}
+	ended, err := c.throwaway.end(context.WithoutCancel(c.ctx))
+	c.WaitStatus = ended.Status
+	c.Process.Release()
+	return err
 }
 
 // joinOne is errors.Join that returns a single error as it is.

@@ -17,8 +17,11 @@ import (
 // The exit statuses of hull itself, beside the one of the container's program.
 const (
 	exitFailure        = 1
+	exitUsage          = 2   // of commands that other runtimes haven't got; 1 of those they have
 	exitUnknownCommand = 3   // as users of other runtimes know it
 	exitExecFailure    = 255 // of exec: 1 would be taken for the program's
+	exitNotExecutable  = 126 // of do, as of a shell
+	exitNotFound       = 127
 	exitSignal         = 128 // and the number of the signal
 )
 
@@ -78,14 +81,14 @@ func (e *Env) run(args []string) error {
 func (e *Env) runCommand(c *Command, args []string) error {
 	options, help := c.options()
 	args, err := options.parse(args, c.Parse)
-	if err != nil {
-		return e.usage(c.Name, err)
-	}
-	if *help {
+	if err == nil && *help {
 		return e.printCommandHelp(c)
 	}
-	if err := c.Args.check(len(args)); err != nil {
-		return e.usage(c.Name, err)
+	if err == nil {
+		err = c.Args.check(len(args))
+	}
+	if err != nil {
+		return c.misused(e.usage(c.Name, err))
 	}
 	return c.Run(e, args)
 }

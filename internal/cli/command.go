@@ -9,6 +9,7 @@ type Command struct {
 	Name    string
 	Aliases []string
 	Hidden  bool   // works, but isn't listed
+	Own     bool   // other runtimes don't have it: a mistake on its command line has exitUsage
 	Summary string // a phrase, for the list of commands
 	Usage   string // the arguments: "[options] CONTAINER-ID"
 
@@ -29,6 +30,7 @@ func commands() []*Command {
 		createCommand(),
 		startCommand(),
 		runCommand(),
+		doCommand(),
 		execCommand(),
 		stateCommand(),
 		listCommand(),
@@ -55,6 +57,14 @@ func (c *Command) options() (fs *optionSet, help *bool) {
 	}
 	fs.boolVar(help, "help, h", "show this text and exit")
 	return fs, help
+}
+
+// misused gives a mistake on the command line its exit status.
+func (c *Command) misused(err error) error {
+	if c.Own {
+		return statusError{exitUsage, err}
+	}
+	return err
 }
 
 // lookup returns the command with that name or alias, or nil.

@@ -23,7 +23,7 @@ type Host struct {
 // Open returns the first of the files that is a terminal, or the controlling terminal of the process.
 func Open(files ...*os.File) (*Host, error) {
 	for _, f := range files {
-		if isTerminal(f) {
+		if Is(f) {
 			return &Host{file: f}, nil
 		}
 	}
@@ -43,7 +43,8 @@ func descriptor(f *os.File) int {
 	return fd
 }
 
-func isTerminal(f *os.File) bool {
+// Is tells whether f is a terminal.
+func Is(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(descriptor(f), unix.TCGETS)
 	return err == nil
 }

@@ -1,0 +1,82 @@
+package hull
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/native"
+	"hull/internal/oci"
+	"hull/internal/stub"
+)
+
+// throwaway is a container that has no state: it lives and ends with the program that has made it. Whatever it consists
+// of belongs to its first process, which the kernel ends when this program does.
+type throwaway struct {
+	supervisor *stub.Supervisor
+	group      *cgroup.Group
+}
+
+// startThrowaway starts c in a container over the host's files.
+func (c *Cmd) startThrowaway() error {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return err
+	}
+	userNS := os.Geteuid() != 0
+	s, err := c.hostSpec(dir, userNS)
+	if err != nil {
+		return err
+	}
+	warnings, err := oci.Check(s)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		c.Runtime.warn(w)
+	}
+	stdio, err := c.streams()
+	defer c.closeChild()
+	if err != nil {
+		return err
+	}
+	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
+	begun, err := native.Engine{}.Begin(s, io, c.Runtime.Trace)
+	if err != nil {
+		return err
+	}
+	if begun != nil {
+		defer begun.Abandon()
+	}
+	plan, err := c.Host.plan(dir, userNS)
+	if err != nil {
+		return err
+	}
+	t := &throwaway{group: cgroup.None()}
+	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
+		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
+		IO:        io,
+		Overlay:   plan,
+		Supervise: true,
+		Begun:     begun,
+		Prepared:  handover{console: c.Console}.make,
+		Trace:     c.Runtime.Trace,
+		Warn:      c.Runtime.warn,
+	})
+	if err != nil {
+		return err
+	}
+	t.supervisor = p.Supervisor
+	c.throwaway = t
+	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
+	return nil
+}
+
+// end waits for the program and takes the container away.
+func (t *throwaway) end(ctx context.Context) (stub.Ended, error) {
+	ended, err := t.supervisor.Wait()
+	return ended, errors.Join(err, t.group.Destroy(ctx))
+}
