@@ -19,6 +19,7 @@ type device struct {
 	mode     uint32 // type and permissions
 	dev      uint64
 	uid, gid uint32
+	made     bool // it is in the file system that the parent makes for /dev
 }
 
 var deviceTypes = map[string]uint32{
@@ -109,7 +110,9 @@ func (e *emitter) devices() {
 	dev, empty := e.devDir()
 	e.made.dev = kept{e.b, dev}
 	for _, d := range e.Plan.devices {
-		e.device(d, dev, empty)
+		if !d.made {
+			e.device(d, dev, empty)
+		}
 	}
 	b := e.b
 	b.In("/dev")
@@ -128,7 +131,8 @@ func (e *emitter) devices() {
 	}
 }
 
-// device makes a node. Without the right to make nodes, which no user namespace gives, the host's is bound.
+// device makes a node. Without the right to make nodes, which no user namespace gives, the host's is bound; see devFS for
+// how a container with a user namespace gets its own nevertheless.
 func (e *emitter) device(d device, dev stub.FD, empty bool) {
 	b := e.b
 	b.In(d.field)

@@ -125,6 +125,12 @@ func (e *emitter) done(m *mount, fd stub.FD, empty bool, host string) {
 
 // newFS mounts a new file system.
 func (e *emitter) newFS(m *mount) {
+	if m.source >= 0 {
+		fd := e.sources[m.source]
+		e.setTree(fd, &m.Mount)
+		e.place(m, fd)
+		return
+	}
 	if needsMount2(m) {
 		e.mount2(m)
 		return

@@ -72,7 +72,7 @@ type Plan struct {
 // mount is an entry of mounts with what depends on the others.
 type mount struct {
 	mnt.Mount
-	source int  // index among the sources, or -1
+	source int  // index among the sources of a detached mount, or -1
 	userns int  // index of the user namespace for an idmapped mount among the sources, or -1
 	served int  // index among the sources of the socket to have it idmapped over, or -1
 	late   bool // becomes read-only in Enter, when nothing needs to be made in it any more
@@ -140,6 +140,7 @@ func New(cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	p.addDefaultDevices()
+	p.planDevFS()
 	return p, nil
 }
 

@@ -24,6 +24,7 @@ type source struct {
 	ids   *mnt.IDMap // a user namespace with these maps
 	join  string     // a user namespace by its path
 	serve *mnt.Mount // a socket: what the stub sends over it is idmapped as this mount is to be
+	dev   *devFS     // the file system for /dev
 }
 
 // maxSources is what one message can carry: SCM_MAX_FD, less some. Whatever comes after that the stub opens itself,
@@ -117,6 +118,13 @@ func (p *Plan) Sources() (files []*os.File, err error) {
 	}()
 	for _, s := range p.sources {
 		f, err := p.open(s)
+		if s.dev != nil && errors.Is(err, errNotMade) {
+			p.dropDevFS()
+			break // it is the last
+		}
+		if _, explained := err.(*fault.Error); explained {
+			return files, err
+		}
 		if err != nil {
 			return files, &fault.Error{Field: s.field, Step: stepOf(err), Err: cause(err)}
 		}
@@ -127,6 +135,8 @@ func (p *Plan) Sources() (files []*os.File, err error) {
 
 func (p *Plan) open(s source) (*os.File, error) {
 	switch {
+	case s.dev != nil:
+		return s.dev.make(p)
 	case s.serve != nil:
 		return p.serve(s.serve)
 	case s.tree == nil:

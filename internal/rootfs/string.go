@@ -68,12 +68,22 @@ func (s source) String() string {
 		return fmt.Sprintf("tree %s %s", s.tree.Source, s.tree.IDMap)
 	case s.tree != nil:
 		return "tree " + s.tree.Source
+	case s.dev != nil:
+		return s.dev.String()
 	case s.serve != nil:
 		return fmt.Sprintf("idmap %s %s", s.serve.Source, s.serve.IDMap)
 	case s.join != "":
 		return "user namespace " + s.join
 	}
 	return "user namespace " + s.ids.String()
+}
+
+func (fs *devFS) String() string {
+	var nodes []string
+	for _, d := range fs.nodes {
+		nodes = append(nodes, d.path)
+	}
+	return fmt.Sprintf("file system of %s with %s", fs.mount.Destination, strings.Join(nodes, " "))
 }
 
 func (d device) String() string {
