@@ -43,7 +43,7 @@ var layers = [][]string{
 	{"hull"},
 	{"hull/internal/native", "hull/internal/store", "hull/internal/hook", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
-	{"hull/internal/rootfs", "hull/internal/netdev"},
+	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/linux"},
