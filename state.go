@@ -43,32 +43,28 @@ type State struct {
 // List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
 // out.
 func (r *Runtime) List() ([]State, error) {
-	ids, err := r.store().IDs()
+	dirs, err := r.store().Dirs()
 	if err != nil {
 		return nil, fault.In("list", "", err)
 	}
-	states := make([]State, 0, len(ids))
+	states := make([]State, 0, len(dirs))
 	names := make(owners)
-	for _, id := range ids {
-		s, err := r.listed(id, names)
+	for i := range dirs {
+		s, err := listed(&dirs[i], names)
 		switch {
 		case err == nil:
 			states = append(states, s)
 		case errors.Is(err, ErrNotExist), errors.Is(err, os.ErrNotExist):
 			// deleted since, or being created
 		default:
-			r.warn(fmt.Sprintf("%s: %v", id, err))
+			r.warn(fmt.Sprintf("%s: %v", dirs[i].ID, err))
 		}
 	}
 	return states, nil
 }
 
 // listed is a container's state without reading its configuration.
-func (r *Runtime) listed(id string, names owners) (State, error) {
-	dir, err := r.store().Open(id)
-	if err != nil {
-		return State{}, err
-	}
+func listed(dir *store.Dir, names owners) (State, error) {
 	record, err := dir.Record()
 	if err != nil {
 		return State{}, err

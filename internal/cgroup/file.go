@@ -67,13 +67,33 @@ func readFile(dir, name string) (string, error) {
 	}
 }
 
+// readValue returns what a file of a cgroup holds that has a single value: the kernel gives it with one read.
+func readValue(dir, name string) (string, error) {
+	path := dir + "/" + name
+	fd, err := openRetry(path, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var buf [128]byte
+	for {
+		n, err := unix.Read(fd, buf[:])
+		switch {
+		case err == nil:
+			return strings.TrimSpace(string(buf[:n])), nil
+		case err != unix.EINTR:
+			return "", &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+	}
+}
+
 // readUint returns a file's number: "max" is the largest, and a negative one, which some kernels show, is 0.
 func readUint(dir, name string) (uint64, error) {
-	s, err := readFile(dir, name)
+	s, err := readValue(dir, name)
 	if err != nil {
 		return 0, err
 	}
-	n, err := parseUint(strings.TrimSpace(s))
+	n, err := parseUint(s)
 	if err != nil {
 		return 0, &fs.PathError{Op: "parse", Path: dir + "/" + name, Err: err}
 	}

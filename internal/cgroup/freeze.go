@@ -137,11 +137,11 @@ func (s State) Frozen() (bool, error) {
 func frozenDir(d dir) (bool, error) {
 	switch {
 	case slices.Contains(d.controllers, "v2"):
-		s, err := readFile(d.path, "cgroup.freeze")
-		return strings.TrimSpace(s) == "1", err
+		s, err := readValue(d.path, "cgroup.freeze")
+		return s == "1", err
 	case slices.Contains(d.controllers, "freezer"):
-		s, err := readFile(d.path, "freezer.self_freezing")
-		return strings.TrimSpace(s) == "1", err
+		s, err := readValue(d.path, "freezer.self_freezing")
+		return s == "1", err
 	}
 	return false, nil
 }

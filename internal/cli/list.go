@@ -1,10 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -59,11 +60,18 @@ func printIDs(w io.Writer, states []hull.State) error {
 	return err
 }
 
+// printTable prints with one write: tabwriter makes one for each cell.
 func printTable(out io.Writer, states []hull.State) error {
-	w := tabwriter.NewWriter(out, 12, 1, 3, ' ', 0)
-	fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 12, 1, 3, ' ', 0)
+	io.WriteString(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 	for _, s := range states {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
+		line := strings.Join([]string{s.ID, strconv.Itoa(s.Pid), string(s.Status), s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner}, "\t")
+		io.WriteString(w, line+"\n")
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := table.WriteTo(out)
+	return err
 }

@@ -82,3 +82,13 @@ func walkBeneath(dir int, path string, flags int, resolve uint64) (int, error) {
 func NotThere(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
+
+// retry repeats a call that a signal has interrupted.
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}

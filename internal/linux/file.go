@@ -6,34 +6,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadFile is os.ReadFile for small files: of a record or in procfs. os.File finds out first whether a file can be
-// polled, which takes more calls than reading it.
-func ReadFile(path string) ([]byte, error) {
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+// ReadFile is os.ReadFile for small files: of a record, or in procfs those that the kernel gives in one piece, so that
+// less than was asked for is all there is. os.File finds out first whether a file can be polled, which takes more calls
+// than reading it. What is read is put into buf, which may be on the caller's stack, as far as it goes.
+func ReadFile(path string, buf []byte) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 2048)
+	b := buf[:0]
 	for {
-		n, err := retry(func() (int, error) { return unix.Read(fd, b[len(b):cap(b)]) })
-		if err != nil {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
 			return nil, &os.PathError{Op: "read", Path: path, Err: err}
 		}
-		if n == 0 {
+		if b = b[:len(b)+n]; len(b) < cap(b) {
 			return b, nil
 		}
-		if b = b[:len(b)+n]; len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-	}
-}
-
-func retry(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if err != unix.EINTR {
-			return n, err
-		}
+		b = append(b, 0)[:len(b)]
 	}
 }

@@ -211,14 +211,19 @@ func startTime(pid int) (uint64, error) {
 }
 
 func readStat(file string) (stat, error) {
-	b, err := linux.ReadFile(file)
+	var buf [1024]byte
+	b, err := linux.ReadFile(file, buf[:])
 	if err != nil {
 		return stat{}, err
 	}
 	// The command's name, in parentheses, may have spaces and parentheses.
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 20 {
-		return stat{}, fmt.Errorf("%s: %q", file, b)
+	_, rest, found := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
+	var fields [20][]byte
+	for i := range fields {
+		if !found {
+			return stat{}, fmt.Errorf("%s: %q", file, string(b))
+		}
+		fields[i], rest, found = bytes.Cut(rest, []byte(" "))
 	}
 	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
 	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)

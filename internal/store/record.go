@@ -86,10 +86,11 @@ func (r *Record) encode() []byte {
 	return b.Bytes()
 }
 
-func decodeRecord(b []byte) (*Record, error) {
+func decodeRecord(s string) (*Record, error) {
 	r := &Record{Cgroup: cgroup.State{Paths: make(map[string]string)}}
-	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-	for i, line := range lines {
+	i := -1
+	for line := range strings.SplitSeq(strings.TrimSuffix(s, "\n"), "\n") {
+		i++
 		name, values, err := splitLine(line)
 		if err == nil && (i == 0) != (name == "version") {
 			err = errors.New("the version must come first, and once")
@@ -112,6 +113,12 @@ func decodeRecord(b []byte) (*Record, error) {
 func splitLine(line string) (name string, values [3]string, err error) {
 	name, rest, _ := strings.Cut(line, " ")
 	for i := 0; rest != ""; i++ {
+		n := plainQuoted(rest)
+		if n > 0 && i < len(values) {
+			values[i] = rest[1 : n-1]
+			rest = strings.TrimPrefix(rest[n:], " ")
+			continue
+		}
 		quoted, err := strconv.QuotedPrefix(rest)
 		if err != nil || i == len(values) {
 			return "", values, fmt.Errorf("%s: malformed values", name)
@@ -122,6 +129,23 @@ func splitLine(line string) (name string, values [3]string, err error) {
 		rest = strings.TrimPrefix(rest[len(quoted):], " ")
 	}
 	return name, values, nil
+}
+
+// plainQuoted returns the length of the string in quotes that s begins with, or 0 if it isn't as plain as nearly all are:
+// strconv takes ten times as long, which list notices.
+func plainQuoted(s string) int {
+	if s[0] != '"' {
+		return 0
+	}
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return i + 1
+		case c == '\\' || c < ' ' || c > '~':
+			return 0
+		}
+	}
+	return 0
 }
 
 func (r *Record) set(name string, v [3]string) (err error) {

@@ -114,8 +114,8 @@ func (s Store) Open(id string) (*Dir, error) {
 
 func notExist() error { return &fault.Error{Kind: fault.NotExist} }
 
-// IDs returns the ids of all containers, ordered.
-func (s Store) IDs() ([]string, error) {
+// Dirs returns the directories of all containers, ordered by id.
+func (s Store) Dirs() ([]Dir, error) {
 	entries, err := os.ReadDir(s.Root)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -123,13 +123,13 @@ func (s Store) IDs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
+	dirs := make([]Dir, 0, len(entries))
 	for _, e := range entries {
-		if e.IsDir() && CheckID(e.Name()) == nil {
-			ids = append(ids, e.Name())
+		if id := e.Name(); e.IsDir() && CheckID(id) == nil {
+			dirs = append(dirs, Dir{ID: id, Path: filepath.Join(s.Root, id)})
 		}
 	}
-	return ids, nil
+	return dirs, nil
 }
 
 // lockTimeout bounds the wait for another command that works on the container.
@@ -223,12 +223,13 @@ func (d *Dir) replace(name string, content []byte) error {
 
 // Record returns the record. A directory that has none is an error that is os.ErrNotExist.
 func (d *Dir) Record() (*Record, error) {
-	path := filepath.Join(d.Path, recordFile)
-	b, err := linux.ReadFile(path)
+	path := d.Path + "/" + recordFile
+	var buf [2048]byte
+	b, err := linux.ReadFile(path, buf[:])
 	if err != nil {
 		return nil, err
 	}
-	r, err := decodeRecord(b)
+	r, err := decodeRecord(string(b))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -56,7 +56,7 @@ func TestRecordSurvives(t *testing.T) {
 }
 
 func TestRecordOfNewerHullIsRefused(t *testing.T) {
-	_, err := decodeRecord([]byte("version \"2\"\nid \"a\"\n"))
+	_, err := decodeRecord("version \"2\"\nid \"a\"\n")
 	if !errors.Is(err, fault.Unsupported) {
 		t.Errorf("error = %v, want Unsupported", err)
 	}
@@ -64,7 +64,7 @@ func TestRecordOfNewerHullIsRefused(t *testing.T) {
 
 func TestDamagedRecordIsAnError(t *testing.T) {
 	for _, s := range []string{"", "id \"a\"\n", "version \"1\"\n", "version \"1\"\nid a\n", "version \"1\"\nid \"a\"\nx \"1\"\n", "version \"1\"\nid \"a\" \"b\" \"c\" \"d\"\n", "version \"1\"\nid \"a\"\ninit \"x\"\n"} {
-		if r, err := decodeRecord([]byte(s)); err == nil {
+		if r, err := decodeRecord(s); err == nil {
 			t.Errorf("%q: %+v, want an error", s, r)
 		}
 	}
@@ -75,11 +75,11 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("version \"1\"\nid \"a\"\n"))
 	f.Add([]byte("version \"1\"\nid \"a\"\nrdt \"\" \"0\"\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := decodeRecord(b)
+		r, err := decodeRecord(string(b))
 		if err != nil {
 			return
 		}
-		again, err := decodeRecord(r.encode())
+		again, err := decodeRecord(string(r.encode()))
 		if err != nil {
 			t.Fatalf("%q: %v", r.encode(), err)
 		}
