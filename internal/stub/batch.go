@@ -10,6 +10,7 @@ import (
 // The format of a batch, as the interpreter reads it: a header, the entries, then the data. All numbers are in
 // the machine's byte order; hull runs on little-endian machines only.
 const (
+	lengthSize = 8 // of what comes before a batch
 	headerSize = 64
 	entrySize  = 96
 
@@ -63,18 +64,20 @@ type Data struct {
 	size int
 }
 
-// Arg is an argument of a system call: a number, the address of data, or an earlier result.
+// Arg is an argument of a system call: a number, the address of data, or an earlier result. A batch has thousands, and
+// new memory is a large part of what a command costs; so it is small.
 type Arg struct {
+	n    uint64 // number, offset of data, or index of the entry
+	size uint32 // of data
 	kind argKind
-	n    uint64
-	data Data
 }
 
 type argKind uint8
 
 const (
 	argNumber argKind = iota
-	argData
+	argConst
+	argOut
 	argResult
 )
 
@@ -87,23 +90,57 @@ func Int[N ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](n N) A
 func (r Result) Arg() Arg { return Arg{kind: argResult, n: uint64(r)} }
 
 // Arg returns the address of the data as an argument.
-func (d Data) Arg() Arg { return Arg{kind: argData, data: d} }
+func (d Data) Arg() Arg {
+	a := Arg{n: uint64(d.off), size: uint32(d.size), kind: argConst}
+	if d.out {
+		a.kind = argOut
+	}
+	return a
+}
+
+// data is the opposite of Data.Arg.
+func (a Arg) data() Data { return Data{a.kind == argOut, int(a.n), int(a.size)} }
 
 // at returns the part of d from offset n on.
 func (d Data) at(n int) Data { return Data{d.out, d.off + n, d.size - n} }
 
 type entry struct {
-	nr    uint32
 	args  [6]Arg
-	nargs uint8
 	field string
 	note  string // what an error says of the arguments
 
-	onOK, onErr, onMatch Label // 0: next entry, stop, none
-	match                unix.Errno
-
 	result int64
 	took   int64 // nanoseconds since the batch began, with tracing
+
+	nr                   uint32
+	onOK, onErr, onMatch int32 // labels; 0: next entry, stop, none
+	match                uint16
+	nargs                uint8
+}
+
+// chunk entries are allocated at a time.
+const chunk = 32
+
+// entries is a list that grows without being copied.
+type entries struct {
+	chunks []*[chunk]entry
+	n      int
+}
+
+func (l *entries) at(i int) *entry {
+	if i >= l.n {
+		panic("bug: no such entry")
+	}
+	return &l.chunks[i/chunk][i%chunk]
+}
+
+// add returns a new entry at the end, which is zero.
+func (l *entries) add() *entry {
+	if l.n == chunk*len(l.chunks) {
+		l.chunks = append(l.chunks, new([chunk]entry))
+	}
+	l.n++
+	return l.at(l.n - 1)
 }
 
 // A pointer within the constants.
@@ -114,12 +151,15 @@ type fixup struct {
 
 // Batch is a list of system calls that a stub executes in order until one fails. The zero value is empty and ready.
 type Batch struct {
-	entries []entry
-	out     []byte // filled by the reply
+	entries entries
+	outSize int
 	consts  []byte
 	fixups  []fixup
 	labels  []int // entry index of each label
 	field   string
+
+	wire []byte // as it was sent; then the reply, in the same place
+	out  []byte // part of wire, once there is a reply
 
 	replyFD int // with last
 	exit    int
@@ -132,7 +172,7 @@ type Batch struct {
 func (b *Batch) In(field string) { b.field = field }
 
 // Len returns the number of entries.
-func (b *Batch) Len() int { return len(b.entries) }
+func (b *Batch) Len() int { return b.entries.n }
 
 // Const puts bytes into the batch.
 func (b *Batch) Const(p []byte) Data {
@@ -170,9 +210,8 @@ func (b *Batch) Strings(ss []string) Data {
 
 // Out makes room for n bytes that a call writes. After Do, Bytes returns them.
 func (b *Batch) Out(n int) Data {
-	b.out = append(b.out, make([]byte, -len(b.out)&7)...)
-	d := Data{out: true, off: len(b.out), size: n}
-	b.out = append(b.out, make([]byte, n)...)
+	d := Data{out: true, off: align(b.outSize), size: n}
+	b.outSize = d.off + n
 	return d
 }
 
@@ -181,14 +220,14 @@ func (b *Batch) point(at, to Data) { b.fixups = append(b.fixups, fixup{at, to}) 
 
 // Call appends a system call.
 func (b *Batch) Call(nr uintptr, args ...Arg) Result {
-	e := entry{nr: uint32(nr), nargs: uint8(len(args)), field: b.field}
+	e := b.entries.add()
+	e.nr, e.nargs, e.field = uint32(nr), uint8(len(args)), b.field
 	copy(e.args[:], args)
-	b.entries = append(b.entries, e)
-	return Result(len(b.entries) - 1)
+	return Result(b.entries.n - 1)
 }
 
 // Note says what an error message names as the last call's object.
-func (b *Batch) Note(s string) { b.entries[len(b.entries)-1].note = s }
+func (b *Batch) Note(s string) { b.entries.at(b.entries.n - 1).note = s }
 
 // Label makes a label that Mark gives its place.
 func (b *Batch) Label() Label {
@@ -197,7 +236,7 @@ func (b *Batch) Label() Label {
 }
 
 // Mark puts the label before the next entry.
-func (b *Batch) Mark(l Label) { b.labels[l-1] = len(b.entries) }
+func (b *Batch) Mark(l Label) { b.labels[l-1] = b.entries.n }
 
 // Ignore lets the batch go on if the call of r fails with errno, or with any if errno is 0.
 func (b *Batch) Ignore(r Result, errno unix.Errno) {
@@ -208,16 +247,16 @@ func (b *Batch) Ignore(r Result, errno unix.Errno) {
 
 // OnErr jumps to l if the call of r fails with errno, or with any other if errno is 0. A call can have one of each.
 func (b *Batch) OnErr(r Result, errno unix.Errno, l Label) {
-	e := &b.entries[r]
+	e := b.entries.at(int(r))
 	if errno == 0 {
-		e.onErr = l
+		e.onErr = int32(l)
 	} else {
-		e.match, e.onMatch = errno, l
+		e.match, e.onMatch = uint16(errno), int32(l)
 	}
 }
 
 // OnOK jumps to l if the call of r succeeds.
-func (b *Batch) OnOK(r Result, l Label) { b.entries[r].onOK = l }
+func (b *Batch) OnOK(r Result, l Label) { b.entries.at(int(r)).onOK = int32(l) }
 
 // Retry repeats the call of r for as long as it fails with errno.
 func (b *Batch) Retry(r Result, errno unix.Errno) {
@@ -243,11 +282,11 @@ func (b *Batch) Store(d Data, n int, a Arg) { b.Call(opStore, d.at(n).Arg(), a) 
 func (b *Batch) Goto(l Label) { b.OnOK(b.Call(opNop), l) }
 
 // Value returns what the call of r returned. Valid after a successful Do.
-func (b *Batch) Value(r Result) int64 { return b.entries[r].result }
+func (b *Batch) Value(r Result) int64 { return b.entries.at(int(r)).result }
 
 // Errno returns the errno of the call of r, or 0. Valid after Do.
 func (b *Batch) Errno(r Result) unix.Errno {
-	if v := b.entries[r].result; v < 0 && v > -4096 {
+	if v := b.Value(r); v < 0 && v > -4096 {
 		return unix.Errno(-v)
 	}
 	return 0
@@ -265,30 +304,31 @@ func (b *Batch) Bytes(d Data) []byte {
 func (b *Batch) Uint32(d Data, n int) uint32 { return binary.LittleEndian.Uint32(b.Bytes(d)[n:]) }
 
 // replySize is the number of bytes a reply has: all but the constants.
-func (b *Batch) replySize() int { return headerSize + entrySize*len(b.entries) + len(b.out) }
+func (b *Batch) replySize() int { return headerSize + entrySize*b.entries.n + align(b.outSize) }
+
+func align(n int) int { return n + -n&7 }
 
 // address returns where the interpreter will have d.
 func (b *Batch) address(d Data) uint64 {
-	a := batchAddr + headerSize + entrySize*len(b.entries) + d.off
+	a := batchAddr + headerSize + entrySize*b.entries.n + d.off
 	if !d.out {
-		a += len(b.out) + -len(b.out)&7
+		a += align(b.outSize)
 	}
 	return uint64(a)
 }
 
-// encode returns the message for the stub: the length of the batch, then the batch.
+// encode makes the message for the stub: the length of the batch, then the batch.
 func (b *Batch) encode(trace bool) ([]byte, error) {
-	pad := -len(b.out) & 7
-	b.out = append(b.out, make([]byte, pad)...)
 	size := b.replySize() + len(b.consts)
 	if size > batchMax {
 		return nil, fmt.Errorf("batch of %d bytes: %w", size, unix.E2BIG)
 	}
 	le := binary.LittleEndian
-	msg := make([]byte, 8+size)
+	msg := make([]byte, lengthSize+size)
 	le.PutUint64(msg, uint64(size))
-	h := msg[8:]
-	le.PutUint64(h[headerCount:], uint64(len(b.entries)))
+	h := msg[lengthSize:]
+	b.wire = h
+	le.PutUint64(h[headerCount:], uint64(b.entries.n))
 	le.PutUint64(h[headerReply:], uint64(b.replySize()))
 	le.PutUint64(h[headerReplyFD:], Control)
 	var flags uint64
@@ -301,7 +341,7 @@ func (b *Batch) encode(trace bool) ([]byte, error) {
 		le.PutUint64(h[headerExit:], uint64(b.exit))
 	}
 	le.PutUint64(h[headerFlags:], flags)
-	for i := range b.entries {
+	for i := range b.entries.n {
 		b.encodeEntry(h[headerSize+entrySize*i:][:entrySize], i)
 	}
 	consts := h[b.replySize():]
@@ -314,13 +354,13 @@ func (b *Batch) encode(trace bool) ([]byte, error) {
 
 func (b *Batch) encodeEntry(p []byte, i int) {
 	le := binary.LittleEndian
-	e := &b.entries[i]
+	e := b.entries.at(i)
 	var refs uint32
 	for j, a := range e.args {
 		n := a.n
 		switch a.kind {
-		case argData:
-			n = b.address(a.data)
+		case argConst, argOut:
+			n = b.address(a.data())
 		case argResult:
 			refs |= 1 << j
 		}
@@ -334,7 +374,7 @@ func (b *Batch) encodeEntry(p []byte, i int) {
 	le.PutUint32(p[entryOnMatch:], b.target(e.onMatch, stop))
 }
 
-func (b *Batch) target(l Label, none int) uint32 {
+func (b *Batch) target(l int32, none int) uint32 {
 	if l == 0 {
 		return uint32(none)
 	}
@@ -352,18 +392,19 @@ func (b *Batch) decode(reply []byte) (failed int, errno unix.Errno, err error) {
 		return 0, 0, fmt.Errorf("reply of %d bytes, want %d", len(reply), b.replySize())
 	}
 	le := binary.LittleEndian
-	for i := range b.entries {
+	for i := range b.entries.n {
 		p := reply[headerSize+entrySize*i:]
-		b.entries[i].result = int64(le.Uint64(p[entryResult:]))
-		b.entries[i].took = int64(le.Uint64(p[entryTime:]))*1e9 + int64(le.Uint64(p[entryTime+8:]))
+		e := b.entries.at(i)
+		e.result = int64(le.Uint64(p[entryResult:]))
+		e.took = int64(le.Uint64(p[entryTime:]))*1e9 + int64(le.Uint64(p[entryTime+8:]))
 	}
-	copy(b.out, reply[headerSize+entrySize*len(b.entries):])
+	b.out = reply[headerSize+entrySize*b.entries.n:]
 	n := le.Uint64(reply[headerErrno:])
 	if n == 0 {
 		return -1, 0, nil
 	}
 	at := le.Uint64(reply[headerStopped:])
-	if at >= uint64(len(b.entries)) || n > 4095 {
+	if at >= uint64(b.entries.n) || n > 4095 {
 		return 0, 0, fmt.Errorf("reply out of range: entry %d, errno %d", at, n)
 	}
 	return int(at), unix.Errno(n), nil

@@ -154,7 +154,7 @@ func (s *Stub) closeInherited(first int) error {
 // Do sends the batch, waits for the stub to execute it and takes the results. The error is a *fault.Error with the
 // field, the call and the errno of the entry that failed.
 func (s *Stub) Do(b *Batch) error {
-	if len(b.entries) == 0 {
+	if b.Len() == 0 {
 		return nil
 	}
 	if err := s.Send(b); err != nil {
@@ -184,7 +184,7 @@ func (s *Stub) Receive() error { return s.receive(Timeout) }
 func (s *Stub) receive(timeout time.Duration) error {
 	b := s.sent
 	s.sent = nil
-	reply := make([]byte, b.replySize())
+	reply := b.wire[:b.replySize()]
 	if err := s.conn.readFull(reply, timeout); err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (s *Stub) receive(timeout time.Duration) error {
 
 // failure describes the call that failed.
 func (b *Batch) failure(i int, errno unix.Errno) error {
-	step := b.entries[i].step()
+	step := b.entries.at(i).step()
 	return &fault.Error{Field: step.Field, Step: step.Name, Err: errno}
 }
 
@@ -311,8 +311,8 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
 	}
 	n := &Stub{PidFD: newPidFD(fd), conn: s.next, stage1: s, trace: s.trace}
-	for i := range b.entries {
-		switch e := &b.entries[i]; {
+	for i := range b.Len() {
+		switch e := b.entries.at(i); {
 		case e.nr == unix.SYS_CLONE3 && e.result > 0:
 			n.Pid, n.InCgroup = int(e.result), true
 		case e.nr == unix.SYS_CLONE && e.result > 0:
@@ -361,9 +361,9 @@ type Step struct {
 
 // Steps returns what errors say of the batch's calls, for whoever reads the report of a stub that was left with it.
 func (b *Batch) Steps() []Step {
-	steps := make([]Step, len(b.entries))
-	for i := range b.entries {
-		steps[i] = b.entries[i].step()
+	steps := make([]Step, b.Len())
+	for i := range steps {
+		steps[i] = b.entries.at(i).step()
 	}
 	return steps
 }

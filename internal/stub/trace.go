@@ -35,8 +35,8 @@ func (c Call) String() string {
 // traceTo reports the calls of a batch that the stub has executed.
 func (b *Batch) traceTo(trace func(Call), failed int) {
 	var last int64
-	for i := range b.entries {
-		e := &b.entries[i]
+	for i := range b.entries.n {
+		e := b.entries.at(i)
 		if e.took == 0 || e.nr >= opNop {
 			continue // jumped over, not reached, or no system call
 		}
@@ -63,16 +63,15 @@ func (b *Batch) formatArgs(e *entry) string {
 func (b *Batch) formatArg(a Arg) string {
 	switch a.kind {
 	case argResult:
-		return fmt.Sprint(b.entries[a.n].result)
-	case argData:
-		if a.data.out {
-			return "&"
-		}
-		p := b.consts[a.data.off:][:a.data.size]
+		return fmt.Sprint(b.Value(Result(a.n)))
+	case argOut:
+		return "&"
+	case argConst:
+		p := b.consts[a.n:][:a.size]
 		if s, ok := printable(p); ok {
 			return fmt.Sprintf("%q", s)
 		}
-		return fmt.Sprintf("{%d bytes}", a.data.size)
+		return fmt.Sprintf("{%d bytes}", a.size)
 	}
 	switch n := int64(a.n); {
 	case n == unix.AT_FDCWD:
