@@ -4,6 +4,9 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -92,11 +95,7 @@ ok`)
 
 func TestPropagation(t *testing.T) {
 	needRoot(t)
-	dir := t.TempDir()
-	tmpfs(t, dir, 0)
-	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
-		t.Fatal(err)
-	}
+	dir := sharedDir(t)
 	const script = `grep -o ' \(/\|/etc\) r[wo],.*-' /proc/self/mountinfo | sed 's/:[0-9]*//' | cut -d' ' -f2,4`
 	for _, tt := range []struct{ root, option, want string }{
 		{"", "rprivate", "/ -\n/etc -"},
@@ -107,17 +106,102 @@ func TestPropagation(t *testing.T) {
 		{"shared", "", "/ shared\n/etc shared"},
 		{"private", "", "/ -\n/etc shared"},
 		{"rprivate", "", "/ -\n/etc -"},
-		{"rslave", "", "/ -\n/etc master"},
+		{"rslave", "", "/ ROOT\n/etc master"},
 		{"unbindable", "", "/ unbindable\n/etc shared"},
 	} {
-		c := newContainer(t)
-		c.Spec.Linux.RootfsPropagation = tt.root
-		options := []string{"rbind"}
-		if tt.option != "" {
-			options = append(options, tt.option)
+		t.Run(tt.root+","+tt.option, func(t *testing.T) {
+			c := newContainer(t)
+			c.Spec.Linux.RootfsPropagation = tt.root
+			c.mount(specs.Mount{Destination: "/etc", Source: dir, Options: bindOptions(tt.option)})
+			root := "-" // a slave of what the bundle is on, if that is shared, as on systemd's machines
+			if shared(t, c.Bundle) {
+				root = "master"
+			}
+			c.expect(t, script, strings.ReplaceAll(tt.want, "ROOT", root))
+		})
+	}
+	// A user namespace's mounts are slaves of the host's, whatever the configuration says: a peer would carry the
+	// container's mounts to the host.
+	for _, tt := range []struct{ root, option, want string }{
+		{"", "", "/etc master"},
+		{"", "rslave", "/etc master"},
+		{"", "rprivate", "/etc"},
+		{"", "rshared", "/etc shared master"},
+		{"rprivate", "", "/etc"},
+		{"rshared", "", "/etc shared master"},
+		{"shared", "", "/etc master"},
+	} {
+		for _, option := range []string{"", "idmap"} {
+			t.Run("user namespace,"+tt.root+","+tt.option+option, func(t *testing.T) {
+				c := newContainer(t)
+				if option == "idmap" {
+					needIDMap(t, dir)
+				}
+				c.inUserNS(t)
+				c.Spec.Linux.RootfsPropagation = tt.root
+				c.mount(specs.Mount{Destination: "/etc", Source: dir, Options: bindOptions(tt.option, option)})
+				c.expect(t, `grep ' /etc ' /proc/self/mountinfo | sed 's/ - .*//; s/:[0-9]*//g' | cut -d' ' -f5,7-`, tt.want)
+			})
 		}
-		c.mount(specs.Mount{Destination: "/etc", Source: dir, Options: options})
-		t.Run(tt.root+","+tt.option, func(t *testing.T) { c.expect(t, script, tt.want) })
+	}
+}
+
+// sharedDir returns a directory that is a shared mount: of the file system that it is on, which can be idmapped where
+// those of others, tmpfs before Linux 6.3 among them, can't.
+func sharedDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func bindOptions(more ...string) []string {
+	return append([]string{"rbind"}, slices.DeleteFunc(more, func(o string) bool { return o == "" })...)
+}
+
+// shared tells whether the mount that path is on is shared.
+func shared(t testing.TB, path string) bool {
+	t.Helper()
+	out, err := exec.Command("findmnt", "--noheadings", "--output", "PROPAGATION", "--target", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(string(out), "shared")
+}
+
+// What is mounted over a source that the host shares stays in the container, also where the parent opens the source.
+func TestNothingPropagatesToHost(t *testing.T) {
+	needRoot(t)
+	dir := sharedDir(t)
+	for _, userns := range []bool{false, true} {
+		for _, option := range []string{"", "idmap", "rshared"} {
+			t.Run(option+",userns="+strconv.FormatBool(userns), func(t *testing.T) {
+				sub := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-"))
+				mkdir(t, sub)
+				c := newContainer(t)
+				if userns {
+					c.inUserNS(t)
+				}
+				m := specs.Mount{Destination: "/etc", Source: dir, Options: bindOptions(option)}
+				if option == "idmap" {
+					needIDMap(t, dir)
+					m.UIDMappings, m.GIDMappings = ids, ids
+				}
+				c.mount(m)
+				c.mount(specs.Mount{Destination: "/etc/" + filepath.Base(sub), Type: "tmpfs", Source: "tmpfs"})
+				c.expect(t, "echo ok", "ok")
+				if err := os.Remove(sub); err != nil {
+					t.Errorf("the container's mount is on the host: %v", err)
+					unix.Unmount(sub, unix.MNT_DETACH)
+				}
+			})
+		}
 	}
 }
 

@@ -56,9 +56,25 @@ func (p *Plan) planSources() (errs []error) {
 			m.served = p.addSource(source{field: m.Field, serve: &m.Mount})
 		case mapped || p.cfg.UserNS && !p.cfg.Rootless && !inside && len(p.sources) < maxSources:
 			m.source = p.addSource(source{field: m.Field, tree: &m.Mount})
+			p.detach(&m.Mount)
 		}
 	}
 	return errs
+}
+
+// detach makes a tree that the parent opens what it were if the stub had opened it: a slave of the host's mounts, with
+// what linux.rootfsPropagation gives to all. As a copy made in the host's namespace it is their peer, and whatever the
+// container mounted below it would show on the host, and stay there.
+func (p *Plan) detach(m *mnt.Mount) {
+	if len(m.Propagation) == 1 && m.Propagation[0] == unix.MS_PRIVATE|unix.MS_REC {
+		return // which is what most configurations have
+	}
+	propagation := []uint64{unix.MS_SLAVE | unix.MS_REC}
+	switch p.propagation {
+	case unix.MS_PRIVATE | unix.MS_REC, unix.MS_SHARED | unix.MS_REC:
+		propagation = append(propagation, p.propagation)
+	}
+	m.Propagation = append(propagation, m.Propagation...)
 }
 
 // addSource returns the index of s; an equal one serves for both.
