@@ -97,7 +97,7 @@ func TestRemount(t *testing.T) {
 	c := newContainer(t)
 	c.mount(specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"remount", "size=4096k", "noexec"}})
 	c.mount(specs.Mount{Destination: "/sys", Options: []string{"bind", "remount", "ro", "noexec"}})
-	c.expect(t, "grep ' /dev/shm ' /proc/self/mounts; grep ' /sys ' /proc/self/mounts", "shm /dev/shm tmpfs rw,noexec,relatime,size=4096k 0 0\nsysfs /sys sysfs ro,noexec,relatime 0 0")
+	c.expect(t, "grep ' /dev/shm ' /proc/self/mounts | sed s/,inode64//; grep ' /sys ' /proc/self/mounts", "shm /dev/shm tmpfs rw,noexec,relatime,size=4096k 0 0\nsysfs /sys sysfs ro,noexec,relatime 0 0")
 }
 
 // needIDMap skips the test if the file system that it runs on can't be idmapped.

@@ -6,14 +6,13 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"hull/hulltest"
 )
 
 func TestCgroup1(t *testing.T) {
 	needRoot(t)
-	if _, err := os.Stat("/sys/fs/cgroup/memory/tasks"); err != nil {
-		t.Skip("needs cgroup v1")
-	}
+	hulltest.Require(t, hulltest.CgroupV1)
 	for _, ns := range []bool{false, true} {
 		for _, ro := range []string{"ro", "rw"} {
 			c := newContainer(t)
@@ -36,9 +35,13 @@ systemd
 
 func TestCgroup2(t *testing.T) {
 	needRoot(t)
-	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/cgroup/unified", &st); st.Type != unix.CGROUP2_SUPER_MAGIC {
-		t.Skip("needs cgroup v2")
+	host := "nosuid,nodev,noexec,relatime cgroup2" // what is at /sys/fs/cgroup
+	if hulltest.CgroupV2.Check() != nil {
+		hulltest.Require(t, hulltest.Need{Name: "cgroup2", Check: func() error {
+			_, err := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers")
+			return err
+		}})
+		host = "nosuid,relatime tmpfs"
 	}
 	for _, tt := range []struct {
 		ns, userns, rootless bool
@@ -47,8 +50,8 @@ func TestCgroup2(t *testing.T) {
 		{ns: true, want: "rw,nosuid,relatime cgroup2"},
 		{ns: false, want: "rw,nosuid,relatime cgroup2"},
 		{ns: true, userns: true, want: "rw,nosuid,relatime cgroup2"},
-		{ns: false, userns: true, want: "rw,nosuid,relatime tmpfs"}, // what the host of a test with v1 has there
-		{ns: false, userns: true, rootless: true, want: "ro,nosuid,relatime tmpfs"},
+		{ns: false, userns: true, want: "rw," + host},
+		{ns: false, userns: true, rootless: true, want: "ro," + host},
 	} {
 		c := newContainer(t)
 		if tt.userns {

@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest"
 	"hull/internal/stub"
 )
 
@@ -36,12 +37,10 @@ const newAll = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.C
 
 func needRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	if _, err := os.Stat(busybox); err != nil {
-		t.Skip("needs ", busybox)
-	}
+	hulltest.Require(t, hulltest.Root, hulltest.Need{Name: "busybox", Check: func() error {
+		_, err := os.Stat(busybox)
+		return err
+	}})
 }
 
 // newBundle returns the path of a bundle whose rootfs has busybox and the usual directories.
