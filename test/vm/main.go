@@ -41,7 +41,7 @@ func main() {
 	flag.StringVar(&vm.suite, "kernel", "bookworm", "Debian `suite` whose kernel is booted")
 	flag.StringVar(&vm.mirror, "mirror", os.Getenv("HULL_VM_MIRROR"), "`address` of a Debian mirror; default: the one that apt uses here")
 	flag.StringVar(&vm.cache, "cache", defaultCache(), "`directory` for what is downloaded and made")
-	flag.DurationVar(&vm.timeout, "timeout", 10*time.Minute, "end the machine after this long")
+	flag.DurationVar(&vm.timeout, "timeout", 30*time.Minute, "end the machine after this long")
 	life := flag.Bool("life", false, "run package life alone, no packages' test programs")
 	var tests selection
 	flag.StringVar(&tests.run, "run", "", "run the tests that match the `pattern`, as go test -run does")

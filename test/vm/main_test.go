@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestPattern(t *testing.T) {
 	for _, tt := range []struct {
@@ -14,6 +17,28 @@ func TestPattern(t *testing.T) {
 	} {
 		if got := tt.tests.pattern(tt.pkg); got != tt.want {
 			t.Errorf("%+v for %s: %q, want %q", tt.tests, tt.pkg, got, tt.want)
+		}
+	}
+}
+
+// A kernel is one package or, since Linux 7, three.
+func TestKernelParts(t *testing.T) {
+	const old = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-50-cloud-amd64\n"
+	const split = `linux-image-7.2.13+deb14-cloud-amd64
+  PreDepends: linux-base
+ |Depends: dracut
+  Depends: <linux-initramfs-tool>
+  Depends: linux-base-7.2.13+deb14-cloud-amd64
+  Depends: linux-binary-7.2.13+deb14-cloud-amd64
+  Depends: linux-modules-7.2.13+deb14-cloud-amd64
+  Suggests: grub-pc
+`
+	for depends, want := range map[string]string{
+		old:   "linux-image-6.1.0-50-cloud-amd64",
+		split: "linux-binary-7.2.13+deb14-cloud-amd64 linux-modules-7.2.13+deb14-cloud-amd64",
+	} {
+		if got := strings.Join(kernelParts(depends), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

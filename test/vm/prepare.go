@@ -125,15 +125,20 @@ func (vm *machine) kernel() (string, error) {
 			return err
 		}
 		files, err := filepath.Glob(deb + "/*.deb")
-		if err != nil || len(files) != 1 {
-			return fmt.Errorf("%d packages downloaded, not one: %v", len(files), err)
-		}
-		if err := command("dpkg", "-x", files[0], part); err != nil {
+		if err != nil {
 			return err
 		}
+		for _, file := range files {
+			if err := command("dpkg", "-x", file, part); err != nil {
+				return err
+			}
+		}
 		images, err := filepath.Glob(part + "/boot/vmlinuz-*")
+		if inModules, _ := filepath.Glob(part + "/usr/lib/modules/*/vmlinuz"); len(images) == 0 {
+			images = inModules // where Linux 7 has it in Debian
+		}
 		if err != nil || len(images) != 1 {
-			return fmt.Errorf("%d kernels in %s, not one: %v", len(images), files[0], err)
+			return fmt.Errorf("%d kernels in %q, not one: %v", len(images), files, err)
 		}
 		return os.Rename(images[0], filepath.Join(part, "vmlinuz"))
 	})
@@ -174,14 +179,31 @@ func (vm *machine) download(dir string) error {
 	if _, err := apt("apt-get", "-qq", "update"); err != nil {
 		return err
 	}
-	out, err := apt("apt-cache", "depends", "linux-image-cloud-amd64")
-	if err != nil {
-		return err
+	// The package without a version depends on the one with it, and since Linux 7 that on one of the image and one of the
+	// modules.
+	packages := []string{"linux-image-cloud-amd64"}
+	for i := 0; i < len(packages); i++ {
+		out, err := apt("apt-cache", "depends", packages[i])
+		if err != nil {
+			return err
+		}
+		packages = append(packages, kernelParts(out)...)
 	}
-	_, name, _ := strings.Cut(out, "Depends: ")
-	name, _, _ = strings.Cut(name, "\n")
-	_, err = apt("apt-get", "-qq", "download", name)
+	_, err := apt("apt-get", append([]string{"-qq", "download"}, packages[1:]...)...)
 	return err
+}
+
+// kernelParts returns the packages with parts of a kernel from what `apt-cache depends` tells of another.
+func kernelParts(depends string) (packages []string) {
+	for line := range strings.Lines(depends) {
+		name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
+		for _, part := range []string{"linux-image-", "linux-binary-", "linux-modules-"} {
+			if ok && strings.HasPrefix(name, part) {
+				packages = append(packages, name)
+			}
+		}
+	}
+	return packages
 }
 
 // root returns a tree with the kernel's modules in it.
