@@ -116,12 +116,12 @@ func TestDeviceProperties(t *testing.T) {
 		{Name: "DeviceAllow", Value: []systemd.DeviceAllow{}},
 		{Name: "DevicePolicy", Value: "strict"},
 		{Name: "DeviceAllow", Value: []systemd.DeviceAllow{
-			{Device: "block-*", Access: "m"}, {Device: "char-*", Access: "m"},
-			{Device: "/dev/char/1:3", Access: "rwm"}, {Device: "/dev/char/1:5", Access: "rwm"},
-			{Device: "/dev/char/1:7", Access: "rwm"}, {Device: "/dev/char/1:8", Access: "rwm"},
-			{Device: "/dev/char/1:9", Access: "rwm"}, {Device: "/dev/char/5:0", Access: "rwm"},
-			{Device: "/dev/char/5:2", Access: "rwm"}, {Device: "block-8", Access: "r"},
-			{Device: "/dev/char/10:200", Access: "rwm"}, {Device: "char-136", Access: "rwm"},
+			{Device: "block-8", Access: "r"}, {Device: "char-*", Access: "m"}, {Device: "block-*", Access: "m"},
+			{Device: "/dev/char/1:3", Access: "rwm"}, {Device: "/dev/char/1:8", Access: "rwm"},
+			{Device: "/dev/char/1:7", Access: "rwm"}, {Device: "/dev/char/5:0", Access: "rwm"},
+			{Device: "/dev/char/1:5", Access: "rwm"}, {Device: "/dev/char/1:9", Access: "rwm"},
+			{Device: "char-136", Access: "rwm"}, {Device: "/dev/char/5:2", Access: "rwm"},
+			{Device: "/dev/char/10:200", Access: "rwm"},
 		}},
 	}
 	if diff := cmp.Diff(want, props); diff != "" {

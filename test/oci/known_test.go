@@ -23,15 +23,12 @@ var known = map[string]excuse{
 	"delete": {reason: "wants delete of a created container refused; engines delete such containers, so runtimes allow it"},
 	"hooks": {reason: "compares with text that its own hooks don't write (post-start1 for post-start1 called), " +
 		"and looks for the file after the bundle is gone"},
-	"misc_props":     {reason: "runs /runtimetest, which it doesn't put into the bundle"},
-	"pidfile":        {reason: "kills a container that ran true and ended, and wants that to succeed", racy: true},
-	"poststart_fail": {reason: "wants a failing poststart hook ignored; runtime.md, Lifecycle, step 9: an error that stops the container"},
-	"linux_cgroups_devices": {reason: "compares devices.list line by line with the configuration; it is a set (devices.rst), " +
-		"and hull writes it in an order of its own"},
-	"linux_cgroups_relative_devices": {reason: "as linux_cgroups_devices"},
-	"poststart":                      {reason: "compares the order in which two programs write to one file; they run at the same time", racy: true},
-	"prestart":                       {reason: "wants prestart hooks run by start; runtime.md, Lifecycle, step 3: during create"},
-	"process_rlimits":                {reason: "sets RLIMIT_NOFILE's soft limit to 3000 of 4000, and its own Go runtime raises the soft limit to the hard one"},
+	"misc_props":      {reason: "runs /runtimetest, which it doesn't put into the bundle"},
+	"pidfile":         {reason: "kills a container that ran true and ended, and wants that to succeed", racy: true},
+	"poststart_fail":  {reason: "wants a failing poststart hook ignored; runtime.md, Lifecycle, step 9: an error that stops the container"},
+	"poststart":       {reason: "compares the order in which two programs write to one file; they run at the same time", racy: true},
+	"prestart":        {reason: "wants prestart hooks run by start; runtime.md, Lifecycle, step 3: during create"},
+	"process_rlimits": {reason: "sets RLIMIT_NOFILE's soft limit to 3000 of 4000, and its own Go runtime raises the soft limit to the hard one"},
 	"process_capabilities_fail": {reason: "wants an unknown capability refused; config.md, Linux Process: since 1.1 " +
 		"a runtime that can't grant one logs a warning"},
 	"start": {reason: "wants start of a container without a process to succeed; runtime.md, Start: MUST generate an error"},

@@ -1,7 +1,6 @@
 package device
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,8 +28,6 @@ func TestParseAccess(t *testing.T) {
 		if list == "" {
 			want = nil
 		}
-		slices.Sort(want)
-		slices.Sort(got)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}

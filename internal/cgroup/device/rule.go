@@ -3,7 +3,6 @@
 package device
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -133,6 +132,7 @@ func Defaults() []Rule {
 type Access struct {
 	AllowAll   bool
 	exceptions map[Device]Perm
+	order      []Device // of exceptions, as the rules came: what a devices.list shows can be compared with the configuration
 }
 
 // New returns what rules, in their order, and the default ones after them come to.
@@ -162,10 +162,17 @@ func (a *Access) add(r Rule) error {
 		return nil
 	}
 	if r.Allow != a.AllowAll {
-		a.exceptions[r.Device] |= r.Perm
+		a.except(r.Device, r.Perm)
 		return nil
 	}
 	return a.remove(r)
+}
+
+func (a *Access) except(d Device, p Perm) {
+	if _, ok := a.exceptions[d]; !ok {
+		a.order = append(a.order, d)
+	}
+	a.exceptions[d] |= p
 }
 
 // remove takes r out of the exceptions. It refuses to take one device out of a class that an exception names as a
@@ -178,23 +185,25 @@ func (a *Access) remove(r Rule) error {
 			return fmt.Errorf("%v can't be taken out of %v, which an earlier rule names as a whole", r, wider)
 		}
 	}
-	if left := a.exceptions[r.Device] &^ r.Perm; left != 0 {
-		a.exceptions[r.Device] = left
-	} else {
-		delete(a.exceptions, r.Device)
+	have, ok := a.exceptions[r.Device]
+	if !ok {
+		return nil
 	}
+	if left := have &^ r.Perm; left != 0 {
+		a.exceptions[r.Device] = left
+		return nil
+	}
+	delete(a.exceptions, r.Device)
+	a.order = slices.DeleteFunc(a.order, func(d Device) bool { return d == r.Device })
 	return nil
 }
 
-// Exceptions returns the exceptions in an order of their own, as rules.
+// Exceptions returns the exceptions as rules, in the order in which they came.
 func (a *Access) Exceptions() []Rule {
-	rules := make([]Rule, 0, len(a.exceptions))
-	for d, p := range a.exceptions {
-		rules = append(rules, Rule{d, p, !a.AllowAll})
+	rules := make([]Rule, 0, len(a.order))
+	for _, d := range a.order {
+		rules = append(rules, Rule{d, a.exceptions[d], !a.AllowAll})
 	}
-	slices.SortFunc(rules, func(x, y Rule) int {
-		return cmp.Or(cmp.Compare(x.Major, y.Major), cmp.Compare(x.Minor, y.Minor), cmp.Compare(x.Kind, y.Kind))
-	})
 	return rules
 }
 
@@ -246,7 +255,7 @@ func parseAccess(list string) (*Access, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.exceptions[d] |= p
+		a.except(d, p)
 	}
 	return a, nil
 }
