@@ -24,6 +24,10 @@ type Options struct {
 	Cwd   string   // absolute; "": /
 	NetNS string   // a network namespace to join, by path; "": a new one
 
+	// CgroupV1 makes a configuration for a host whose cgroups are v1: without a cgroup namespace. Container engines and
+	// runc make none there either, and programs that add one of their own to the file would make it two.
+	CgroupV1 bool
+
 	// Rootless makes a configuration for a caller without privileges, whose ids on the host are UID and GID: the
 	// container's root is the caller.
 	Rootless bool
@@ -52,7 +56,7 @@ func Example(o Options) *specs.Spec {
 		Mounts:   mounts(),
 		Linux: &specs.Linux{
 			Resources:     &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-			Namespaces:    namespaces(o.NetNS),
+			Namespaces:    namespaces(o),
 			MaskedPaths:   maskedPaths(),
 			ReadonlyPaths: readonlyPaths(),
 		},
@@ -113,16 +117,18 @@ func mounts() []specs.Mount {
 	}
 }
 
-// namespaces has a cgroup namespace on every host: with cgroup v1, too, it hides the host's paths.
-func namespaces(netNS string) []specs.LinuxNamespace {
-	return []specs.LinuxNamespace{
+func namespaces(o Options) []specs.LinuxNamespace {
+	ns := []specs.LinuxNamespace{
 		{Type: specs.PIDNamespace},
-		{Type: specs.NetworkNamespace, Path: netNS},
+		{Type: specs.NetworkNamespace, Path: o.NetNS},
 		{Type: specs.IPCNamespace},
 		{Type: specs.UTSNamespace},
 		{Type: specs.MountNamespace},
-		{Type: specs.CgroupNamespace},
 	}
+	if !o.CgroupV1 {
+		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	return ns
 }
 
 func maskedPaths() []string {

@@ -30,6 +30,7 @@ var variants = []struct {
 	{"default", Options{}},
 	{"rootless", Options{Rootless: true, UID: 1000, GID: 1001}},
 	{"args", Options{Args: []string{"/bin/echo", "a b", "<&>"}, Cwd: "/tmp", NetNS: "/run/netns/a"}},
+	{"cgroup-v1", Options{CgroupV1: true}},
 	{"rootless-netns", Options{Rootless: true, UID: 1000, GID: 1000, NetNS: "/proc/5/ns/net"}},
 }
 

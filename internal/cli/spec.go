@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"hull"
+	"hull/internal/cgroup"
 	"hull/spec"
 )
 
@@ -38,7 +39,7 @@ hull run --bundle box box`,
 				return env.usage("spec", errors.New("the program comes after --"))
 			}
 			o := spec.Options{
-				Args: args, Cwd: cwd, NetNS: netns,
+				Args: args, Cwd: cwd, NetNS: netns, CgroupV1: cgroup.Detect() != cgroup.V2,
 				Rootless: rootless, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 			}
 			if err := o.Check(); err != nil {
