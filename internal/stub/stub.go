@@ -59,6 +59,7 @@ type Stub struct {
 	conn   *conn // nil after Close
 	next   *conn // to the stub that Fork makes
 	stage1 *Stub // the stub that has cloned this one, until it is reaped
+	clones bool  // it was told to clone a stub, and has not answered
 	trace  func(Call)
 	sent   *Batch
 	began  time.Time
@@ -107,7 +108,8 @@ func Start(cfg Config) (_ *Stub, err error) {
 	kept := len(files)
 	files = append(files, image.Fd())
 	pidfd := -1
-	attr := &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd}}
+	// The process group is how a stub's child is found if the stub dies before it could tell of it, see reapGroup.
+	attr := &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true}}
 	if cfg.Cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cfg.Cgroup.Fd())
 	}
@@ -266,6 +268,7 @@ func (s *Stub) SendFork(pre *Batch, flags uint64, cgroup *FD) error {
 	b.Call(unix.SYS_DUP3, Int(initSocket), Int(Control), Int(unix.O_CLOEXEC))
 	b.Mark(end)
 	b.Call(unix.SYS_CLOSE, Int(initSocket))
+	s.clones = true
 	return s.Send(b)
 }
 
@@ -319,7 +322,7 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 			n.Pid = int(e.result)
 		}
 	}
-	s.next = nil
+	s.next, s.clones = nil, false
 	s.Close()
 	// The child's own reply to the same batch.
 	n.sent = b
@@ -413,7 +416,24 @@ func (s *Stub) Kill() {
 	s.reapStage1()
 	if s.PidFD != nil {
 		unix.PidfdSendSignal(int(s.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		if s.clones {
+			s.reapGroup()
+		}
 		s.Wait()
+	}
+}
+
+// reapGroup ends the stub, and a child that it may have cloned without having told of it: one that was killed with its
+// cgroup, say. The child is this program's to reap, and until it is reaped the pid namespace that it is in doesn't end.
+func (s *Stub) reapGroup() {
+	// Until the stub is reaped its number is its group's, and nobody else's.
+	for unix.Waitid(unix.P_PIDFD, int(s.PidFD.Fd()), nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	unix.Kill(-s.Pid, unix.SIGKILL)
+	for {
+		if err := unix.Waitid(unix.P_PGID, s.Pid, nil, unix.WEXITED, nil); err != nil && err != unix.EINTR {
+			return
+		}
 	}
 }
 

@@ -366,3 +366,31 @@ func TestImageWithoutMemfd(t *testing.T) {
 		t.Errorf("not executed: %v", err)
 	}
 }
+
+// A child that a stub has cloned, but could not tell of, is reaped with the stub: else it would be this program's zombie
+// for ever, and keep its pid namespace from ending.
+func TestKillReapsAnUnknownChild(t *testing.T) {
+	s := start(t, Config{})
+	b := new(Batch)
+	pid := b.Call(unix.SYS_CLONE, Int(uint64(unix.CLONE_PARENT|unix.SIGCHLD)), Int(0), Int(0))
+	child, parent := b.Label(), b.Label()
+	in := b.Assert(pid.Arg(), ^uint64(0), 0, unix.EAGAIN, "in the child")
+	b.OnOK(in, child)
+	b.OnErr(in, 0, parent)
+	b.Mark(parent)
+	b.Call(unix.SYS_EXIT_GROUP, Int(0))
+	b.Mark(child)
+	b.Dup3(Fd(initSocket), Control, unix.O_CLOEXEC)
+	b.Call(unix.SYS_CLOSE, Int(initSocket))
+	s.clones = true // as SendFork says
+	if err := s.Send(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ReceiveFork(); !errors.Is(err, ErrGone) {
+		t.Fatalf("error = %v, want that the stub is gone", err)
+	}
+	s.Kill()
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("wait4: %d, %v; want no child", pid, err)
+	}
+}
