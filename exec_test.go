@@ -1,6 +1,8 @@
 package hull_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,4 +33,35 @@ func TestDeleteAmongZombies(t *testing.T) {
 		t.Errorf("it takes %v", took)
 	}
 	expect(t, "signal SIGKILL", wait(t, added))
+}
+
+// An exec in a container that is deleted under it says that of the container, not what of it was gone first.
+func TestExecAmidDelete(t *testing.T) {
+	for round := range 20 {
+		r := newRuntime(t)
+		c := runningIn(t, r)
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() {
+				spec := c.ProcessSpec()
+				spec.Args = hulltest.Args("true")
+				for {
+					p, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec})
+					if err == nil {
+						p.Wait() // maybe killed
+						continue
+					}
+					if !errors.Is(err, hull.ErrBadState) && !errors.Is(err, hull.ErrNotExist) {
+						t.Errorf("round %d: %v", round, err)
+					}
+					return
+				}
+			})
+		}
+		time.Sleep(time.Duration(round) * time.Millisecond)
+		if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+		group.Wait()
+	}
 }

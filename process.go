@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -59,9 +62,38 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	req.Prepared = h.make
 	p, err := native.Engine{}.Exec(ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, c.endedMeanwhile(ctx, err)
 	}
 	return &Process{Pid: p.Pid, pidfd: p.PidFD}, nil
+}
+
+// endedMeanwhile returns what is to be said of an exec that failed: if the container was killed under it, that, and not
+// what of it was first seen to be gone.
+func (c *Container) endedMeanwhile(ctx context.Context, err error) error {
+	var e *fault.Error
+	if errors.As(err, &e) && strings.HasPrefix(e.Field, "process.") {
+		return err
+	}
+	if !slices.ContainsFunc([]error{stub.ErrGone, unix.ESRCH, unix.ENODEV, unix.ENOENT}, func(sign error) bool { return errors.Is(err, sign) }) {
+		return err
+	}
+	// A whole cgroup was killed perhaps, and the init is the last to go.
+	const patience = 200 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	pidfd, operr := native.OpenInit(c.record.Init)
+	if operr == nil {
+		defer pidfd.Close()
+		if native.WaitEnded(ctx, c.record.Init, pidfd) != nil {
+			return err
+		}
+	} else if !errors.Is(operr, fault.BadState) {
+		return err
+	}
+	if _, serr := os.Lstat(c.dir.Path); errors.Is(serr, os.ErrNotExist) {
+		return &fault.Error{Kind: fault.NotExist}
+	}
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
 }
 
 // checkProcess checks a process by the rules of config.json: as part of the container's configuration.
