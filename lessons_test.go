@@ -79,13 +79,10 @@ func spy(found *os.File, pid int) bool {
 	}
 	fds, _ := filepath.Glob(proc + "/fd/*")
 	for _, fd := range fds {
-		dest, err := os.Readlink(fd)
-		if n := filepath.Base(fd); err != nil || n == "0" || n == "1" || n == "2" {
+		if n := filepath.Base(fd); n == "0" || n == "1" || n == "2" {
 			continue // its standard streams are its own
 		}
-		// A descriptor of a directory, or of a regular file that the container hasn't, is a way out.
-		fi, err := os.Stat(fd)
-		if err == nil && (fi.IsDir() || fi.Mode().IsRegular() && !strings.Contains(dest, "memfd:")) && !strings.HasPrefix(dest, "/proc") {
+		if dest := wayOut(fd); dest != "" {
 			fmt.Fprintf(found, "%d: descriptor %s of %s\n", pid, filepath.Base(fd), dest)
 		}
 	}
@@ -112,6 +109,30 @@ func spy(found *os.File, pid int) bool {
 		}
 	}
 	return true
+}
+
+// wayOut returns the name of what a descriptor in /proc/PID/fd is of, if that is a directory, or a regular file, that the
+// container hasn't. What it has, the program may have opened itself: Go's runtime reads /sys/kernel/mm and the cgroup's
+// limits when it starts.
+func wayOut(fd string) string {
+	// Held, so that the name and the file are of the same descriptor, whatever its owner does.
+	f, err := os.OpenFile(fd, unix.O_PATH, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || !fi.IsDir() && !fi.Mode().IsRegular() {
+		return ""
+	}
+	dest, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	if err != nil || strings.Contains(dest, "memfd:") || strings.HasPrefix(dest, "/proc") {
+		return ""
+	}
+	if own, err := os.Stat(dest); err == nil && os.SameFile(own, fi) {
+		return ""
+	}
+	return dest
 }
 
 // Rules 5 and 7 of the stub: nothing of the caller is in the memory, the environment, the command line or the table of
