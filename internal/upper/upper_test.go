@@ -83,8 +83,9 @@ func (h *host) command(t testing.TB, script string) string {
 	if os.Geteuid() != 0 {
 		options += ",userxattr"
 		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID}
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
 	} else {
 		options += ",redirect_dir=off"
 	}
@@ -138,7 +139,7 @@ func TestUser(t *testing.T) {
 	check(t, err)
 	program := filepath.Join(dir, "upper.test")
 	check(t, os.WriteFile(program, self, 0o755))
-	cmd := exec.Command(program, "-test.v", "-test.skip=^Fuzz")
+	cmd := exec.Command(program, "-test.v", "-test.short", "-test.skip=^Fuzz")
 	cmd.Dir = dir
 	cmd.Env = []string{"TMPDIR=" + dir, env + "=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
