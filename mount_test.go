@@ -153,6 +153,18 @@ func TestMaskedPaths(t *testing.T) {
 	says(t, got, "end")
 }
 
+// What covers a file is the host's null device, which the container's root may own: it must not be able to take it away
+// from the host's users by changing its mode.
+func TestMaskLeavesTheHostsNullDevice(t *testing.T) {
+	got := run(t, args("do", "write", "/etc/hidden", "x", ",", "chmod", "666", "/etc/hidden"), func(s *specs.Spec) {
+		s.Linux.MaskedPaths = []string{"/etc/hidden"}
+		s.Root.Readonly = false
+	}, func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/hidden", Source: "/proc/version", Type: "bind", Options: []string{"bind", "ro"}}) })
+	if !strings.Contains(got.Err, "read-only file system") || strings.Contains(got.Err, "write") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestReadonlyPaths(t *testing.T) {
 	paths := func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/etc", "/proc/sys", "/not/there"} }
 	got := run(t, args("write", "/etc/x", "y"), paths)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -29,6 +30,15 @@ func cat(files []string) error {
 		}
 	}
 	return nil
+}
+
+// chmod sets the permissions of a file, given in octal.
+func chmod(args []string) error {
+	mode, err := strconv.ParseUint(args[0], 8, 32)
+	if err != nil {
+		return err
+	}
+	return syscall.Chmod(args[1], uint32(mode))
 }
 
 // write replaces a file's content; the file is made if it isn't there.

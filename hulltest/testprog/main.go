@@ -38,6 +38,7 @@ func verbs() []verb {
 	return []verb{
 		{"caps", "", 0, 0, caps},
 		{"cat", "FILE…", 0, -1, cat},
+		{"chmod", "MODE FILE", 2, 2, chmod},
 		{"connect", "unix PATH | tcp ADDRESS:PORT", 2, 2, connect},
 		{"cwd", "", 0, 0, cwd},
 		{"do", "VERB [ARGUMENT…] , …", 1, -1, do},

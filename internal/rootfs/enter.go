@@ -142,7 +142,11 @@ func (e *emitter) maskPath(path string, null, empty stub.FD) {
 	b.Mark(file)
 	jumpIf(b, dir.Arg(), all, errnoResult(unix.ENOENT), done)
 	fd := e.openIfExists(path, done)
-	b.MoveMount(b.OpenTree(null, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH), fd)
+	mask := b.OpenTree(null, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	// It can be written nevertheless, but its mode and owner, which are the host's, can't be changed.
+	e.setAttr(mask, unix.MOUNT_ATTR_RDONLY)
+	b.MoveMount(mask, fd)
+	e.setAttrLate(mask, unix.MOUNT_ATTR_RDONLY)
 	b.Mark(done)
 }
 
