@@ -29,10 +29,25 @@ type Cmd struct {
 	// host's files, as Host has it.
 	Rootfs string
 	Host   HostFiles
-	// Env is the environment, as NAME=VALUE. Nil means that of package spec: a PATH and a TERM.
+	// Env is the environment, as NAME=VALUE. Nil means that of package spec: a PATH and a TERM; or, over the host's files,
+	// what of the caller's environment is no secret, such as PATH, TERM and LANG.
 	Env []string
 	// Dir is the working directory, in the container. Empty means /; or, over the host's files, that of the caller.
 	Dir string
+
+	// The next are for a command over the host's files; others have them from Spec.
+
+	// User is who runs the program: USER or USER:GROUP, names of the host or numbers. Empty means the caller. Who isn't
+	// root can only be itself, or root of the container.
+	User string
+	// Capabilities are those that the program has, as capabilities(7) names them. The caller's are dropped.
+	Capabilities []string
+	// Seccomp is the profile of system calls. Nil and an empty one mean none.
+	Seccomp *specs.LinuxSeccomp
+	// Hostname is the container's. Empty means the host's.
+	Hostname string
+	// ExtraEnv is added to Env: NAME=VALUE, or NAME for the caller's value, if it has one.
+	ExtraEnv []string
 
 	// Stdin, Stdout and Stderr are as in os/exec: nil is the null device, an *os.File is handed over, and anything else
 	// is copied from or to until the program has ended and nobody has the streams open any more.

@@ -1,156 +1,412 @@
 package hull
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
 	"hull/internal/overlay"
-	"hull/spec"
+	"hull/internal/rootfs"
+	"hull/internal/user"
 )
 
 // HostFiles say what a Cmd without a Rootfs sees of the host's files. What it writes to them goes to memory, and is gone
 // with it.
 //
 // The zero value shows the programs and libraries of the host and the working tree: the git repository that Dir is in,
-// or else Dir. The places where users keep their things are empty: /home, /root, /run, /tmp, /var/tmp, /mnt, /media and
-// /srv.
+// or else Dir. All other directories of the root are empty, and so are places like /var/tmp, where users and services
+// keep what is theirs; known secrets, such as /etc/shadow, are covered. docs/do.md has the lists.
+//
+// Paths are relative to the caller's working directory. What they name must exist.
 type HostFiles struct {
 	// Root is the directory shown as /. Empty means the host's own. If it is another one, all of it is shown.
 	Root string
-	// All shows the private places, too.
+	// All shows the private places and secrets, too.
 	All bool
+	// Home shows the caller's home directory, but for known secrets in it.
+	Home bool
+	// Bind are files and directories that the command sees as they are: what it writes to them is written.
+	Bind []HostBind
+	// Hide are files and directories that the command doesn't see: they are covered by something empty.
+	Hide []string
 	// TmpfsSize bounds what can be written, as the option size of tmpfs(5) does. Empty means half of the memory.
 	TmpfsSize string
 }
 
-// privatePlaces are where users keep their things, and what the host keeps of running programs.
-var privatePlaces = []string{"/home", "/root", "/run", "/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/lost+found"}
+// HostBind is a file or directory of the host that a command sees as it is.
+type HostBind struct {
+	Source   string
+	Dest     string // where the command sees it; empty means at the same path
+	ReadOnly bool
+}
+
+func (b HostBind) String() string {
+	switch {
+	case b.Dest == "":
+		return b.Source
+	case b.ReadOnly:
+		return b.Source + ":" + b.Dest + ":ro"
+	}
+	return b.Source + ":" + b.Dest
+}
 
 // freshPlaces are where a container has file systems of its own.
 var freshPlaces = []string{"/proc", "/sys", "/dev"}
 
-// plan returns what is shown, for a command that starts in dir.
-func (h *HostFiles) plan(dir string, userNS bool) (*overlay.Plan, error) {
-	o := overlay.Options{Root: "/", Omit: freshPlaces, UserNS: userNS}
+// view is what a command is shown: HostFiles with all that is to be known of the host's files.
+type view struct {
+	*HostFiles
+	root   string // without symbolic links
+	dir    string // where the command starts, in the container
+	home   string // the caller's; or ""
+	user   string // home of the command's user, if that is another; or ""
+	userNS bool
+	binds  []overlay.Bind
+	hidden []string // paths in the container
+	tree   []string // the working tree
+}
+
+// newView checks what is to be shown.
+func newView(h *HostFiles, dir string, userNS bool) (*view, error) {
+	v := &view{HostFiles: h, root: "/", home: homeDir(), userNS: userNS}
 	if h.Root != "" {
 		var err error
-		if o.Root, err = filepath.Abs(h.Root); err != nil {
+		if v.root, err = overlay.Real(absolute(h.Root)); err != nil {
+			return nil, missing("root", h.Root, err)
+		}
+	}
+	switch {
+	case h.Home && !v.host():
+		return nil, conflict("home", v.home, "it is the host's, and the root is "+v.root)
+	case h.Home && v.home == "":
+		return nil, &fault.Error{Step: "home", Err: errors.New("the environment variable HOME names no directory")}
+	}
+	for _, check := range []func() error{v.checkBinds, func() error { return v.findDir(dir) }, v.checkHidden} {
+		if err := check(); err != nil {
 			return nil, err
 		}
 	}
+	if v.partial() {
+		v.tree = workingTree(v.dir, v.home)
+	}
+	return v, nil
+}
+
+// host tells whether the host's own root is shown.
+func (v *view) host() bool { return v.root == "/" }
+
+// partial tells whether private places are not shown.
+func (v *view) partial() bool { return v.host() && !v.All }
+
+func missing(what, name string, err error) error {
+	return &fault.Error{Step: fmt.Sprintf("%s %q", what, name), Err: cause(err)}
+}
+
+func conflict(what, name, problem string) error {
+	return &fault.Error{Step: fmt.Sprintf("%s %q", what, name), Kind: fault.BadUsage, Err: errors.New(problem)}
+}
+
+// cause is what the kernel said.
+func cause(err error) error {
+	if e := (*os.PathError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// absolute is filepath.Abs for a working directory that is known by its name without links.
+func absolute(name string) string {
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name)
+	}
+	wd, err := unix.Getwd()
+	if err != nil || !filepath.IsAbs(wd) {
+		return "/" + name // a directory that is gone: nothing is found in it
+	}
+	return filepath.Join(wd, name)
+}
+
+// checkBinds resolves what is shown as it is.
+func (v *view) checkBinds() error {
+	for _, b := range v.Bind {
+		source, err := overlay.Real(absolute(b.Source))
+		if err != nil {
+			return missing("bind", b.String(), err)
+		}
+		dest := b.Dest
+		if dest == "" {
+			if !v.host() {
+				return conflict("bind", b.String(), "with another root than the host's, it needs a place there: SOURCE:DESTINATION")
+			}
+			dest = b.Source
+		}
+		dest = absolute(dest)
+		switch {
+		case dest == "/" || slices.Contains(freshPlaces, dest):
+			return conflict("bind", b.String(), "the container has its own "+dest)
+		case below(dest, "/proc"):
+			return conflict("bind", b.String(), "nothing can be shown in /proc")
+		case slices.ContainsFunc(v.binds, func(o overlay.Bind) bool { return o.Path == dest }):
+			return conflict("bind", b.String(), "something else is to be shown there already")
+		}
+		v.binds = append(v.binds, overlay.Bind{
+			Path: dest, Source: source, ReadOnly: b.ReadOnly, Device: below(source, "/dev"),
+			Recursive: rootfs.Probe().MountSetattr || !b.ReadOnly,
+		})
+	}
+	// What lies in another comes after it.
+	slices.SortFunc(v.binds, func(a, b overlay.Bind) int { return strings.Compare(a.Path, b.Path) })
+	return nil
+}
+
+// findDir finds out where the command starts.
+func (v *view) findDir(dir string) error {
+	if !v.host() {
+		if dir == "" {
+			dir, _ = unix.Getwd()
+			dir = strings.TrimPrefix(dir, v.root)
+		}
+		v.dir = path.Join("/", dir)
+		return nil
+	}
+	if dir == "" {
+		dir = "."
+	}
+	name := absolute(dir)
+	if slices.ContainsFunc(v.binds, func(b overlay.Bind) bool { return below(name, b.Path) }) {
+		v.dir = name
+		return nil
+	}
+	var err error
+	if v.dir, err = overlay.Real(name); err != nil {
+		return missing("working directory", dir, err)
+	}
+	if fi, err := os.Stat(v.dir); err != nil || !fi.IsDir() {
+		if err == nil {
+			err = unix.ENOTDIR
+		}
+		return missing("working directory", dir, err)
+	}
+	return nil
+}
+
+// checkHidden resolves what is to be hidden. A path with links in it is covered by this name and by its real one: where
+// the link itself isn't seen, only that is there.
+func (v *view) checkHidden() error {
+	for _, h := range v.Hide {
+		name := absolute(h)
+		real, err := overlay.Real(v.source(name))
+		if err != nil {
+			return missing("hide", h, err)
+		}
+		if name == "/" {
+			return conflict("hide", h, "there would be nothing to run")
+		}
+		names := []string{name}
+		if v.host() && real != v.source(name) {
+			names = append(names, real)
+		}
+		for _, n := range names {
+			if below(v.dir, n) {
+				return conflict("hide", h, "the working directory lies in it")
+			}
+			for _, b := range v.binds {
+				if below(b.Path, n) {
+					return conflict("hide", h, b.Path+" is to be shown in it")
+				}
+			}
+		}
+		v.hidden = append(v.hidden, names...)
+	}
+	return nil
+}
+
+// source returns where on the host a path of the container is.
+func (v *view) source(name string) string {
+	for _, b := range slices.Backward(v.binds) {
+		if below(name, b.Path) {
+			return path.Join(b.Source, name[len(b.Path):])
+		}
+	}
+	return path.Join(v.root, name)
+}
+
+// plan returns the plan of what is shown.
+func (v *view) plan() (*overlay.Plan, error) {
+	o := overlay.Options{Root: v.root, Omit: freshPlaces, UserNS: v.userNS}
 	var err error
 	if o.Mounts, err = overlay.Mounts(); err != nil {
 		return nil, err
 	}
-	if o.Root == "/" && !h.All {
-		o.Empty = privatePlaces
-		if home := homeDir(); home != "/" {
-			o.Make = []string{home}
+	if v.partial() {
+		o.Only = overlay.Programs
+		o.Empty = append(v.privatePlaces(), v.otherHomes()...)
+		o.Show = v.tree
+		if v.Home {
+			o.Show = append([]string{v.home}, o.Show...)
 		}
-		if tree := workingTree(dir); tree != "" {
-			o.Show = []string{tree}
+		for _, home := range []string{v.home, v.user} {
+			if home != "" {
+				o.Make = append(o.Make, home)
+			}
 		}
 	}
 	p, err := overlay.New(o)
 	if err != nil {
 		return nil, &fault.Error{Step: "look at the host's files", Err: err}
 	}
-	p.Size = h.TmpfsSize
+	p.Size, p.Binds = v.TmpfsSize, v.binds
 	return p, nil
 }
 
-// homeDir is the caller's home directory, or "/".
+// privatePlaces are those that the caller could look into.
+func (v *view) privatePlaces() (places []string) {
+	for _, dir := range overlay.Private {
+		if v.mayUse(dir) {
+			places = append(places, dir)
+		}
+	}
+	return places
+}
+
+// mayUse tells whether a file exists and the caller may do anything with it.
+func (v *view) mayUse(name string) bool {
+	if !v.userNS {
+		return unix.Access(name, unix.F_OK) == nil
+	}
+	return unix.Access(name, unix.R_OK) == nil || unix.Access(name, unix.W_OK) == nil || unix.Access(name, unix.X_OK) == nil
+}
+
+// firstUserID is the lowest id that systems give to people (UID_MIN, login.defs(5)).
+const firstUserID = 1000
+
+// otherHomes are home directories that are not where homes usually are: those of people, and the caller's.
+func (v *view) otherHomes() (homes []string) {
+	if v.home != "" {
+		homes = append(homes, v.home)
+	}
+	f, err := os.Open("/etc/passwd")
+	if err != nil {
+		return homes
+	}
+	defer f.Close()
+	users, err := user.Users(f)
+	if err != nil {
+		return homes
+	}
+	for _, u := range users {
+		if u.UID < firstUserID && u.UID != uint32(os.Geteuid()) || !path.IsAbs(u.Home) || path.Clean(u.Home) != u.Home {
+			continue
+		}
+		// A directory of the root that isn't among the programs is empty anyway. Otherwise it is not a home.
+		if path.Dir(u.Home) != "/" && !slices.Contains(homes, u.Home) {
+			homes = append(homes, u.Home)
+		}
+	}
+	return homes
+}
+
+// masks returns what is covered in the container.
+func (v *view) masks() []string {
+	masks := slices.Clone(v.hidden)
+	if v.All {
+		return masks
+	}
+	for _, s := range overlay.Secrets {
+		masks = v.mask(masks, s, v.host() && slices.Contains(overlay.Programs, s[:1+strings.IndexByte(s[1:], '/')]))
+	}
+	if v.home == "" || !v.Home && !slices.ContainsFunc(v.binds, func(b overlay.Bind) bool { return below(v.home, b.Source) || below(b.Source, v.home) }) {
+		return masks
+	}
+	for _, s := range overlay.HomeSecrets {
+		masks = v.mask(masks, path.Join(v.home, s), v.Home)
+	}
+	return masks
+}
+
+// mask adds the places where a secret would be seen: its own, if that is shown, and where it is in what is bound.
+func (v *view) mask(masks []string, secret string, shown bool) []string {
+	dir := prefix(secret)
+	near := func(b overlay.Bind) bool { return below(dir, b.Source) || below(b.Source, dir) }
+	if !shown && !slices.ContainsFunc(v.binds, near) {
+		return masks
+	}
+	names := []string{secret}
+	if strings.ContainsRune(secret, '*') {
+		names, _ = filepath.Glob(secret)
+	}
+	for _, name := range names {
+		if !v.mayUse(name) {
+			continue
+		}
+		over := func(b overlay.Bind) bool { return below(name, b.Path) || below(b.Path, name) }
+		if shown && !slices.ContainsFunc(v.binds, over) {
+			masks = append(masks, name)
+		}
+		for _, b := range v.binds {
+			if name != b.Source && below(name, b.Source) {
+				masks = append(masks, path.Join(b.Path, strings.TrimPrefix(name, b.Source)))
+			}
+		}
+	}
+	return masks
+}
+
+// prefix returns the directories of a pattern before the first that has a wildcard.
+func prefix(pattern string) string {
+	plain, _, wild := strings.Cut(pattern, "*")
+	if wild {
+		plain = path.Dir(plain + "x")
+	}
+	return plain
+}
+
+// warning tells of a working directory that is not shown.
+func (v *view) warning() string {
+	switch {
+	case !v.partial() || len(v.tree) > 0 || v.Home && below(v.dir, v.home):
+		return ""
+	case v.dir == v.home:
+		return fmt.Sprintf("%s is empty for the command: a home directory is shown only if it is asked for (--home)", v.dir)
+	case slices.Contains(overlay.Programs, topOf(v.dir)) && !slices.Contains(overlay.Private, v.dir) || v.dir == "/":
+		return ""
+	case slices.ContainsFunc(v.binds, func(b overlay.Bind) bool { return below(v.dir, b.Path) }):
+		return ""
+	}
+	return fmt.Sprintf("%s is empty for the command: others keep their files there, too (--bind shows what it needs)", v.dir)
+}
+
+func topOf(name string) string {
+	if i := strings.IndexByte(name[1:], '/'); i >= 0 {
+		return name[:i+1]
+	}
+	return name
+}
+
+// below tells whether name is dir or lies in it.
+func below(name, dir string) bool {
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
+}
+
+// homeDir is the caller's home directory without symbolic links, or "".
 func homeDir() string {
 	home := os.Getenv("HOME")
 	if !filepath.IsAbs(home) {
-		return "/"
-	}
-	if fi, err := os.Stat(home); err != nil || !fi.IsDir() {
-		return "/"
-	}
-	return filepath.Clean(home)
-}
-
-// workingTree is the git repository that dir is in, or dir; never a home directory or what homes are in.
-func workingTree(dir string) string {
-	home := homeDir()
-	tooMuch := func(d string) bool {
-		return d == "/" || slices.Contains(privatePlaces, d) || home == d || strings.HasPrefix(home, d+"/")
-	}
-	for d := dir; d != "/"; d = path.Dir(d) {
-		if tooMuch(d) {
-			break
-		}
-		if _, err := os.Lstat(path.Join(d, ".git")); err == nil {
-			return d
-		}
-	}
-	if tooMuch(dir) {
 		return ""
 	}
-	return dir
-}
-
-// hostSpec makes the configuration of a command that sees the host's files.
-func (c *Cmd) hostSpec(dir string, userNS bool) (*specs.Spec, error) {
-	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
-	groups, err := os.Getgroups()
-	if err != nil {
-		return nil, err
+	real, err := overlay.Real(home)
+	if err != nil || real == "/" {
+		return ""
 	}
-	s := spec.Example(spec.Options{Args: slices.Clone(c.Args), Cwd: dir})
-	s.Root = &specs.Root{Path: "/"}
-	s.Hostname, _ = os.Hostname()
-	p := s.Process
-	p.Terminal = c.Console != nil
-	p.User.UID, p.User.GID = uid, gid
-	p.Capabilities = &specs.LinuxCapabilities{}
-	p.Rlimits = nil
-	p.Env = slices.Clone(c.Env)
-	if c.Env == nil {
-		p.Env = hostEnv()
+	if fi, err := os.Stat(real); err != nil || !fi.IsDir() {
+		return ""
 	}
-	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
-	if userNS {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: uid, HostID: uid, Size: 1}}
-		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: gid, HostID: gid, Size: 1}}
-		for i := range s.Mounts {
-			m := &s.Mounts[i]
-			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
-		}
-	} else {
-		for _, g := range groups {
-			p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(g))
-		}
-	}
-	s.Linux.Resources = nil
-	if c.Spec != nil {
-		c.Spec(s)
-	}
-	return s, nil
-}
-
-// passedEnv are the variables that a program gets from its caller unless it is told otherwise: what it needs to talk to
-// people, and nothing that might be a secret.
-var passedEnv = []string{
-	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLORTERM", "NO_COLOR", "LANG", "LANGUAGE", "TZ", "LS_COLORS",
-	"COLUMNS", "LINES", "EDITOR", "PAGER",
-}
-
-func hostEnv() []string {
-	env := []string{}
-	for _, v := range os.Environ() {
-		name, _, _ := strings.Cut(v, "=")
-		if slices.Contains(passedEnv, name) || strings.HasPrefix(name, "LC_") {
-			env = append(env, v)
-		}
-	}
-	return env
+	return real
 }

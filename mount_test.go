@@ -159,7 +159,9 @@ func TestMaskLeavesTheHostsNullDevice(t *testing.T) {
 	got := run(t, args("do", "write", "/etc/hidden", "x", ",", "chmod", "666", "/etc/hidden"), func(s *specs.Spec) {
 		s.Linux.MaskedPaths = []string{"/etc/hidden"}
 		s.Root.Readonly = false
-	}, func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/hidden", Source: "/proc/version", Type: "bind", Options: []string{"bind", "ro"}}) })
+	}, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/hidden", Source: "/proc/version", Type: "bind", Options: []string{"bind", "ro"}})
+	})
 	if !strings.Contains(got.Err, "read-only file system") || strings.Contains(got.Err, "write") {
 		t.Errorf("%+v", got)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 
 	"hull/internal/cgroup"
 	"hull/internal/engine"
@@ -22,12 +21,20 @@ type throwaway struct {
 
 // startThrowaway starts c in a container over the host's files.
 func (c *Cmd) startThrowaway() error {
-	dir, err := filepath.Abs(c.Dir)
+	userNS := os.Geteuid() != 0
+	id, err := findIdentity(c.User, userNS)
 	if err != nil {
 		return err
 	}
-	userNS := os.Geteuid() != 0
-	s, err := c.hostSpec(dir, userNS)
+	v, err := newView(&c.Host, c.Dir, userNS)
+	if err != nil {
+		return err
+	}
+	v.user = id.otherHome()
+	if w := v.warning(); w != "" {
+		c.Runtime.warn(w)
+	}
+	s, err := c.hostSpec(id, v)
 	if err != nil {
 		return err
 	}
@@ -51,10 +58,11 @@ func (c *Cmd) startThrowaway() error {
 	if begun != nil {
 		defer begun.Abandon()
 	}
-	plan, err := c.Host.plan(dir, userNS)
+	plan, err := v.plan()
 	if err != nil {
 		return err
 	}
+	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, v.masks()...)
 	t := &throwaway{group: cgroup.None()}
 	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},

@@ -1,8 +1,15 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull"
@@ -13,14 +20,103 @@ type doFlags struct {
 	root      string
 	cwd       string
 	all       bool
+	home      bool
+	bind      []string
+	rw        []string
+	hide      []string
 	tmpfsSize string
+
+	user     string
+	caps     []string
+	seccomp  string
+	env      []string
+	envHost  bool
+	hostname string
 }
 
 func (f *doFlags) register(fs *optionSet) {
-	fs.stringVar(&f.root, "root", "", "show the files below `DIR` instead of all of the host's")
+	fs.stringVar(&f.root, "root", "", "show the files below `DIR` instead of the host's")
 	fs.stringVar(&f.cwd, "cwd", "", "working `DIR`ectory; the current one if it is not given")
-	fs.boolVar(&f.all, "all", "show private places, too")
+	fs.stringsVar(&f.bind, "bind", "show a file or directory as it is, at another place and perhaps only for reading: `SRC:DST[:ro]`")
+	fs.stringsVar(&f.rw, "rw", "let what is written to the file or directory `PATH` be written")
+	fs.stringsVar(&f.hide, "hide", "cover the file or directory `PATH`")
+	fs.boolVar(&f.home, "home", "show the home directory, without known secrets in it")
+	fs.boolVar(&f.all, "all", "show all of the host: private places and secrets, too")
 	fs.stringVar(&f.tmpfsSize, "tmpfs-size", "", "bound what can be written to `SIZE`, such as 512m or 10%; half of the memory if it is not given")
+	fs.stringVar(&f.user, "user, u", "", "run as `USER[:GROUP]`, names of the host or numbers; for other users than root: as oneself, or as root of the container")
+	fs.stringsVar(&f.caps, "cap", "let the command have the capability `NAME`")
+	fs.stringVar(&f.seccomp, "seccomp", "", "which system calls are allowed: as in `FILE`, in the form of linux.seccomp in config.json, or off for all")
+	fs.stringsVar(&f.env, "env, e", "set a variable, or pass that of the caller: `NAME[=VALUE]`")
+	fs.boolVar(&f.envHost, "env-host", "pass all variables of the caller, not only those that are no secrets, such as PATH and LANG")
+	fs.stringVar(&f.hostname, "hostname", "", "host`NAME` of the container; the host's if it is not given")
+}
+
+// command returns what the flags say.
+func (f *doFlags) command(ctx context.Context, args []string) (*hull.Cmd, error) {
+	cmd := hull.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Host = hull.HostFiles{Root: f.root, All: f.all, Home: f.home, Hide: f.hide, TmpfsSize: f.tmpfsSize}
+	for _, s := range f.bind {
+		b, err := parseBind(s)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Host.Bind = append(cmd.Host.Bind, b)
+	}
+	for _, path := range f.rw {
+		cmd.Host.Bind = append(cmd.Host.Bind, hull.HostBind{Source: path})
+	}
+	cmd.Dir = f.cwd
+	cmd.User, cmd.Capabilities, cmd.Hostname, cmd.ExtraEnv = f.user, f.caps, f.hostname, f.env
+	if f.envHost {
+		cmd.Env = os.Environ()
+	}
+	for _, v := range f.env {
+		if strings.HasPrefix(v, "=") || v == "" {
+			return nil, fmt.Errorf("--env %q: a variable has a name", v)
+		}
+	}
+	var err error
+	cmd.Seccomp, err = readSeccomp(f.seccomp)
+	return cmd, err
+}
+
+// parseBind reads SRC:DST[:ro].
+func parseBind(s string) (hull.HostBind, error) {
+	parts := strings.Split(s, ":")
+	b := hull.HostBind{}
+	if len(parts) == 3 && (parts[2] == "ro" || parts[2] == "rw") {
+		b.ReadOnly = parts[2] == "ro"
+		parts = parts[:2]
+	}
+	if len(parts) != 2 || parts[0] == "" || parts[1] == "" {
+		return b, fmt.Errorf("--bind %q: want SRC:DST or SRC:DST:ro", s)
+	}
+	b.Source, b.Dest = parts[0], parts[1]
+	return b, nil
+}
+
+// readSeccomp reads a profile. It is nil for the default one.
+func readSeccomp(file string) (*specs.LinuxSeccomp, error) {
+	switch file {
+	case "":
+		return nil, nil
+	case "off":
+		return &specs.LinuxSeccomp{}, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, statusError{1, fmt.Errorf("--seccomp: %w", err)}
+	}
+	p := new(specs.LinuxSeccomp)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return nil, statusError{1, fmt.Errorf("--seccomp %s: %w", file, err)}
+	}
+	if p.DefaultAction == "" {
+		return nil, statusError{1, fmt.Errorf("--seccomp %s: no defaultAction: a profile is what linux.seccomp has in config.json", file)}
+	}
+	return p, nil
 }
 
 func doCommand() *Command {
@@ -65,13 +161,22 @@ func notStarted(err error) error {
 	return statusError{exitNotExecutable, err}
 }
 
+// misused is the error of flags that can't be understood, unless it says something else.
+func misused(env *Env, err error) error {
+	if s := (statusError{}); errors.As(err, &s) {
+		return err
+	}
+	return statusError{exitUsage, env.usage("do", err)}
+}
+
 func (f *doFlags) do(env *Env, args []string) error {
 	ctx, signals := catchSignals()
 	signals.catchAll()
 	terminal := attachment{env: env}
-	cmd := hull.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Host = hull.HostFiles{Root: f.root, All: f.all, TmpfsSize: f.tmpfsSize}
-	cmd.Dir = f.cwd
+	cmd, err := f.command(ctx, args)
+	if err != nil {
+		return misused(env, err)
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.Stdin, env.Stdout, env.Stderr
 	cmd.Runtime = env.Runtime()
 	if tty.Is(env.Stdin) {
@@ -79,6 +184,9 @@ func (f *doFlags) do(env *Env, args []string) error {
 	}
 	if err := cmd.Start(); err != nil {
 		terminal.close()
+		if errors.Is(err, hull.ErrBadUsage) {
+			return statusError{exitUsage, err}
+		}
 		return notStarted(signals.explain(ctx, "do", "", err))
 	}
 	defer terminal.close()
@@ -86,7 +194,7 @@ func (f *doFlags) do(env *Env, args []string) error {
 		signals.catchJobControl()
 	}
 	signals.forward(func(sig unix.Signal) { env.deliver(cmd.Process, &terminal, sig) })
-	err := cmd.Wait()
+	err = cmd.Wait()
 	terminal.close()
 	var ended *hull.ExitError
 	if errors.As(err, &ended) {

@@ -178,6 +178,11 @@ func (c *creation) setUp() (_ *engine.Process, err error) {
 	if err := c.process.become(c.b, c.init, p, len(c.Extra), func(b *stub.Batch) error { return c.enter(b, p) }); err != nil {
 		return nil, err
 	}
+	if c.root != nil {
+		for _, w := range c.root.Refused() {
+			c.Warn(w)
+		}
+	}
 	tail := c.tail()
 	if c.Park {
 		p.Steps = tail.Steps()

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -39,7 +40,7 @@ type Entry struct {
 	Mode   uint32 // of a directory: permissions with S_ISVTX
 	UID    uint32 // of a directory
 	GID    uint32
-	Over   bool // of an empty directory: it lies in an overlay
+	Over   bool // it lies in an overlay
 }
 
 // Plan is what a container shows of the host's files.
@@ -50,6 +51,19 @@ type Plan struct {
 	UserNS bool
 	// Upper is a directory of the host that changes go to instead of a tmpfs, or "".
 	Upper string
+	// Root is the host's directory that is shown as /.
+	Root string
+	// Binds are shown as they are, over what the entries show. One that lies in another comes after it.
+	Binds []Bind
+}
+
+// Bind is a directory or file of the host that is shown as it is, not by an overlay.
+type Bind struct {
+	Path      string // in the container; made if it is missing
+	Source    string // on the host, without symbolic links
+	ReadOnly  bool
+	Device    bool // devices in it can be used
+	Recursive bool // with what is mounted below
 }
 
 // Options are what a plan is made of. Paths are absolute and clean.
@@ -57,6 +71,7 @@ type Options struct {
 	Root   string   // the host's directory that is shown as /
 	Show   []string // shown, though they lie in an empty place
 	Empty  []string // shown as empty directories
+	Only   []string // of the directories of Root: others are empty, and its files not shown; nil: all
 	Make   []string // directories made in empty places
 	Omit   []string // not shown at all: others mount something there
 	Mounts []string // mount points of the host
@@ -72,7 +87,10 @@ type planner struct {
 
 // New returns the plan for options.
 func New(o Options) (*Plan, error) {
-	p := &planner{Options: o, plan: &Plan{UserNS: o.UserNS}, made: map[string]bool{"/": true}}
+	p := &planner{Options: o, plan: &Plan{UserNS: o.UserNS, Root: o.Root}, made: map[string]bool{"/": true}}
+	if err := p.resolveEmpty(); err != nil {
+		return nil, err
+	}
 	if err := p.show("/", false); err != nil {
 		return nil, err
 	}
@@ -87,6 +105,59 @@ func New(o Options) (*Plan, error) {
 		}
 	}
 	return p.plan, nil
+}
+
+// resolveEmpty completes the empty places: with the directories that are not among Only, and with what symbolic links
+// lead to. What is to be shown is none of them.
+func (p *planner) resolveEmpty() error {
+	empty := make([]string, 0, 2*len(p.Empty))
+	if p.Only != nil {
+		entries, err := os.ReadDir(p.Root)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if name := "/" + e.Name(); e.IsDir() && !slices.Contains(p.Only, name) && !slices.Contains(p.Omit, name) {
+				empty = append(empty, name)
+			}
+		}
+	}
+	for _, dir := range p.Empty {
+		real, err := Real(p.host(dir))
+		if err != nil {
+			continue // nothing to hide, or nothing that the caller could see
+		}
+		if inside, ok := p.inside(real); ok && inside != "/" {
+			empty = append(empty, inside)
+		}
+	}
+	p.Empty = slices.DeleteFunc(empty, func(dir string) bool { return slices.Contains(p.Show, dir) })
+	return nil
+}
+
+// Real returns the path of an existing file without symbolic links.
+func Real(name string) (string, error) {
+	var fd int
+	var err error
+	for {
+		fd, err = unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// inside returns where a path of the host is in the container.
+func (p *planner) inside(host string) (string, bool) {
+	if !below(host, p.Root) {
+		return "", false
+	}
+	return path.Join("/", strings.TrimPrefix(host, strings.TrimSuffix(p.Root, "/"))), true
 }
 
 // host returns where a path of the container is on the host.
@@ -104,7 +175,8 @@ func (p *planner) special(dir string) bool {
 func (p *planner) mountsBelow(dir string) (found []string) {
 	for _, m := range p.Mounts {
 		if host := p.host(dir); m != host && below(m, host) {
-			found = append(found, path.Join("/", strings.TrimPrefix(m, strings.TrimSuffix(p.Root, "/"))))
+			name, _ := p.inside(m)
+			found = append(found, name)
 		}
 	}
 	return found
@@ -121,7 +193,7 @@ func (p *planner) show(dir string, over bool) error {
 	if p.special(dir) {
 		return p.descend(dir)
 	}
-	if err := p.add(Entry{Kind: Overlay, Path: dir, Source: p.host(dir)}); err != nil {
+	if err := p.add(Entry{Kind: Overlay, Path: dir, Source: p.host(dir), Over: over}); err != nil {
 		return err
 	}
 	return p.within(dir)
@@ -137,14 +209,11 @@ func (p *planner) within(dir string) error {
 		}
 		fi, err := os.Lstat(p.host(q))
 		switch {
-		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
-			continue
-		case err != nil:
-			return err
+		case err != nil: // covered by another mount, private to another user, or a server that doesn't answer
 		case fi.IsDir():
 			err = p.show(q, true)
 		case fi.Mode().IsRegular():
-			err = p.add(Entry{Kind: File, Path: q, Source: p.host(q)})
+			err = p.add(Entry{Kind: File, Path: q, Source: p.host(q), Over: true})
 		}
 		if err != nil {
 			return err
@@ -162,9 +231,15 @@ func (p *planner) emptyBelow(dir string) (found []string) {
 	return found
 }
 
-// hidden tells whether name is in a place that is empty or omitted.
+// hidden tells whether name is in a place that is empty or omitted, and not in a part of it that is shown.
 func (p *planner) hidden(name string) bool {
-	in := func(q string) bool { return below(name, q) }
+	shown := 0
+	for _, s := range p.Show {
+		if below(name, s) {
+			shown = max(shown, len(s))
+		}
+	}
+	in := func(q string) bool { return below(name, q) && len(q) > shown }
 	return slices.ContainsFunc(p.Empty, in) || slices.ContainsFunc(p.Omit, in)
 }
 
@@ -188,7 +263,7 @@ func (p *planner) descend(dir string) error {
 			err = p.show(name, false)
 		case t == fs.ModeSymlink:
 			err = p.link(name)
-		case t.IsRegular():
+		case t.IsRegular() && (dir != "/" || p.Only == nil):
 			err = p.add(Entry{Kind: File, Path: name, Source: p.host(name)})
 		}
 		if err != nil {
@@ -206,21 +281,38 @@ func (p *planner) link(name string) error {
 	return p.add(Entry{Kind: Link, Path: name, Source: target})
 }
 
-// showBelow shows a directory that lies in an empty place, with the directories on the way to it.
+// showBelow shows a directory that may lie in an empty place, with the directories on the way to it.
 func (p *planner) showBelow(dir string, kind Kind) error {
-	if !p.hidden(dir) || p.made[dir] || slices.ContainsFunc(p.plan.Entries, func(e Entry) bool {
-		return e.Kind == Overlay && e.Path != "/" && below(dir, e.Path) && p.hidden(e.Path)
-	}) {
-		return nil // it is seen anyway
+	if p.made[dir] || p.shown(dir) {
+		return nil
 	}
 	for i := 1; i < len(dir); i++ {
-		if dir[i] == '/' && p.hidden(dir[:i]) && !p.made[dir[:i]] {
-			if err := p.add(Entry{Kind: Dir, Path: dir[:i]}); err != nil {
+		if way := dir[:i]; dir[i] == '/' && !p.made[way] && !p.shown(way) {
+			if err := p.add(Entry{Kind: Dir, Path: way}); err != nil {
 				return err
 			}
 		}
 	}
-	return p.add(Entry{Kind: kind, Path: dir, Source: p.host(dir)})
+	if kind == Overlay {
+		return p.show(dir, false)
+	}
+	return p.add(Entry{Kind: kind, Path: dir})
+}
+
+// shown tells whether name is in an overlay of the plan, and not in an empty place of that.
+func (p *planner) shown(name string) bool {
+	overlay, hidden := 0, 0
+	for _, e := range p.plan.Entries {
+		if e.Kind == Overlay && below(name, e.Path) {
+			overlay = max(overlay, len(e.Path))
+		}
+	}
+	for _, q := range slices.Concat(p.Empty, p.Omit) {
+		if below(name, q) {
+			hidden = max(hidden, len(q))
+		}
+	}
+	return overlay > hidden
 }
 
 // add completes an entry with what the host's file is like.
@@ -272,6 +364,9 @@ func (p *Plan) String() string {
 		case File:
 			fmt.Fprintf(&s, "file    %s from %s\n", e.Path, e.Source)
 		}
+	}
+	for _, b := range p.Binds {
+		fmt.Fprintf(&s, "bind    %s from %s\n", b.Path, b.Source)
 	}
 	return s.String()
 }

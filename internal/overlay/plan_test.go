@@ -36,7 +36,7 @@ func tree(t *testing.T, names ...string) string {
 }
 
 func TestNew(t *testing.T) {
-	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/")
+	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/", "lnk -> var/lib", "var/tmp/work/")
 	mounts := []string{"/", "/proc", root, root + "/var/lib/data"}
 	private := []string{"/home", "/tmp", "/var/tmp"}
 	for _, c := range []struct {
@@ -48,10 +48,12 @@ func TestNew(t *testing.T) {
 dir     / 0755
 link    /bin -> usr/bin
 dir     /home 0755
+link    /lnk -> var/lib
 file    /note from ROOT/note
 dir     /tmp 0755
 overlay /usr over ROOT/usr
 overlay /var over ROOT/var
+way     /var/lib 0755
 overlay /var/lib/data over ROOT/var/lib/data
 dir     /var/tmp 0755
 dir     /home/ann 0755
@@ -62,6 +64,7 @@ overlay /home/ann/src over ROOT/home/ann/src
 dir     / 0755
 link    /bin -> usr/bin
 dir     /home 0755
+link    /lnk -> var/lib
 file    /note from ROOT/note
 dir     /tmp 0755
 overlay /usr over ROOT/usr
@@ -70,8 +73,46 @@ dir     /var/lib 0755
 overlay /var/lib/data over ROOT/var/lib/data
 dir     /var/tmp 0755
 `},
+		{"only programs", Options{Only: []string{"/usr", "/var", "/bin"}, Empty: []string{"/var/tmp", "/lnk"}, Omit: []string{"/proc"},
+			Show: []string{"/home/ann/src", "/var/tmp/work"}, Make: []string{"/home/ann"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+dir     /home 0755
+link    /lnk -> var/lib
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+overlay /var over ROOT/var
+dir     /var/lib 0755
+dir     /var/tmp 0755
+dir     /home/ann 0755
+overlay /home/ann/src over ROOT/home/ann/src
+overlay /var/tmp/work over ROOT/var/tmp/work
+`},
+		{"home", Options{Only: []string{"/usr"}, Empty: []string{"/home/ann", "/home/bob"}, Omit: []string{"/proc"}, Show: []string{"/home/ann"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+dir     /home 0755
+link    /lnk -> var/lib
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+dir     /var 0755
+overlay /home/ann over ROOT/home/ann
+`},
+		// Someone else's home in a tree that is shown stays empty.
+		{"home in a tree", Options{Only: []string{"/usr"}, Empty: []string{"/home/bob"}, Omit: []string{"/proc"}, Show: []string{"/home"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+overlay /home over ROOT/home
+dir     /home/bob 0755
+link    /lnk -> var/lib
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+dir     /var 0755
+`},
 		{"all", Options{}, `
 overlay / over ROOT
+way     /var 0755
+way     /var/lib 0755
 overlay /var/lib/data over ROOT/var/lib/data
 `},
 	} {

@@ -104,13 +104,19 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 }
 
 // overlay mounts the overlay of a directory. What makes changes hard to read as plain files stays off.
+//
+// The directory is opened once, through no link, and overlayfs gets the descriptor: what the plan has seen is what is
+// shown, and mountinfo, which the container can read, has no path of the host.
 func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 	b := e.b
 	work := path.Join(e.stageDir, stageWork, strconv.Itoa(n))
 	mkdirat(b, e.stage, work, 0o700)
+	lower := e.openHost(m.Source, openDir)
+	refused, shown := b.Label(), b.Label()
 	fs := b.Fsopen("overlay")
 	b.FsconfigString(fs, "source", "hull")
-	b.FsconfigString(fs, "lowerdir", escape(m.Source, `\:`))
+	lowerdir := b.FsconfigString(fs, "lowerdir", at(b, lower))
+	b.OnErr(lowerdir, 0, refused)
 	b.FsconfigString(fs, "upperdir", escape(e.upper(m.Path), `\`))
 	b.FsconfigString(fs, "workdir", work)
 	b.FsconfigString(fs, "index", "off")
@@ -124,15 +130,86 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 		// Nothing of it survives a crash anyway (Linux 5.10).
 		b.Ignore(b.FsconfigFlag(fs, "volatile"), unix.EINVAL)
 	}
-	b.FsconfigCreate(fs, fmt.Sprintf("overlay over %q", m.Source))
-	fd := b.Fsmount(fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "overlay")
+	create := b.FsconfigCreate(fs, fmt.Sprintf("overlay over %q", m.Source))
 	if m.Path == "/" {
+		fd := b.Fsmount(fs, hostAttr, "overlay")
 		// It covers the mount that is the root so far, and is the root from now on.
 		b.MoveMount(fd, e.root)
 		e.root = fd
 		return
 	}
+	b.OnErr(create, 0, refused)
+	b.MoveMount(b.Fsmount(fs, hostAttr, "overlay"), e.open(m.Path, openDir, noLinks))
+	b.Goto(shown)
+	b.Mark(refused)
+	fd := b.OpenTree(lower, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	b.Note(strconv.Quote(m.Source))
+	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 	b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
+	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
+	b.Mark(shown)
+	e.made.overlays = append(e.made.overlays, madeOverlay{m.Path, b, [2]stub.Result{lowerdir, create}})
+}
+
+// hostAttr are the attributes of all that is shown of the host.
+const hostAttr = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+// madeOverlay are the calls by which an overlay may be refused.
+type madeOverlay struct {
+	path  string
+	b     *stub.Batch
+	calls [2]stub.Result
+}
+
+// Refused returns, when the batch has been executed, a warning for each directory that overlayfs could not take: it is
+// there, but can't be written.
+func (p *Plan) Refused() (warnings []string) {
+	for _, o := range p.made.overlays {
+		for _, call := range o.calls {
+			if errno := o.b.Errno(call); errno != 0 {
+				warnings = append(warnings, fmt.Sprintf("%s is read-only: overlayfs does not take the file system that it is on: %v", o.path, errno))
+				break
+			}
+		}
+	}
+	return warnings
+}
+
+// openHost opens a file of the host by a path without symbolic links.
+func (e *emitter) openHost(p string, flags uint64) stub.FD {
+	if e.cfg.Kernel.Openat2 {
+		return e.b.Openat2(stub.CWD, p, unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	}
+	return e.b.Openat(stub.CWD, p, int(flags)|unix.O_NOFOLLOW, 0)
+}
+
+// bindHost mounts what is shown as it is. It comes after the mounts of the configuration, so that it can be in /dev.
+func (e *emitter) bindHost(p *overlay.Plan) {
+	for _, m := range p.Binds {
+		e.b.In(fmt.Sprintf("bind %q", m.Path))
+		flags := uint(unix.OPEN_TREE_CLONE | unix.AT_EMPTY_PATH)
+		var attrFlags uint
+		if m.Recursive {
+			flags |= unix.AT_RECURSIVE
+			attrFlags = unix.AT_RECURSIVE
+		}
+		attr := uint64(unix.MOUNT_ATTR_NOSUID)
+		if !m.Device {
+			attr |= unix.MOUNT_ATTR_NODEV
+		}
+		if m.ReadOnly {
+			attr |= unix.MOUNT_ATTR_RDONLY
+		}
+		fd := e.b.OpenTree(e.openHost(m.Source, openPath), "", flags)
+		e.b.Note(strconv.Quote(m.Source))
+		if e.cfg.Kernel.MountSetattr {
+			e.b.MountSetattr(fd, attrFlags, unix.MountAttr{Attr_set: attr})
+		}
+		e.attach(fd, m.Path, true)
+		e.setAttrLate(fd, attr)
+		e.guide.mounted(m.Path, m.Source)
+	}
+	e.b.In("")
 }
 
 // reveal mounts an empty directory in an overlay: a part of the upper directory alone.
@@ -143,10 +220,10 @@ func (e *emitter) reveal(m overlay.Entry) {
 
 // showFile binds a file of the host, read-only.
 func (e *emitter) showFile(m overlay.Entry) {
-	fd := e.b.OpenTree(stub.CWD, m.Source, unix.OPEN_TREE_CLONE)
-	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	fd := e.b.OpenTree(e.openHost(m.Source, openPath), "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 	e.b.MoveMount(fd, e.open(m.Path, openPath, noLinks))
-	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 }
 
 // escape puts a backslash before each of the characters that overlayfs takes for its own.

@@ -16,6 +16,7 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	e := &emitter{Plan: p, b: b, sources: sources, guide: newGuide(p.root)}
 	e.propagate()
 	if p.cfg.Overlay != nil {
+		e.guide = newGuide(p.cfg.Overlay.Root)
 		e.layRoot(p.cfg.Overlay)
 	} else {
 		e.bindRoot()
@@ -28,6 +29,9 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 		}
 	}
 	e.devices()
+	if p.cfg.Overlay != nil {
+		e.bindHost(p.cfg.Overlay)
+	}
 	b.In("")
 }
 

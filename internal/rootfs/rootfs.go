@@ -83,6 +83,7 @@ type made struct {
 	root, dev kept
 	late      []lateMount
 	copies    []copyUp
+	overlays  []madeOverlay
 }
 
 type lateMount struct {

@@ -81,6 +81,76 @@ func parsePasswd(line []byte) (uid uint32, home []byte, ok bool) {
 	}
 }
 
+// User is an entry of passwd(5).
+type User struct {
+	Name, Home, Shell string
+	UID, GID          uint32
+}
+
+// Users returns the entries of a passwd(5) file. Those whose ids are no numbers are left out.
+func Users(passwd io.Reader) (users []User, err error) {
+	err = entries(passwd, 4, func(f []string) {
+		uid, uerr := parseID(f[2])
+		gid, gerr := parseID(f[3])
+		if f[0] == "" || uerr != nil || gerr != nil {
+			return
+		}
+		u := User{Name: f[0], UID: uid, GID: gid}
+		if len(f) > 5 {
+			u.Home = f[5]
+		}
+		if len(f) > 6 {
+			u.Shell = f[6]
+		}
+		users = append(users, u)
+	})
+	return users, err
+}
+
+// Group is an entry of group(5).
+type Group struct {
+	Name    string
+	GID     uint32
+	Members []string
+}
+
+// Groups returns the entries of a group(5) file. Those whose id is no number are left out.
+func Groups(group io.Reader) (groups []Group, err error) {
+	err = entries(group, 3, func(f []string) {
+		gid, gerr := parseID(f[2])
+		if f[0] == "" || gerr != nil {
+			return
+		}
+		g := Group{Name: f[0], GID: gid}
+		if len(f) > 3 && f[3] != "" {
+			g.Members = strings.Split(f[3], ",")
+		}
+		groups = append(groups, g)
+	})
+	return groups, err
+}
+
+// entries calls f with the fields of each line that has at least so many.
+func entries(file io.Reader, atLeast int, f func(fields []string)) error {
+	limited := &io.LimitedReader{R: file, N: maxFile + 1}
+	lines := bufio.NewScanner(limited)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		if fields := strings.Split(lines.Text(), ":"); len(fields) >= atLeast {
+			f(fields)
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return ErrLineTooLong
+	case err != nil:
+		return err
+	case limited.N == 0:
+		return ErrFileTooLong
+	}
+	return nil
+}
+
 // parseID reads a user or group id: decimal digits, below the (uid_t)-1 that stands for no id.
 func parseID(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
