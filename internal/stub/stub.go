@@ -62,6 +62,7 @@ type Stub struct {
 	clones bool  // it was told to clone a stub, and has not answered
 	trace  func(Call)
 	sent   *Batch
+	told   int // entries of sent, from its beginning, that another stub has executed and trace was told of
 	began  time.Time
 }
 
@@ -184,8 +185,8 @@ func (s *Stub) Send(b *Batch) error {
 func (s *Stub) Receive() error { return s.receive(Timeout) }
 
 func (s *Stub) receive(timeout time.Duration) error {
-	b := s.sent
-	s.sent = nil
+	b, told := s.sent, s.told
+	s.sent, s.told = nil, 0
 	reply := b.wire[:b.replySize()]
 	if err := s.conn.readFull(reply, timeout); err != nil {
 		return err
@@ -195,7 +196,7 @@ func (s *Stub) receive(timeout time.Duration) error {
 		return err
 	}
 	if s.trace != nil {
-		b.traceTo(s.trace, failed)
+		b.traceTo(s.trace, told)
 	}
 	if failed < 0 {
 		return nil
@@ -317,9 +318,9 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 	for i := range b.Len() {
 		switch e := b.entries.at(i); {
 		case e.nr == unix.SYS_CLONE3 && e.result > 0:
-			n.Pid, n.InCgroup = int(e.result), true
+			n.Pid, n.InCgroup, n.told = int(e.result), true, i+1
 		case e.nr == unix.SYS_CLONE && e.result > 0:
-			n.Pid = int(e.result)
+			n.Pid, n.told = int(e.result), i+1
 		}
 	}
 	s.next, s.clones = nil, false

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -392,5 +393,22 @@ func TestKillReapsAnUnknownChild(t *testing.T) {
 	s.Kill()
 	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
 		t.Errorf("wait4: %d, %v; want no child", pid, err)
+	}
+}
+
+// What comes before the clone is in the trace once, though both stubs answer the batch.
+func TestTraceOfFork(t *testing.T) {
+	var names []string
+	s := start(t, Config{Trace: func(c Call) { names = append(names, c.Name) }})
+	b := new(Batch)
+	b.Call(unix.SYS_UMASK, Int(0o22))
+	init, err := s.Fork(b, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer init.Kill()
+	const want = "umask clone sendmsg close dup3 close"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("trace: %s\nwant:  %s", got, want)
 	}
 }

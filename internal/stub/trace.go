@@ -32,10 +32,10 @@ func (c Call) String() string {
 	return fmt.Sprintf("%s%s(%s) = %s <%d µs>", field, c.Name, c.Args, result, c.Took.Microseconds())
 }
 
-// traceTo reports the calls of a batch that the stub has executed.
-func (b *Batch) traceTo(trace func(Call), failed int) {
+// traceTo reports the calls of a batch, from an entry on, that the stub has executed.
+func (b *Batch) traceTo(trace func(Call), from int) {
 	var last int64
-	for i := range b.entries.n {
+	for i := from; i < b.entries.n; i++ {
 		e := b.entries.at(i)
 		if e.took == 0 || e.nr >= opNop {
 			continue // jumped over, not reached, or no system call
