@@ -11,8 +11,8 @@ FUZZTIME  ?= 10s
 export CGO_ENABLED = 0
 
 .PHONY: build
-build: ## the one static program, bin/hull
-	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/hull ./cmd/hull
+build: ## the static programs, bin/hull and the network of its containers, bin/hull-net
+	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net
 
 .PHONY: demo
 demo: ## build hull and run a real container

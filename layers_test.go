@@ -38,12 +38,12 @@ func list(t *testing.T, args ...string) []pkg {
 
 // layers are the packages from the top down. A package may import what stands below it, not beside or above it.
 var layers = [][]string{
-	{"hull/cmd/hull"},
-	{"hull/internal/cli"},
+	{"hull/cmd/hull", "hull/cmd/hull-net"},
+	{"hull/internal/cli", "hull/internal/natd"},
 	{"hull"},
 	{"hull/internal/native", "hull/internal/store", "hull/internal/hook", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
-	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper"},
+	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/linux"},

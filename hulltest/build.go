@@ -24,12 +24,19 @@ type program struct {
 var (
 	testprog = program{pkg: "hull/hulltest/testprog", name: "testprog", override: envProg}
 	hull     = program{pkg: "hull/cmd/hull", name: "hull", override: envBinary}
+	hullNet  = program{pkg: "hull/cmd/hull-net", name: "hull-net", override: envNetBinary}
 )
 
 // HullBinary returns the path of hull's command line, built from this tree unless HULL_TEST_BINARY names another.
 func HullBinary(t testing.TB) string {
 	t.Helper()
 	return hull.build(t)
+}
+
+// HullNetBinary returns the path of hull-net, built from this tree unless HULL_TEST_NET_BINARY names another.
+func HullNetBinary(t testing.TB) string {
+	t.Helper()
+	return hullNet.build(t)
 }
 
 // Prog returns the path of testprog on the host, for tests that run it without a container.

@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	envRequire = "HULL_TEST_REQUIRE"
-	envProg    = "HULL_TEST_PROG"
-	envBinary  = "HULL_TEST_BINARY"
+	envRequire   = "HULL_TEST_REQUIRE"
+	envProg      = "HULL_TEST_PROG"
+	envBinary    = "HULL_TEST_BINARY"
+	envNetBinary = "HULL_TEST_NET_BINARY"
 )
 
 // prefix begins the name of everything that tests make outside their directory.

@@ -1,0 +1,141 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Port is a port of the host that leads into the container: --publish.
+type Port struct {
+	Host      string // address of the host's; "" is 127.0.0.1
+	HostPort  uint16
+	Container uint16
+}
+
+// A Rule lets the container reach a host: --allow.
+type Rule struct {
+	Host string // a name, *.name, an address, or a prefix ADDRESS/BITS
+	Port uint16 // 0 is any
+}
+
+// ParsePort reads [HOST:]PORT:PORT. An IPv6 address stands in brackets.
+func ParsePort(s string) (Port, error) {
+	rest, inside, ok := cutLast(s)
+	if !ok {
+		return Port{}, fmt.Errorf("publish %q: not [HOST:]PORT:PORT", s)
+	}
+	var p Port
+	outside := rest
+	if host, port, ok := cutLast(rest); ok {
+		p.Host, outside = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
+		if !address(p.Host) {
+			return Port{}, fmt.Errorf("publish %q: %q is not an address", s, host)
+		}
+	}
+	var err error
+	if p.HostPort, err = parsePort(outside); err != nil {
+		return Port{}, fmt.Errorf("publish %q: %w", s, err)
+	}
+	if p.Container, err = parsePort(inside); err != nil {
+		return Port{}, fmt.Errorf("publish %q: %w", s, err)
+	}
+	return p, nil
+}
+
+// ParseRule reads HOST[:PORT]. An IPv6 address with a port stands in brackets.
+func ParseRule(s string) (Rule, error) {
+	r := Rule{Host: s}
+	switch {
+	case strings.HasPrefix(s, "["):
+		host, rest, ok := strings.Cut(s[1:], "]")
+		if !ok {
+			return Rule{}, fmt.Errorf("allow %q: a ] is missing", s)
+		}
+		r.Host = host
+		if rest != "" {
+			port, err := parsePort(strings.TrimPrefix(rest, ":"))
+			if err != nil || rest[0] != ':' {
+				return Rule{}, fmt.Errorf("allow %q: not [ADDRESS]:PORT", s)
+			}
+			r.Port = port
+		}
+	case strings.Count(s, ":") == 1:
+		host, port, _ := strings.Cut(s, ":")
+		var err error
+		if r.Port, err = parsePort(port); err != nil {
+			return Rule{}, fmt.Errorf("allow %q: %w", s, err)
+		}
+		r.Host = host
+	}
+	r.Host = strings.ToLower(strings.TrimSuffix(r.Host, "."))
+	if !address(r.Host) && !hostName(strings.TrimPrefix(r.Host, "*.")) {
+		return Rule{}, fmt.Errorf("allow %q: neither a host's name nor an address", s)
+	}
+	return r, nil
+}
+
+// CheckIP refuses what can't be the container's address. That nobody else has it is checked by Start.
+func CheckIP(s string) error {
+	octets := strings.Split(s, ".")
+	if len(octets) != 4 {
+		return fmt.Errorf("ip %q: not an IPv4 address", s)
+	}
+	var n [4]uint64
+	for i, o := range octets {
+		var err error
+		if n[i], err = strconv.ParseUint(o, 10, 8); err != nil || len(o) > 1 && o[0] == '0' {
+			return fmt.Errorf("ip %q: not an IPv4 address", s)
+		}
+	}
+	switch {
+	case n[3] == 0 || n[3] == 255:
+		return fmt.Errorf("ip %q: the last number is that of a network or of a broadcast", s)
+	case n[0] == 0 || n[0] == 127 || n[0] >= 224 || n[0] == 169 && n[1] == 254:
+		return fmt.Errorf("ip %q: not an address that a container can have", s)
+	}
+	return nil
+}
+
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || strings.HasSuffix(s, "]") {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || s[0] == '0' {
+		return 0, errors.New(strconv.Quote(s) + " is not a port, 1 to 65535")
+	}
+	return uint16(n), nil
+}
+
+// address tells whether s may be an address or a prefix of addresses: hull-net, which has a parser, has the last word.
+func address(s string) bool {
+	if strings.Contains(s, ":") {
+		return strings.Trim(s, "0123456789abcdefABCDEF:./") == ""
+	}
+	return s != "" && strings.Trim(s, "0123456789./") == ""
+}
+
+// hostName tells whether s has the form of RFC 1123, section 2.1, with underscores.
+func hostName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && c < 0x80 {
+				return false
+			}
+		}
+	}
+	return true
+}

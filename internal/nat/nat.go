@@ -1,0 +1,302 @@
+// Package nat gives a container a network that reaches the outside through the host.
+//
+// The work is done by a program of its own, hull-net, which links a TCP/IP stack and package net; hull only starts it,
+// tells it what is wanted and passes it the container's network namespace:
+//
+//	hull                                            hull-net
+//	Start: settings over a socket pair  ─────────>  binds the published ports, chooses addresses
+//	                                    <─────────  ok, or error
+//	Attach: the network namespace       ─────────>  makes the interface there, routes, resolver
+//	                                    <─────────  ok, which path, resolv.conf, hosts
+//	Close                               ─────────>
+//	                                    <─────────  what was refused; exits
+//	(end of file on the socket)         ─────────>  exits
+//
+// Nothing outlives hull, by construction: the socket's end of file ends hull-net, and the interface is in the container's
+// anonymous namespace, or ends with the descriptor that hull-net has. No link, address, route, rule or sysctl of the host
+// is changed.
+package nat
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+)
+
+// patience bounds the wait for an answer of hull-net. It never asks the network for one.
+const patience = 30 * time.Second
+
+// Config says what is wanted.
+type Config struct {
+	Hostname string // of the container
+	IP       string // of the container, see CheckIP; "" lets hull-net choose
+	Publish  []Port
+	Allow    []Rule // nil lets the container reach everything beyond the host
+	Program  string // hull-net's path; "" looks for it beside the executable
+}
+
+// A Network is the network of one container. It is used by one goroutine at a time.
+type Network struct {
+	socket  *os.File
+	process *os.Process
+
+	path         string
+	resolv, host []byte
+	notes        []string
+}
+
+// Refusal is what the container tried to reach and was not allowed to.
+type Refusal struct {
+	Protocol string // "tcp", "udp", "icmp", or "dns" for a name that was asked for
+	Host     string // name or address
+	Port     uint16
+	Times    int
+}
+
+func (r Refusal) String() string {
+	s := r.Protocol + " " + r.Host
+	if r.Port != 0 {
+		s += " port " + strconv.Itoa(int(r.Port))
+	}
+	if r.Times > 1 {
+		s += ", " + strconv.Itoa(r.Times) + " times"
+	}
+	return s
+}
+
+// Report is what there is to say of a network when it ends.
+type Report struct {
+	Refused []Refusal
+	More    int // refusals that Refused had no room for
+}
+
+// Start starts hull-net and has it bind the published ports. Nothing is changed before that has succeeded.
+func Start(cfg Config) (*Network, error) {
+	if cfg.IP != "" {
+		if err := CheckIP(cfg.IP); err != nil {
+			return nil, err
+		}
+	}
+	program := cfg.Program
+	if program == "" {
+		var err error
+		if program, err = find(); err != nil {
+			return nil, err
+		}
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fault.Error{Step: "network nat", Err: os.NewSyscallError("socketpair", err)}
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "hull-net"), os.NewFile(uintptr(pair[1]), "hull-net")
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		ours.Close()
+		theirs.Close()
+		return nil, err
+	}
+	process, err := os.StartProcess(program, []string{"hull-net"}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: []*os.File{null, null, os.Stderr, theirs},
+		Sys:   &unix.SysProcAttr{Setsid: true}, // a Ctrl-C is for the command
+	})
+	null.Close()
+	theirs.Close() // the end of hull-net is the end of its file only if nobody else has the socket
+	if err != nil {
+		ours.Close()
+		return nil, &fault.Error{Step: "network nat", Err: err}
+	}
+	n := &Network{socket: ours, process: process}
+	err = limit(ours, patience)
+	if err == nil {
+		_, err = n.ask(cfg.message(), nil)
+	}
+	if err != nil {
+		n.end()
+		return nil, err
+	}
+	return n, nil
+}
+
+// find returns the path of hull-net: installed beside hull, or below libexec.
+func find() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Dir(self)
+	for _, path := range []string{filepath.Join(dir, "hull-net"), filepath.Join(dir, "../libexec/hull/hull-net")} {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", &fault.Error{Step: "network nat: look for the program hull-net", Err: os.ErrNotExist,
+		Hint: "install it beside " + self + " or as " + filepath.Join(dir, "../libexec/hull/hull-net") + "; make build makes both"}
+}
+
+func (c Config) message() Message {
+	m := Message{{"hull-net", Version}, {"hostname", c.Hostname}}
+	if c.IP != "" {
+		m = append(m, []string{"ip", c.IP})
+	}
+	for _, p := range c.Publish {
+		m = append(m, []string{"publish", p.Host, strconv.Itoa(int(p.HostPort)), strconv.Itoa(int(p.Container))})
+	}
+	for _, r := range c.Allow {
+		m = append(m, []string{"allow", r.Host, strconv.Itoa(int(r.Port))})
+	}
+	return m
+}
+
+// ParseConfig is what hull-net makes of the first message.
+func ParseConfig(m Message) (c Config, err error) {
+	if len(m[0]) != 2 || m[0][0] != "hull-net" {
+		return c, errMessage
+	}
+	if m[0][1] != Version {
+		return c, errors.New("hull speaks version " + m[0][1] + " of the protocol and hull-net version " + Version + ": they are of different releases")
+	}
+	for _, l := range m[1:] {
+		switch {
+		case len(l) == 2 && l[0] == "hostname":
+			c.Hostname = l[1]
+		case len(l) == 2 && l[0] == "ip":
+			c.IP = l[1]
+		case len(l) == 4 && l[0] == "publish":
+			p := Port{Host: l[1]}
+			if p.HostPort, err = parsePort(l[2]); err == nil {
+				p.Container, err = parsePort(l[3])
+			}
+			c.Publish = append(c.Publish, p)
+		case len(l) == 3 && l[0] == "allow":
+			r := Rule{Host: l[1]}
+			if l[2] != "0" {
+				r.Port, err = parsePort(l[2])
+			}
+			c.Allow = append(c.Allow, r)
+		default:
+			err = errMessage
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// ask sends a request and returns the answer, if it is not an error.
+func (n *Network) ask(m Message, file *os.File) (Message, error) {
+	if err := Send(n.socket, m, file); err != nil && !errors.Is(err, unix.EPIPE) {
+		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
+	}
+	answer, passed, err := Receive(n.socket)
+	if passed != nil {
+		passed.Close()
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, &fault.Error{Step: "network nat", Err: errors.New("hull-net ended before it answered")}
+	case err != nil:
+		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
+	}
+	switch l := answer[0]; {
+	case l[0] == "ok":
+		return answer[1:], nil
+	case l[0] == "error" && len(l) == 3:
+		return nil, &fault.Error{Step: "network nat", Err: errors.New(l[1]), Hint: l[2]}
+	}
+	return nil, &fault.Error{Step: "network nat: hull-net", Err: errMessage}
+}
+
+// Attach gives the namespace its network. The interface is configured when it returns.
+func (n *Network) Attach(netns *os.File) error {
+	answer, err := n.ask(Message{{"attach"}}, netns)
+	if err != nil {
+		return err
+	}
+	for _, l := range answer {
+		if len(l) != 2 {
+			return errMessage
+		}
+		switch l[0] {
+		case "path":
+			n.path = l[1]
+		case "resolv":
+			n.resolv = []byte(l[1])
+		case "hosts":
+			n.host = []byte(l[1])
+		case "note":
+			n.notes = append(n.notes, l[1])
+		default:
+			return errMessage
+		}
+	}
+	return nil
+}
+
+// Path says how the container reaches the outside.
+func (n *Network) Path() string { return n.path }
+
+// ResolvConf is the container's /etc/resolv.conf. Valid after Attach.
+func (n *Network) ResolvConf() []byte { return n.resolv }
+
+// Hosts is the container's /etc/hosts. Valid after Attach.
+func (n *Network) Hosts() []byte { return n.host }
+
+// Notes is what a person should know, a sentence each.
+func (n *Network) Notes() []string { return n.notes }
+
+// Close ends the network and tells what was refused.
+func (n *Network) Close() (Report, error) {
+	answer, err := n.ask(Message{{"close"}}, nil)
+	n.end()
+	if err != nil {
+		return Report{}, err
+	}
+	return parseReport(answer)
+}
+
+func (n *Network) end() {
+	n.socket.Close()
+	_, _ = n.process.Wait() // ECHILD if the program around this reaps its children itself
+}
+
+// Lines returns the report as hull-net sends it.
+func (r Report) Lines() Message {
+	m := Message{{"ok"}}
+	for _, f := range r.Refused {
+		m = append(m, []string{"refused", f.Protocol, f.Host, strconv.Itoa(int(f.Port)), strconv.Itoa(f.Times)})
+	}
+	return append(m, []string{"more", strconv.Itoa(r.More)})
+}
+
+func parseReport(m Message) (r Report, err error) {
+	for _, l := range m {
+		switch {
+		case len(l) == 5 && l[0] == "refused":
+			f := Refusal{Protocol: l[1], Host: l[2]}
+			port, err1 := strconv.ParseUint(l[3], 10, 16)
+			times, err2 := strconv.Atoi(l[4])
+			if err1 != nil || err2 != nil {
+				return r, errMessage
+			}
+			f.Port, f.Times = uint16(port), times
+			r.Refused = append(r.Refused, f)
+		case len(l) == 2 && l[0] == "more":
+			if r.More, err = strconv.Atoi(l[1]); err != nil {
+				return r, errMessage
+			}
+		default:
+			return r, errMessage
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,183 @@
+package natd_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"hull/hulltest"
+	"hull/internal/nat"
+)
+
+// peers are other user-space networks.
+var peers = []struct {
+	name string
+	args func(tid int) []string
+	own  bool // it makes the namespace, for a command
+}{
+	{"pasta", func(int) []string {
+		return []string{"pasta", "--config-net", "--quiet", "--foreground", "--runas", "0:0", "--", "sleep", "60"}
+	}, true},
+	{"slirp4netns", func(tid int) []string {
+		return []string{"slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", strconv.Itoa(tid), "tap0"}
+	}, false},
+}
+
+// BenchmarkThroughput measures TCP of one connection, and the time and memory that the network costs.
+func BenchmarkThroughput(b *testing.B) {
+	b.Run("hull", func(b *testing.B) {
+		w := newWorld(b, false)
+		hullNet(b)
+		ns := newNetns(b, nil)
+		begin := time.Now()
+		n, err := w.start(b, nat.Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _, _ = n.Close() })
+		if err := n.Attach(ns.file); err != nil {
+			b.Fatal(err)
+		}
+		measure(b, w, ns, time.Since(begin), running(hulltest.HullNetBinary(b))[0])
+	})
+	for _, p := range peers {
+		b.Run(p.name, func(b *testing.B) {
+			hulltest.Require(b, hulltest.Command(p.name))
+			w := newWorld(b, false)
+			var ns *netns
+			tid := 0
+			if !p.own {
+				ns = newNetns(b, nil)
+				tid = ns.tid
+			}
+			begin := time.Now()
+			var cmd *exec.Cmd
+			w.host.do(func() {
+				a := p.args(tid)
+				cmd = exec.Command(a[0], a[1:]...)
+				if err := cmd.Start(); err != nil {
+					b.Fatal(err)
+				}
+			})
+			b.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			})
+			for ready := false; !ready; time.Sleep(time.Millisecond) {
+				if time.Since(begin) > 5*time.Second {
+					b.Fatal("no default route")
+				}
+				if ns == nil {
+					pid := child(cmd.Process.Pid)
+					if pid == "" {
+						continue
+					}
+					ns = newNetns(b, func() (*os.File, error) { return os.Open("/proc/" + pid + "/ns/net") })
+				}
+				ready = strings.Contains(ns.run(b, "ip", "route"), "default")
+			}
+			measure(b, w, ns, time.Since(begin), fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
+		})
+	}
+}
+
+// child returns the process that a process has started, or "".
+func child(pid int) string {
+	p, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil || len(strings.Fields(string(p))) == 0 {
+		return ""
+	}
+	c := strings.Fields(string(p))[0]
+	if comm, _ := os.ReadFile("/proc/" + c + "/comm"); string(comm) != "sleep\n" {
+		return ""
+	}
+	return c
+}
+
+func measure(b *testing.B, w *world, inside *netns, ready time.Duration, exe string) {
+	if err := inside.echo(outside4+":80", 1); err != nil {
+		b.Fatalf("it reaches nothing: %v", err)
+	}
+	sink := w.outside.listen(b, outside4+":5001")
+	source := w.outside.listen(b, outside4+":5002")
+	go transfer(sink, func(c net.Conn, p []byte) (int, error) { return c.Read(p) })
+	go transfer(source, func(c net.Conn, p []byte) (int, error) { return c.Write(p) })
+	rss := memory(b, exe)
+	b.ReportMetric(float64(ready.Microseconds())/1000, "ms-ready")
+	b.ReportMetric(rss, "MiB-idle")
+	b.ReportMetric(gbits(b, inside, outside4+":5001", net.Conn.Write), "Gbit/s-out")
+	b.ReportMetric(gbits(b, inside, outside4+":5002", net.Conn.Read), "Gbit/s-in")
+	b.ReportMetric(memory(b, exe), "MiB-after")
+	b.ReportMetric(roundTrip(b, inside), "µs-connect")
+	b.ReportMetric(0, "ns/op")
+}
+
+func transfer(l net.Listener, f func(net.Conn, []byte) (int, error)) {
+	c, err := l.Accept()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	for p := make([]byte, 1<<20); ; {
+		if _, err := f(c, p); err != nil {
+			return
+		}
+	}
+}
+
+// gbits carries bytes for two seconds.
+func gbits(b *testing.B, inside *netns, to string, f func(net.Conn, []byte) (int, error)) float64 {
+	c, err := inside.dial("tcp", to)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	p := make([]byte, 1<<20)
+	var sum int
+	begin := time.Now()
+	_ = c.SetDeadline(begin.Add(10 * time.Second))
+	for time.Since(begin) < 2*time.Second {
+		n, err := f(c, p)
+		sum += n
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return float64(sum) * 8 / time.Since(begin).Seconds() / 1e9
+}
+
+// roundTrip is the median time of a connection with one byte there and back.
+func roundTrip(b *testing.B, inside *netns) float64 {
+	var times []float64
+	for range 50 {
+		begin := time.Now()
+		c, err := inside.dial("tcp", outside4+":80")
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = c.Write([]byte("x"))
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.ReadAll(c)
+		c.Close()
+		times = append(times, float64(time.Since(begin).Microseconds()))
+	}
+	slices.Sort(times)
+	return times[len(times)/2]
+}
+
+func memory(b *testing.B, exe string) float64 {
+	p, err := os.ReadFile(strings.TrimSuffix(exe, "exe") + "status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(p), "VmRSS:")
+	kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+	return float64(kib) / 1024
+}

@@ -1,0 +1,206 @@
+// Package natd is hull-net: the network of one container, at the host's side.
+//
+// The container's namespace gets a tap, and what comes out of it is served by a TCP/IP stack in this process, which stands
+// for every address there is: a connection of the container's ends here, and one of an ordinary socket of the host's
+// begins. So nothing of the host's network is changed, and no privilege over it is needed.
+//
+//	container's namespace         hull-net                                  host
+//	eth0 (tap) ── frames ──────>  stack ── TCP, UDP ── policy ── relay ──>  sockets
+//	                              resolver ── policy ────────────────────>  the host's name servers
+//	port <── stack ─────────────  listeners  <────────────────────────────  published ports
+//
+// The container is not trusted: frames, names and answers of name servers are hostile input. What it may reach is decided
+// in one place (policy), for literal addresses and names alike: nothing of the host itself, no link-local address (where
+// clouds have their credentials), and only what was allowed, if anything was.
+package natd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/nat"
+)
+
+// daemon serves one container.
+type daemon struct {
+	cfg       nat.Config
+	plan      plan
+	policy    *policy
+	resolver  *resolver
+	listeners []*listener
+}
+
+// IsControl tells whether a descriptor can be the socket that hull passes.
+func IsControl(fd int) bool {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && typ == unix.SOCK_SEQPACKET
+}
+
+// Serve does what hull asks for, until hull says close or ends.
+func Serve(control *os.File) error {
+	unix.CloseOnExec(int(control.Fd()))
+	var d *daemon
+	for {
+		m, file, err := nat.Receive(control)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var answer nat.Message
+		switch m[0][0] {
+		case "hull-net":
+			d, err = start(m)
+			answer = nat.Message{{"ok"}}
+		case "attach":
+			if d == nil || file == nil {
+				err = errors.New("attach without settings or namespace")
+			} else {
+				answer, err = d.attach(file)
+			}
+		case "close":
+			if d == nil {
+				return nil
+			}
+			return nat.Send(control, d.policy.report().Lines(), nil)
+		default:
+			err = fmt.Errorf("unknown request %q", m[0][0])
+		}
+		if file != nil {
+			file.Close()
+		}
+		if err != nil {
+			var hint string
+			if e := (*fault.Error)(nil); errors.As(err, &e) {
+				hint = e.Hint
+			}
+			return nat.Send(control, nat.Message{{"error", err.Error(), hint}}, nil)
+		}
+		if err := nat.Send(control, answer, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// start does all that can fail because of what was asked for, before anything is changed.
+func start(m nat.Message) (*daemon, error) {
+	cfg, err := nat.ParseConfig(m)
+	if err != nil {
+		return nil, err
+	}
+	raiseFileLimit()
+	h, err := readHost()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{cfg: cfg}
+	if d.policy, err = newPolicy(cfg.Allow, h.isLocal); err != nil {
+		return nil, err
+	}
+	d.resolver = newResolver(resolvConf, d.policy)
+	if d.plan, err = makePlan(h, cfg.IP, d.resolver.servers()); err != nil {
+		return nil, err
+	}
+	for _, p := range cfg.Publish {
+		l, err := listen(p)
+		if err != nil {
+			return nil, err
+		}
+		d.listeners = append(d.listeners, l)
+	}
+	return d, nil
+}
+
+// raiseFileLimit lets the container have as many connections as this process may have files.
+func raiseFileLimit() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil {
+		l.Cur = l.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+	}
+}
+
+// attach makes the interface in the container's namespace and serves it.
+func (d *daemon) attach(netns *os.File) (nat.Message, error) {
+	t, err := openTap(netns, d.plan)
+	if err != nil {
+		return nil, err
+	}
+	echo := openEcho()
+	if err := dropPrivileges(); err != nil {
+		return nil, err
+	}
+	s, err := newStack(t, d.plan, d.policy, echo)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.resolver.serve(s, d.plan); err != nil {
+		return nil, err
+	}
+	for _, l := range d.listeners {
+		go l.serve(s, d.plan.ip4)
+	}
+	hosts, err := os.ReadFile(hostsFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	answer := nat.Message{
+		{"ok"},
+		{"path", "tap"},
+		{"resolv", string(ResolvConf(d.resolver.read(), d.plan.gateway4))},
+		{"hosts", string(Hosts(hosts, d.cfg.Hostname, d.plan.addresses()...))},
+	}
+	for _, n := range d.plan.notes {
+		answer = append(answer, []string{"note", n})
+	}
+	return answer, nil
+}
+
+// nobody is the overflow user, which owns nothing.
+const nobody = 65534
+
+// dropPrivileges leaves what root can do behind: from here on the process only has sockets. An ordinary user's process
+// has nothing to leave but the way back.
+func dropPrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl PR_SET_NO_NEW_PRIVS", err)
+	}
+	if os.Geteuid() != 0 {
+		return os.NewSyscallError("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	}
+	// The id may have no mapping in a user namespace: there root is not the host's.
+	if err := syscall.Setgroups(nil); err != nil && !errors.Is(err, unix.EPERM) {
+		return os.NewSyscallError("setgroups", err)
+	}
+	if err := syscall.Setresgid(nobody, nobody, nobody); err != nil && !errors.Is(err, unix.EINVAL) {
+		return os.NewSyscallError("setresgid", err)
+	}
+	if err := syscall.Setresuid(nobody, nobody, nobody); err != nil && !errors.Is(err, unix.EINVAL) {
+		return os.NewSyscallError("setresuid", err)
+	}
+	return os.NewSyscallError("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+}
+
+// A plan is the addresses that the container and its gateway have. Only the container sees them.
+type plan struct {
+	ip4, gateway4 netip.Addr
+	bits4         int
+	ip6, gateway6 netip.Addr // not valid if the host has no IPv6 route to anywhere
+	notes         []string
+}
+
+func (p plan) addresses() []netip.Addr {
+	all := []netip.Addr{p.ip4}
+	if p.ip6.IsValid() {
+		all = append(all, p.ip6)
+	}
+	return all
+}

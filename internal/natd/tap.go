@@ -1,0 +1,222 @@
+package natd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/stub"
+)
+
+// device is the container's interface.
+const device = "eth0"
+
+// mtu is the largest with which a frame, its Ethernet header and the header of the offloads fit into one chunk of the
+// stack's buffers, which have 64 KiB.
+const mtu = 65500
+
+// The addresses of the two ends: locally administered, and the same for all, since each link has these two ends only.
+var (
+	containerMAC = [6]byte{0x02, 'h', 'u', 'l', 'l', 2}
+	gatewayMAC   = [6]byte{0x02, 'h', 'u', 'l', 'l', 1}
+)
+
+// openTap makes the tap in the namespace and configures it as planned.
+//
+// A stub enters the namespace: an ordinary user may only do so by way of the user namespace that owns it, which no
+// process with threads can enter.
+func openTap(netns *os.File, p plan) (*os.File, error) {
+	owner, err := unix.IoctlRetInt(int(netns.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		return nil, &fault.Error{Step: "owner of the network namespace", Err: os.NewSyscallError("ioctl NS_GET_USERNS", err)}
+	}
+	userns := os.NewFile(uintptr(owner), "user namespace")
+	defer userns.Close()
+	s, err := stub.Start(stub.Config{Extra: []*os.File{netns, userns}})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Kill()
+	const (
+		offloadHeader = 10 // struct virtio_net_hdr
+		offloads      = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	)
+	b := new(stub.Batch)
+	// Who is root over both namespaces needs no detour, and is forbidden it when the owner is his own.
+	join, joined := b.Label(), b.Label()
+	direct := b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra), stub.Int(unix.CLONE_NEWNET))
+	b.OnErr(direct, unix.EPERM, join)
+	b.OnOK(direct, joined)
+	b.Mark(join)
+	b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra+1), stub.Int(unix.CLONE_NEWUSER))
+	b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra), stub.Int(unix.CLONE_NEWNET))
+	b.Mark(joined)
+	fd := b.Openat(stub.CWD, "/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	request := make([]byte, 40) // struct ifreq
+	copy(request, device)
+	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	b.Ioctl(fd, unix.TUNSETIFF, b.Const(request).Arg())
+	b.Ioctl(fd, unix.TUNSETVNETHDRSZ, b.Const(binary.NativeEndian.AppendUint32(nil, offloadHeader)).Arg())
+	b.Ioctl(fd, unix.TUNSETOFFLOAD, stub.Int(offloads))
+	sock := b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_NETLINK), stub.Int(unix.SOCK_RAW|unix.SOCK_CLOEXEC), stub.Int(unix.NETLINK_ROUTE))
+	b.SendFDs(fd.Arg(), sock.Arg())
+	if err := s.Do(b); err != nil {
+		return nil, explainTun(err)
+	}
+	files := s.Files()
+	if len(files) != 2 {
+		return nil, stub.ErrGone
+	}
+	tap := files[0]
+	conn, err := dialFile(files[1])
+	if err == nil {
+		err = configure(links{conn}, p)
+		conn.Close()
+	}
+	if err != nil {
+		tap.Close()
+		return nil, err
+	}
+	return tap, nil
+}
+
+// explainTun adds what to do about a tun device that is missing or forbidden.
+func explainTun(err error) error {
+	e := &fault.Error{Step: "tap", Err: err}
+	st, statErr := os.Stat("/dev/net/tun")
+	switch {
+	case errors.Is(err, unix.ENOENT) || statErr != nil:
+		e.Hint = "the host has no /dev/net/tun: modprobe tun"
+	case errors.Is(err, unix.EACCES) && st.Mode().Perm()&0o006 != 0o006:
+		e.Hint = fmt.Sprintf("/dev/net/tun has mode %#o here, where users can't open it; 0666 is usual", st.Mode().Perm())
+	case errors.Is(err, unix.EBUSY):
+		e.Hint = "the container's network namespace has a device " + device
+	}
+	return e
+}
+
+func configure(l links, p plan) error {
+	step := func(what string, err error) error {
+		if err != nil {
+			return &fault.Error{Step: device + ": " + what, Err: err}
+		}
+		return nil
+	}
+	const loopback = 1
+	if err := l.set(loopback, unix.IFF_UP, func(*netlink.AttributeEncoder) {}); err != nil {
+		return step("loopback up", err)
+	}
+	index, err := l.index(device)
+	if err != nil {
+		return step("look for it", err)
+	}
+	// No ARP: everything is behind the one other end.
+	if err := l.set(index, unix.IFF_UP|unix.IFF_NOARP, func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.IFLA_ADDRESS, containerMAC[:])
+		ae.Uint32(unix.IFLA_MTU, mtu)
+	}); err != nil {
+		return step("up", err)
+	}
+	if err := l.addAddress(index, p.ip4, p.bits4); err != nil {
+		return step("add address "+p.ip4.String(), err)
+	}
+	if err := l.addDefaultRoute(index, p.gateway4); err != nil {
+		return step("add default route by "+p.gateway4.String(), err)
+	}
+	if !p.ip6.IsValid() {
+		return nil
+	}
+	// A kernel without IPv6, or a namespace in which it is off, is no reason to have no network.
+	err = l.addAddress(index, p.ip6, network6.Bits())
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil
+	}
+	if err != nil {
+		return step("add address "+p.ip6.String(), err)
+	}
+	return step("add default route by "+p.gateway6.String(), l.addDefaultRoute(index, p.gateway6))
+}
+
+// fileSocket is a netlink socket that was opened elsewhere.
+type fileSocket struct{ file *os.File }
+
+func dialFile(f *os.File) (*netlink.Conn, error) {
+	fd := int(f.Fd())
+	tv := unix.Timeval{Sec: 10}
+	err := errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	sa, err2 := unix.Getsockname(fd)
+	if err = errors.Join(err, err2); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return netlink.NewConn(fileSocket{f}, sa.(*unix.SockaddrNetlink).Pid), nil
+}
+
+func (s fileSocket) Close() error { return s.file.Close() }
+
+func (s fileSocket) Send(m netlink.Message) error { return s.SendMessages([]netlink.Message{m}) }
+
+func (s fileSocket) SendMessages(ms []netlink.Message) error {
+	var p []byte
+	for _, m := range ms {
+		b, err := m.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		p = append(p, b...)
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(int(s.file.Fd()), p, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+}
+
+func (s fileSocket) ReceiveIter() iter.Seq2[netlink.Message, error] {
+	return func(yield func(netlink.Message, error) bool) {
+		ms, err := s.Receive()
+		if err != nil {
+			yield(netlink.Message{}, err)
+			return
+		}
+		for _, m := range ms {
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s fileSocket) Receive() ([]netlink.Message, error) {
+	p := make([]byte, 64<<10)
+	for {
+		n, from, err := unix.Recvfrom(int(s.file.Fd()), p, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, os.NewSyscallError("recvfrom", err)
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
+			continue // not from the kernel
+		}
+		var ms []netlink.Message
+		for rest := p[:n]; len(rest) >= unix.SizeofNlMsghdr; {
+			size := int(binary.NativeEndian.Uint32(rest))
+			if size < unix.SizeofNlMsghdr || size > len(rest) {
+				return nil, errShort
+			}
+			var m netlink.Message
+			if err := m.UnmarshalBinary(rest[:(size+3)&^3][:size]); err != nil {
+				return nil, err
+			}
+			ms = append(ms, m)
+			rest = rest[min((size+3)&^3, len(rest)):]
+		}
+		return ms, nil
+	}
+}
