@@ -126,7 +126,7 @@ func doCommand() *Command {
 		Own:     true,
 		Summary: "run a command over the host's files, which it can't change",
 		Usage:   "[options] [--] COMMAND [ARGUMENT...]",
-		Long: `Shows the command the programs and libraries of the host and the working tree: the git repository it is called in, or else the directory. What the command writes goes to memory, and with it. /home, /root, /run, /tmp and other places where users keep their things are empty.
+		Long: `Shows the command the programs and libraries of the host and the working tree: the git repository it is called in, or else the directory. What the command writes goes to memory, and is gone with it. /home, /root, /run, /tmp and other places where users keep their things are empty.
 
 The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback: what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
 
