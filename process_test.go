@@ -300,7 +300,7 @@ func TestRealTimeScheduler(t *testing.T) {
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
 	}}
 	_, err := tryRun(t, r, edits...)
-	refused(t, err, unix.EPERM, "process.scheduler", "sched_setattr")
+	refused(t, err, unix.EPERM, "process.scheduler", "sched_setattr", "cpu.rt_runtime_us is 0")
 	got, err := tryRun(t, r, append(edits, resources(func(r *specs.LinuxResources) {
 		r.CPU = &specs.LinuxCPU{RealtimeRuntime: ptr(int64(1000)), RealtimePeriod: ptr(uint64(1000000))}
 	}))...)
@@ -308,6 +308,21 @@ func TestRealTimeScheduler(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	begins("policy 1 flags 0x1 nice 0 priority 3 ")(t, got)
+}
+
+// The error says what a scheduler would need.
+func TestSchedulerNeedsRights(t *testing.T) {
+	for _, tt := range []struct {
+		scheduler specs.Scheduler
+		want      string
+	}{
+		{specs.Scheduler{Policy: specs.SchedRR, Priority: 7}, "RLIMIT_RTPRIO of 7"},
+		{specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 42000, Deadline: 1000000, Period: 1000000}, "SCHED_DEADLINE needs CAP_SYS_NICE"},
+		{specs.Scheduler{Policy: specs.SchedBatch, Nice: -3}, "RLIMIT_NICE of 23"},
+	} {
+		_, err := tryRun(t, newRuntime(t), userNamespace, func(s *specs.Spec) { s.Process.Scheduler = &tt.scheduler })
+		refused(t, err, unix.EPERM, "process.scheduler", "sched_setattr", tt.want)
+	}
 }
 
 func cpusAllowed(t *testing.T) string {

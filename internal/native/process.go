@@ -407,18 +407,6 @@ func (t *process) signals(b *stub.Batch) {
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
 }
 
-// needsLimits tells whether some settings can only be made once the cgroup has its limits: a real-time policy needs the
-// group's share of real-time, and a memory policy the nodes of its cpuset.
-func (t *process) needsLimits() bool {
-	return t.Scheduler != nil || t.container.Spec.Linux.MemoryPolicy != nil
-}
-
-// fewerCPUs tells whether the process is to have a deadline, and not all CPUs.
-func (t *process) fewerCPUs() bool {
-	r := t.container.Spec.Linux.Resources
-	return t.Scheduler.Policy == specs.SchedDeadline && r != nil && r.CPU != nil && r.CPU.Cpus != ""
-}
-
 // explain adds hints to errors of the credentials.
 func (t *process) explain(err error) error {
 	var e *fault.Error
@@ -430,8 +418,8 @@ func (t *process) explain(err error) error {
 		e.Hint = "the user namespace has no mapping for this id: linux.uidMappings and linux.gidMappings must cover it"
 	case strings.HasPrefix(e.Field, "process.capabilities") && errors.Is(err, unix.EPERM):
 		e.Hint = "a capability that hull itself lacks can't be given to a container"
-	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM) && t.fewerCPUs():
-		e.Hint = "linux.resources.cpu.cpus must have all CPUs of the machine for SCHED_DEADLINE (sched_setattr(2))"
+	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM):
+		e.Hint = t.schedulerHint()
 	case e.Field == "process.rlimits" && errors.Is(err, unix.EPERM):
 		e.Hint = "raising a hard limit needs CAP_SYS_RESOURCE"
 	}
