@@ -291,7 +291,7 @@ func TestJoinSub(t *testing.T) {
 		}
 		return slices.Contains(pids, c.Process.Pid)
 	}
-	if err := g.Join(ctx, c.Process.Pid, 0, "/sub"); err != nil {
+	if _, err := g.Join(ctx, c.Process.Pid, 0, "/sub"); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range g.dirs() {
@@ -300,7 +300,7 @@ func TestJoinSub(t *testing.T) {
 		}
 	}
 	if g.mode != V2 {
-		if err := g.Join(ctx, c.Process.Pid, 0, "cpu,memory:/", "pids:sub"); err != nil {
+		if _, err := g.Join(ctx, c.Process.Pid, 0, "cpu,memory:/", "pids:sub"); err != nil {
 			t.Fatal(err)
 		}
 		if !in(g.Path("cpu")) || !in(g.Path("memory")) || !in(g.Path("pids")+"/sub") || !in(g.Path("blkio")) {
@@ -308,7 +308,7 @@ func TestJoinSub(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"../..", "/sub/../../x", "nosuch:/sub"} {
-		if err := g.Join(ctx, c.Process.Pid, 0, bad); err == nil {
+		if _, err := g.Join(ctx, c.Process.Pid, 0, bad); err == nil {
 			t.Errorf("Join %q is accepted", bad)
 		}
 	}

@@ -108,10 +108,12 @@ func writePid(dir string, pid int) error {
 // Each of subs is PATH, for all, or CONTROLLER[,CONTROLLER...]:PATH for some of v1's. init is the container's first
 // process: on v2, if it has moved itself and the container's own cgroup is gone or takes no processes, pid follows it,
 // unless a sub-cgroup was asked for.
-func (g *Group) Join(ctx context.Context, pid, init int, subs ...string) error {
+//
+// Where a caller without privileges may not do it, pid stays where it is, and warning says so.
+func (g *Group) Join(ctx context.Context, pid, init int, subs ...string) (warning string, err error) {
 	where, err := g.subPaths(subs)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if g.mode == V2 {
 		return g.joinUnified(ctx, pid, init, where[unified])
@@ -125,29 +127,36 @@ func (g *Group) Join(ctx context.Context, pid, init int, subs ...string) error {
 		}
 		err := writePid(d.path+sub, pid)
 		switch {
-		case err == nil, g.rootless && denied(err):
+		case err == nil:
+		case g.rootless && denied(err):
+			warning = outside(err)
 		case d.optional() && sub == "":
 		default:
-			return &fault.Error{Step: "join the cgroup", Err: err}
+			return "", &fault.Error{Step: "join the cgroup", Err: err}
 		}
 	}
-	return nil
+	return warning, nil
 }
 
-func (g *Group) joinUnified(ctx context.Context, pid, init int, sub string) error {
-	var err error
+func (g *Group) joinUnified(ctx context.Context, pid, init int, sub string) (warning string, err error) {
 	if g.unit != nil {
 		err = g.attach(ctx, sub, pid)
 	} else {
 		err = writePid(g.paths[unified]+sub, pid)
 	}
-	if err != nil && sub == "" && init > 0 && g.follow(ctx, pid, init) == nil {
-		return nil
+	switch {
+	case err == nil, sub == "" && init > 0 && g.follow(ctx, pid, init) == nil:
+		return "", nil
+	case !g.rootless || !denied(err) && !gone(err):
+		return "", &fault.Error{Step: "join the cgroup", Err: err}
+	case g.paths[unified] == "":
+		return "", nil // the container has none, which was said when it was made
 	}
-	if err == nil || g.rootless && (denied(err) || gone(err)) {
-		return nil
-	}
-	return &fault.Error{Step: "join the cgroup", Err: err}
+	return outside(err), nil
+}
+
+func outside(err error) string {
+	return "the process is not in the container's cgroup, whose limits don't hold for it: " + err.Error()
 }
 
 // follow moves pid to where the container's init has moved itself.

@@ -133,3 +133,31 @@ func mustNew(t *testing.T, c Config) *Group {
 	}
 	return g
 }
+
+// A process of exec that may not be moved into the container's cgroup runs outside of it, and that is said.
+func TestJoinDenied(t *testing.T) {
+	dir := t.TempDir()
+	// A file that the kernel lets nobody open for writing, root included.
+	if err := os.Symlink("/proc/sys/kernel/ostype", dir+"/cgroup.procs"); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []Mode{V1, V2} {
+		paths := map[string]string{unified: dir}
+		if mode == V1 {
+			paths = map[string]string{"cpu": dir}
+		}
+		g := &Group{mode: mode, paths: paths, rootless: true}
+		w, err := g.Join(t.Context(), os.Getpid(), 0)
+		if err != nil || !strings.Contains(w, "not in the container's cgroup") || !strings.Contains(w, "permission denied") {
+			t.Errorf("%v: %v, warning %q; want one", mode, err, w)
+		}
+		g.rootless = false
+		if _, err := g.Join(t.Context(), os.Getpid(), 0); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%v: error = %v, want a refusal", mode, err)
+		}
+	}
+	none := &Group{mode: V2, paths: map[string]string{}, rootless: true}
+	if w, err := none.Join(t.Context(), os.Getpid(), 0); err != nil || w != "" {
+		t.Errorf("without a cgroup: %v, warning %q", err, w)
+	}
+}

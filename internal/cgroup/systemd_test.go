@@ -86,7 +86,7 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	go more.Wait()
-	if err := other.Join(ctx, more.Process.Pid, 0); err != nil {
+	if _, err := other.Join(ctx, more.Process.Pid, 0); err != nil {
 		t.Fatal(err)
 	}
 	if pids, err := g.Pids(true); err != nil || !slices.Contains(pids, more.Process.Pid) {

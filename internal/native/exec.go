@@ -130,9 +130,13 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		return nil, err
 	}
 	if joined := dir != nil && first.InCgroup || dir == nil && len(files) > 0; !joined {
-		if err := r.Cgroup.Join(ctx, s.Pid, r.Init.Pid, r.Cgroups...); err != nil {
+		warning, err := r.Cgroup.Join(ctx, s.Pid, r.Init.Pid, r.Cgroups...)
+		if err != nil {
 			s.Kill()
 			return nil, err
+		}
+		if warning != "" {
+			r.Warn(warning)
 		}
 	}
 	if len(t.affinity.Final) > 0 {
