@@ -323,7 +323,7 @@ func (c *Container) Update(o UpdateOptions) error {
 		if err := c.want("update", Created, Running, Paused); err != nil {
 			return err
 		}
-		if err := c.rdt.Set(o.L3CacheSchema, o.MemBwSchema); err != nil {
+		if err := c.updateRDT(ctx, o.L3CacheSchema, o.MemBwSchema); err != nil {
 			return err
 		}
 		if o.Resources == nil {
@@ -333,6 +333,36 @@ func (c *Container) Update(o UpdateOptions) error {
 		c.warnOfCgroup()
 		return err
 	})
+}
+
+// updateRDT changes the container's group of resctrl. A container that was made without one gets its own, as with runc.
+func (c *Container) updateRDT(ctx context.Context, l3Cache, memBw string) error {
+	if l3Cache == "" && memBw == "" {
+		return nil
+	}
+	if c.rdt != nil {
+		return c.rdt.Set(l3Cache, memBw)
+	}
+	group, err := rdt.NewLater(c.ID(), l3Cache, memBw)
+	if err != nil {
+		return err
+	}
+	// Recorded first, so that delete finds it even if hull is killed now.
+	before := *c.record
+	c.record.RDT = group.State()
+	if err := c.dir.Save(c.record); err != nil {
+		return err
+	}
+	err = group.Create(ctx)
+	if err == nil {
+		err = group.Move(func() ([]int, error) { return c.group.Pids(true) })
+	}
+	if err != nil {
+		*c.record = before
+		return errors.Join(err, group.Destroy(), c.dir.Save(c.record))
+	}
+	c.rdt = group
+	return nil
 }
 
 // warnOfCgroup tells what of the configured cgroup could not be had and can be done without.

@@ -17,9 +17,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
 )
@@ -34,7 +36,7 @@ type State struct {
 	Shared  bool   // it has a closID
 }
 
-// Group is a container's place in resctrl. Nil is that of a container without linux.intelRdt: its methods do nothing.
+// Group is a container's place in resctrl. Nil is that of a container without linux.intelRdt: its methods do nothing, but for Set and Move, which it hasn't.
 type Group struct {
 	fs    resctrl
 	state State
@@ -228,19 +230,69 @@ func (g *Group) Set(l3Cache, memBw string) error {
 	if l3Cache == "" && memBw == "" {
 		return nil
 	}
-	if g == nil {
-		return &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("the container is in no group of resctrl"),
-			Hint: "linux.intelRdt in config.json puts it into one"}
-	}
 	if g.state.Dir == g.fs.root {
 		return &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("the container is in the default class, which is the host's")}
 	}
-	for _, line := range []string{l3Cache, memBw} {
+	if err := oneLine(l3Cache, memBw); err != nil {
+		return err
+	}
+	return g.write(lines(&specs.LinuxIntelRdt{L3CacheSchema: l3Cache, MemBwSchema: memBw}))
+}
+
+// NewLater plans a group of its own for a container that was made without one. Create makes it, and Move puts the
+// container's processes into it.
+func NewLater(id, l3Cache, memBw string) (*Group, error) {
+	if err := oneLine(l3Cache, memBw); err != nil {
+		return nil, err
+	}
+	return New(id, &specs.LinuxIntelRdt{L3CacheSchema: l3Cache, MemBwSchema: memBw})
+}
+
+func oneLine(lines ...string) error {
+	for _, line := range lines {
 		if strings.Contains(line, "\n") {
 			return &fault.Error{Field: field, Kind: fault.BadUsage, Err: fmt.Errorf("got %q, want one line", line)}
 		}
 	}
-	return g.write(lines(&specs.LinuxIntelRdt{L3CacheSchema: l3Cache, MemBwSchema: memBw}))
+	return nil
+}
+
+// Move moves the threads of all processes that pids lists into the group. resctrl takes thread by thread, and a new one
+// is in its parent's group: so the list is gone through until it has nothing new.
+func (g *Group) Move(pids func() ([]int, error)) error {
+	tasks := filepath.Join(g.state.Dir, "tasks")
+	moved := make(map[string]bool)
+	for found := true; found; {
+		found = false
+		list, err := pids()
+		if err != nil {
+			return err
+		}
+		for _, tid := range threads(list) {
+			if moved[tid] {
+				continue
+			}
+			found, moved[tid] = true, true
+			if err := g.fs.write(tasks, tid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return g.fs.explain(field, "move "+tid+" into the group", err)
+			}
+		}
+	}
+	return nil
+}
+
+// threads returns the thread ids of processes, as far as they exist.
+func threads(pids []int) (tids []string) {
+	for _, pid := range pids {
+		entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+		if err != nil {
+			continue // it has ended
+		}
+		for _, e := range entries {
+			tids = append(tids, e.Name())
+		}
+	}
+	return tids
 }
 
 // Destroy removes what hull has made for a container that is deleted.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -226,9 +228,6 @@ func TestNone(t *testing.T) {
 	}
 	if files := g.TaskFiles(); files != nil {
 		t.Errorf("TaskFiles = %q", files)
-	}
-	if err := g.Set("L3:0=f", ""); !errors.Is(err, fault.Unsupported) || fault.Hint(err) == "" {
-		t.Errorf("Set = %v", err)
 	}
 }
 
@@ -458,6 +457,53 @@ func TestSet(t *testing.T) {
 	}
 	if err := reopen(f, root.State()).Set("L3:0=1", ""); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("the default class: %v", err)
+	}
+}
+
+// A group that is made later gets all threads of the container, those that appear meanwhile too.
+func TestMove(t *testing.T) {
+	f := newFake(t)
+	g, err := plan(f.resctrl, "web1", &rdtSpec{L3CacheSchema: "L3:0=f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Create(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	var wrote []string
+	g.fs.write = func(file, text string) error {
+		if file != filepath.Join(f.root, "web1/tasks") {
+			t.Errorf("wrote to %s", file)
+		}
+		wrote = append(wrote, text)
+		if len(wrote) == 1 {
+			return unix.ESRCH // it has ended just now
+		}
+		return nil
+	}
+	self := strconv.Itoa(os.Getpid())
+	asked := 0
+	err = g.Move(func() ([]int, error) {
+		if asked++; asked == 1 {
+			return []int{os.Getppid(), 1 << 30}, nil
+		}
+		return []int{os.Getppid(), os.Getpid()}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(wrote, self) || !slices.Contains(wrote, strconv.Itoa(os.Getppid())) || asked < 3 {
+		t.Errorf("asked %d times, wrote %q; want the threads of %d and %s", asked, wrote, os.Getppid(), self)
+	}
+	if again := slices.Compact(slices.Sorted(slices.Values(wrote))); len(again) != len(wrote) {
+		t.Errorf("wrote some more than once: %q", wrote)
+	}
+	g.fs.write = func(string, string) error { return unix.EPERM }
+	if err := g.Move(func() ([]int, error) { return []int{os.Getpid()}, nil }); !errors.Is(err, unix.EPERM) {
+		t.Errorf("error = %v, want EPERM", err)
+	}
+	if _, err := NewLater("web2", "L3:0=1\nMB:0=1", ""); !errors.Is(err, fault.BadUsage) {
+		t.Errorf("two lines: %v", err)
 	}
 }
 
