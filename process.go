@@ -74,7 +74,8 @@ func (c *Container) endedMeanwhile(ctx context.Context, err error) error {
 	if errors.As(err, &e) && strings.HasPrefix(e.Field, "process.") {
 		return err
 	}
-	if !slices.ContainsFunc([]error{stub.ErrGone, unix.ESRCH, unix.ENODEV, unix.ENOENT}, func(sign error) bool { return errors.Is(err, sign) }) {
+	// ENOMEM is what a clone gets in a pid namespace whose first process has ended.
+	if !slices.ContainsFunc([]error{stub.ErrGone, unix.ESRCH, unix.ENODEV, unix.ENOENT, unix.ENOMEM}, func(sign error) bool { return errors.Is(err, sign) }) {
 		return err
 	}
 	// A whole cgroup was killed perhaps, and the init is the last to go.
