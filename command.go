@@ -67,6 +67,8 @@ type Cmd struct {
 	// Container and Process are set by Start.
 	Container *Container
 	Process   *Process
+	// Changes are set by Start if HostFiles.Watch or HostFiles.Keep is. The caller closes them, after Wait.
+	Changes *Changes
 	// WaitStatus is set by Wait.
 	WaitStatus unix.WaitStatus
 

@@ -38,6 +38,11 @@ type HostFiles struct {
 	Hide []string
 	// TmpfsSize bounds what can be written, as the option size of tmpfs(5) does. Empty means half of the memory.
 	TmpfsSize string
+	// Keep is a directory that what is written goes to instead of memory, into a directory named upper there: an upper
+	// directory that overlayfs can mount over Root. It must not exist, or be empty.
+	Keep string
+	// Watch has Cmd.Changes be set, for looking at what was written and putting it onto the host.
+	Watch bool
 }
 
 // HostBind is a file or directory of the host that a command sees as it is.

@@ -63,6 +63,10 @@ func (c *Cmd) startThrowaway() error {
 		return err
 	}
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, v.masks()...)
+	changes, err := c.prepareChanges(plan, s.Mounts)
+	if err != nil {
+		return err
+	}
 	t := &throwaway{group: cgroup.None()}
 	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
@@ -70,13 +74,19 @@ func (c *Cmd) startThrowaway() error {
 		Overlay:   plan,
 		Supervise: true,
 		Begun:     begun,
-		Prepared:  handover{console: c.Console}.make,
-		Trace:     c.Runtime.Trace,
-		Warn:      c.Runtime.warn,
+		Prepared: func(p *engine.Process) error {
+			changes.awaitTick()
+			return handover{console: c.Console}.make(p)
+		},
+		Trace: c.Runtime.Trace,
+		Warn:  c.Runtime.warn,
 	})
 	if err != nil {
+		changes.started(nil)
 		return err
 	}
+	changes.started(p.Upper)
+	c.Changes = changes
 	t.supervisor = p.Supervisor
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}

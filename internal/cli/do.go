@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -32,6 +33,11 @@ type doFlags struct {
 	env      []string
 	envHost  bool
 	hostname string
+
+	keep   string
+	diff   bool
+	format string
+	apply  bool
 }
 
 func (f *doFlags) register(fs *optionSet) {
@@ -49,12 +55,17 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.stringsVar(&f.env, "env, e", "set a variable, or pass that of the caller: `NAME[=VALUE]`")
 	fs.boolVar(&f.envHost, "env-host", "pass all variables of the caller, not only those that are no secrets, such as PATH and LANG")
 	fs.stringVar(&f.hostname, "hostname", "", "host`NAME` of the container; the host's if it is not given")
+	fs.stringVar(&f.keep, "keep", "", "keep what the command writes in `DIR`/upper: an upper directory for overlayfs; DIR must be empty, or not exist")
+	fs.boolVar(&f.diff, "diff", "list afterwards what the command has added (A), modified (M) and deleted (D)")
+	fs.stringVar(&f.format, "format", "table", "list that as `FORMAT`: table, or json")
+	fs.boolVar(&f.apply, "apply", "if the command succeeds, put what it has changed onto the host: all of it, or nothing if any of that has changed on the host meanwhile")
 }
 
 // command returns what the flags say.
 func (f *doFlags) command(ctx context.Context, args []string) (*hull.Cmd, error) {
 	cmd := hull.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Host = hull.HostFiles{Root: f.root, All: f.all, Home: f.home, Hide: f.hide, TmpfsSize: f.tmpfsSize}
+	cmd.Host = hull.HostFiles{Root: f.root, All: f.all, Home: f.home, Hide: f.hide, TmpfsSize: f.tmpfsSize,
+		Keep: f.keep, Watch: f.diff || f.apply}
 	for _, s := range f.bind {
 		b, err := parseBind(s)
 		if err != nil {
@@ -130,13 +141,18 @@ func doCommand() *Command {
 
 The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback: what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
 
+What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed and left out.
+
 With a terminal as standard input the command gets one of its own; otherwise hull's streams.`,
 		Exit: `The status of the command, or 128 and the number of the signal that ended it. 127 if it was not found, 126 if it can't be executed, 2 if the options can't be understood, 1 for anything else that hull could not do.`,
 		Examples: `# Does it build and pass its tests?
 hull do -- make test
 
 # Look at what a program writes, without having it:
-hull do -- sh -c './configure; ls'`,
+hull do --diff -- ./configure
+
+# Have it, if it succeeds:
+hull do --apply -- make generate`,
 		Args:  arity{1, anyNumber},
 		Parse: stopAtArgument,
 		Flags: f.register,
@@ -170,6 +186,9 @@ func misused(env *Env, err error) error {
 }
 
 func (f *doFlags) do(env *Env, args []string) error {
+	if err := checkFormat(f.format); err != nil {
+		return statusError{exitUsage, err}
+	}
 	ctx, signals := catchSignals()
 	signals.catchAll()
 	terminal := attachment{env: env}
@@ -196,9 +215,49 @@ func (f *doFlags) do(env *Env, args []string) error {
 	signals.forward(func(sig unix.Signal) { env.deliver(cmd.Process, &terminal, sig) })
 	err = cmd.Wait()
 	terminal.close()
+	cerr := f.changes(env, cmd.Changes, err == nil)
 	var ended *hull.ExitError
 	if errors.As(err, &ended) {
+		if cerr != nil {
+			env.log.warn(cerr.Error())
+		}
 		return exited(waitStatus(ended.WaitStatus))
 	}
+	return errors.Join(err, cerr)
+}
+
+// changes does with what the command has changed what the flags say.
+func (f *doFlags) changes(env *Env, c *hull.Changes, succeeded bool) (err error) {
+	if c == nil {
+		return nil
+	}
+	defer func() { err = inOp("do", "", errors.Join(err, c.Close())) }()
+	if f.diff {
+		list, err := c.List()
+		if err != nil {
+			return err
+		}
+		if err := f.printChanges(env, list); err != nil {
+			return err
+		}
+	}
+	if f.apply && succeeded {
+		return c.Apply()
+	}
+	return nil
+}
+
+func (f *doFlags) printChanges(env *Env, list []hull.Change) error {
+	if f.format == "json" {
+		if list == nil {
+			list = []hull.Change{}
+		}
+		return env.printJSON(list, "")
+	}
+	var s strings.Builder
+	for _, c := range list {
+		s.WriteString(c.String() + "\n")
+	}
+	_, err := io.WriteString(env.Stdout, s.String())
 	return err
 }

@@ -100,6 +100,7 @@ type Process struct {
 	Init
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
+	Upper   *os.File // what its changes go to, if Overlay.Send asked for it
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.

@@ -63,6 +63,7 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	}
 	c.process.keyring = !r.NoNewKeyring
 	c.process.status = specs.StateCreating
+	c.process.upper = c.Overlay != nil && c.Overlay.Send
 	return c, nil
 }
 
@@ -163,7 +164,7 @@ func reportFD(extra int) int { return stub.FirstExtra + extra }
 // setUp makes the init what the configuration says and lets it go.
 func (c *creation) setUp() (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: c.init.Pid}, PidFD: c.init.PidFD}
-	defer func() { closeConsole(p, err) }()
+	defer func() { closeSent(p, err) }()
 	if p.StartTime, err = startTime(p.Pid); err != nil {
 		return nil, err
 	}

@@ -29,8 +29,14 @@ func (t *process) openPasswd(b *stub.Batch) {
 	t.asked = true
 }
 
-// takeFiles sorts what the stub has sent: the terminal's master first, then the passwd file.
+// takeFiles sorts what the stub has sent: the upper directory first, then the terminal's master, then the passwd file.
 func (t *process) takeFiles(files []*os.File, p *engine.Process) error {
+	if t.upper {
+		if len(files) == 0 {
+			return &fault.Error{Err: errors.New("no upper directory was sent")}
+		}
+		p.Upper, files = files[0], files[1:]
+	}
 	if t.terminal {
 		if len(files) == 0 {
 			return &fault.Error{Field: "process.terminal", Err: errors.New("no terminal was sent")}

@@ -52,7 +52,7 @@ func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process,
 // execIn makes a stub that is in the container the process that was asked for.
 func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
-	defer func() { closeConsole(p, err) }()
+	defer func() { closeSent(p, err) }()
 	b := new(stub.Batch)
 	t.enterSession(b)
 	if t.terminal {

@@ -37,6 +37,7 @@ type process struct {
 	status  specs.ContainerState // what a seccomp agent is told
 	initPid int                  // of the container's init; 0: this process
 
+	upper bool        // the upper directory was asked for
 	asked bool        // the passwd file was asked for
 	found []candidate // of the search for the program
 	path  string      // of the program, once it is found

@@ -1,6 +1,8 @@
 package native
 
 import (
+	"os"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -41,10 +43,15 @@ func openTerminal(b *stub.Batch, ptmx string, size *specs.Box) (slave stub.FD) {
 	return slave
 }
 
-// closeConsole closes the terminal of a process that has failed to start.
-func closeConsole(p *engine.Process, err error) {
-	if err != nil && p.Console != nil {
-		p.Console.Close()
-		p.Console = nil
+// closeSent closes what a process that has failed to start has sent.
+func closeSent(p *engine.Process, err error) {
+	if err == nil {
+		return
+	}
+	for _, f := range []**os.File{&p.Console, &p.Upper} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
 	}
 }

@@ -51,6 +51,8 @@ type Plan struct {
 	UserNS bool
 	// Upper is a directory of the host that changes go to instead of a tmpfs, or "".
 	Upper string
+	// Send has the engine hand over the upper directory of all, as a descriptor.
+	Send bool
 	// Root is the host's directory that is shown as /.
 	Root string
 	// Binds are shown as they are, over what the entries show. One that lies in another comes after it.
@@ -154,7 +156,7 @@ func Real(name string) (string, error) {
 
 // inside returns where a path of the host is in the container.
 func (p *planner) inside(host string) (string, bool) {
-	if !below(host, p.Root) {
+	if !Below(host, p.Root) {
 		return "", false
 	}
 	return path.Join("/", strings.TrimPrefix(host, strings.TrimSuffix(p.Root, "/"))), true
@@ -165,7 +167,7 @@ func (p *planner) host(name string) string { return path.Join(p.Root, name) }
 
 // special tells whether something at or below dir has to be treated apart, so that it can't all be one overlay.
 func (p *planner) special(dir string) bool {
-	inside := func(q string) bool { return q != dir && below(q, dir) }
+	inside := func(q string) bool { return q != dir && Below(q, dir) }
 	if dir == "/" {
 		return len(p.Omit)+len(p.Empty) > 0 || p.UserNS && len(p.mountsBelow(dir)) > 0
 	}
@@ -174,7 +176,7 @@ func (p *planner) special(dir string) bool {
 
 func (p *planner) mountsBelow(dir string) (found []string) {
 	for _, m := range p.Mounts {
-		if host := p.host(dir); m != host && below(m, host) {
+		if host := p.host(dir); m != host && Below(m, host) {
 			name, _ := p.inside(m)
 			found = append(found, name)
 		}
@@ -224,7 +226,7 @@ func (p *planner) within(dir string) error {
 
 func (p *planner) emptyBelow(dir string) (found []string) {
 	for _, e := range p.Empty {
-		if e != dir && below(e, dir) {
+		if e != dir && Below(e, dir) {
 			found = append(found, e)
 		}
 	}
@@ -235,11 +237,11 @@ func (p *planner) emptyBelow(dir string) (found []string) {
 func (p *planner) hidden(name string) bool {
 	shown := 0
 	for _, s := range p.Show {
-		if below(name, s) {
+		if Below(name, s) {
 			shown = max(shown, len(s))
 		}
 	}
-	in := func(q string) bool { return below(name, q) && len(q) > shown }
+	in := func(q string) bool { return Below(name, q) && len(q) > shown }
 	return slices.ContainsFunc(p.Empty, in) || slices.ContainsFunc(p.Omit, in)
 }
 
@@ -303,12 +305,12 @@ func (p *planner) showBelow(dir string, kind Kind) error {
 func (p *planner) shown(name string) bool {
 	overlay, hidden := 0, 0
 	for _, e := range p.plan.Entries {
-		if e.Kind == Overlay && below(name, e.Path) {
+		if e.Kind == Overlay && Below(name, e.Path) {
 			overlay = max(overlay, len(e.Path))
 		}
 	}
 	for _, q := range slices.Concat(p.Empty, p.Omit) {
-		if below(name, q) {
+		if Below(name, q) {
 			hidden = max(hidden, len(q))
 		}
 	}
@@ -343,8 +345,8 @@ func (p *planner) add(e Entry) error {
 	return nil
 }
 
-// below tells whether name is dir or lies in it.
-func below(name, dir string) bool {
+// Below tells whether name is dir or lies in it.
+func Below(name, dir string) bool {
 	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
 }
 

@@ -37,6 +37,10 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 			e.showFile(m)
 		}
 	}
+	if p.Send {
+		b.In("")
+		b.SendFDs(b.Openat(e.stage, e.upper("/"), openDir, 0).Arg())
+	}
 	e.made.root = kept{b, e.root}
 }
 

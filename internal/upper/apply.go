@@ -61,9 +61,9 @@ func (u *Unfinished) Unwrap() error { return u.Err }
 // remains, and an *Unfinished says what. If hull is killed meanwhile, each file is as before or as the command made it, and
 // the directories remain.
 //
-// A file of the host has changed if the time of its inode (st_ctime) is after since: by content, mode, owner, or name. What
-// can't be seen that way is a change in the last tick of the clock before since, one while the clock was set back, and one
-// on a file system whose times come from another machine with a clock that is late.
+// A file of the host has changed if the time of its inode (st_ctime) is after since: by content, mode, owner, or name. For
+// that the command must not have been started before AwaitTick(since) returned. What can't be seen that way is a change
+// while the clock was set back, and one on a file system whose times come from another machine with a clock that is late.
 func (t *Tree) Apply(changes []Change, since time.Time) error {
 	a := apply{tree: t, since: since, bases: t.bases(), dirs: make(map[string]*target)}
 	defer a.close()
@@ -91,6 +91,20 @@ func (t *Tree) Apply(changes []Change, since time.Time) error {
 		err = errors.Join(err, fmt.Errorf("remove what is left over: %w", derr))
 	}
 	return err
+}
+
+// AwaitTick waits until the clock that files have their times from is past since, for some milliseconds at most: it only
+// goes on with the timer interrupt, so that a change of now can have a time of before. What a command saw is then either
+// from before since, or its change is seen; what is changed between the two, the command saw as it is.
+func AwaitTick(since time.Time) {
+	const longest = 50 // 10 ms are a tick where there are fewest
+	for range longest {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil || time.Unix(now.Unix()).After(since) {
+			return
+		}
+		time.Sleep(time.Millisecond / 2)
+	}
 }
 
 type apply struct {
@@ -140,10 +154,6 @@ func (t *Tree) bases() (bases []string) {
 	return bases
 }
 
-func below(name, dir string) bool {
-	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
-}
-
 func (a *apply) refuse(c *Change, format string, args ...any) {
 	a.reasons = append(a.reasons, Reason{c.Path, fmt.Sprintf(format, args...)})
 }
@@ -171,10 +181,10 @@ func (a *apply) allowed(p string) bool {
 	if path.Clean(p) != p || !path.IsAbs(p) || strings.ContainsRune(p, 0) {
 		return false
 	}
-	if slices.ContainsFunc(a.bases, func(base string) bool { return below(base, p) }) {
+	if slices.ContainsFunc(a.bases, func(base string) bool { return overlay.Below(base, p) }) {
 		return false // it would take the place of what others are mounted on
 	}
-	return slices.ContainsFunc(a.bases, func(base string) bool { return below(p, base) })
+	return slices.ContainsFunc(a.bases, func(base string) bool { return overlay.Below(p, base) })
 }
 
 // checkMade is about what the command made.
@@ -270,7 +280,7 @@ func (a *apply) openHost(p string) (*os.File, error) {
 	if a.last.file != nil && a.last.path == p {
 		return a.last.file, nil
 	}
-	i := slices.IndexFunc(a.bases, func(base string) bool { return below(p, base) })
+	i := slices.IndexFunc(a.bases, func(base string) bool { return overlay.Below(p, base) })
 	if i < 0 {
 		return nil, &os.PathError{Op: "open", Path: p, Err: unix.EXDEV}
 	}

@@ -20,10 +20,11 @@ import (
 // manifest prints what there is in a directory, in a form that can be compared.
 const manifest = `find . -name 'x y' -prune -o -printf '%P|%y|%m|%U:%G|%l|' \( -type f -printf '%s|%n|%T@|' -exec sha256sum {} \; -o -printf '\n' \) | sort`
 
-// settled waits until a change on the host is after what was there before, by the clock that files have.
+// settled returns the time at which a command may be started.
 func settled() time.Time {
-	time.Sleep(20 * time.Millisecond)
-	return time.Now()
+	since := time.Now()
+	AwaitTick(since)
+	return since
 }
 
 func (h *host) apply(t testing.TB, since time.Time) error {
@@ -267,7 +268,6 @@ func TestConflicts(t *testing.T) {
 		mkdir moved1 moved2; echo 1 >moved1/f; echo 2 >moved2/f; echo >zz; echo >copied; mkdir gone; echo >gone/x`)
 	since := settled()
 	h.command(t, `echo 1 >>a; rm b; echo new >n; rm -r d2 t; rm -r d1; mkdir d1; chmod 700 d4; echo 1 >moved1/f; mkdir dir; rm zz; mkdir zz; echo 2 >>copied; echo 2 >>gone/x; echo fine >fine; echo x >d5/x`)
-	time.Sleep(20 * time.Millisecond)
 	h.shell(t, "lower/tree", `echo 2 >>a; chmod 600 b; echo mine >n; echo >t/u/new; echo >d1/new; chmod 750 d4
 		mv moved1 tmp; mv moved2 moved1; echo >dir; touch -d 2001-01-01 zz; rm copied; rm -r gone; touch c d3/y; echo >d5/mine`)
 	h.refused(t, since,
@@ -282,6 +282,27 @@ func TestConflicts(t *testing.T) {
 		"/tree/n has changed on the host meanwhile",
 		"/tree/t has something in it that has changed on the host meanwhile: u",
 		"/tree/zz has changed on the host meanwhile")
+}
+
+// A change on the host is seen however soon it comes, and one from just before is none.
+func TestConflictAtOnce(t *testing.T) {
+	h := newHost(t, "echo 1 >a; echo 1 >b")
+	h.command(t, "echo 2 >a; echo 2 >b")
+	tree := h.tree()
+	write := func(name string) {
+		check(t, os.WriteFile(h.path("lower/tree/"+name), []byte("host"), 0o644))
+	}
+	for range 100 {
+		write("a")
+		since := settled()
+		write("b")
+		changes, err := tree.Changes()
+		check(t, err)
+		err = tree.Apply(changes, since)
+		if err == nil || err.Error() != "/tree/b has changed on the host meanwhile" {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Changes are put where they were listed, even if the list was made otherwise.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/linux"
+	"hull/internal/overlay"
 )
 
 // target is a directory of the host in which names change, with the directory in it where what is new is written, and
@@ -74,7 +75,7 @@ func (a *apply) plan(changes []Change) {
 		if c.Type == unix.S_IFREG && c.Kind != Deleted {
 			a.files++
 		}
-		if tree != nil && below(c.Path, tree.change.Path) {
+		if tree != nil && overlay.Below(c.Path, tree.change.Path) {
 			tree.below = append(tree.below, c)
 			continue
 		}

@@ -41,11 +41,6 @@ type loosened struct {
 	mode uint32
 }
 
-// New returns the tree of a plan. The caller keeps the files.
-func New(p *overlay.Plan, upper, lower *os.File) *Tree {
-	return &Tree{Upper: upper, Lower: lower, Entries: p.Entries, UserXattr: p.UserNS}
-}
-
 // Close gives files their modes back that had to be changed to be read. What reads them comes before.
 func (t *Tree) Close() error {
 	var errs []error
@@ -437,7 +432,8 @@ func (w *walk) deleted(p string, l *unix.Stat_t, shown bool) {
 // missing adds what hull had put into the upper tree outside of the overlays and isn't there any more.
 func (w *walk) missing() error {
 	for _, e := range w.tree.Entries {
-		if e.Path == "/" || w.seen[e.Path] || path.Dir(e.Path) != "/" && !w.seen[path.Dir(e.Path)] {
+		dir := path.Dir(e.Path)
+		if e.Path == "/" || w.seen[e.Path] || dir != "/" && !w.seen[dir] || w.tree.shown(dir) {
 			continue
 		}
 		st, err := w.lstat(e.Path)
@@ -449,6 +445,17 @@ func (w *walk) missing() error {
 		}
 	}
 	return nil
+}
+
+// shown tells whether a directory is in an overlay.
+func (t *Tree) shown(dir string) bool {
+	longest, shown := -1, false
+	for _, e := range t.Entries {
+		if len(e.Path) > longest && overlay.Below(dir, e.Path) && (e.Kind == overlay.Overlay || e.Kind == overlay.Dir) {
+			longest, shown = len(e.Path), e.Kind == overlay.Overlay
+		}
+	}
+	return shown
 }
 
 // lstat looks at a file of the host, wherever it is.
