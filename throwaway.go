@@ -95,6 +95,6 @@ func (c *Cmd) startThrowaway() error {
 
 // end waits for the program and takes the container away.
 func (t *throwaway) end(ctx context.Context) (stub.Ended, error) {
-	ended, err := t.supervisor.Wait()
+	ended, err := t.supervisor.Wait(nil)
 	return ended, errors.Join(err, t.group.Destroy(ctx))
 }

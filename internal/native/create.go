@@ -338,11 +338,27 @@ func (c *creation) tail() *stub.Batch {
 	b := new(stub.Batch)
 	last := func() { c.process.lastSteps(b, len(c.Extra), c.Park) }
 	if c.Supervise {
-		b.Supervise(last)
+		b.Supervise(func() {
+			c.leadGroup(b)
+			last()
+		})
 	} else {
 		last()
 	}
 	return b
+}
+
+// leadGroup emits what makes the program a job of its own, as a shell does: signals for its process group don't reach the
+// supervisor, which can see it stop, and it has the terminal.
+func (c *creation) leadGroup(b *stub.Batch) {
+	b.In("")
+	b.Call(unix.SYS_SETPGID, stub.Int(0), stub.Int(0))
+	if c.Spec.Process.Terminal {
+		pid := b.Const(make([]byte, 4))
+		b.Store(pid, 0, b.Call(unix.SYS_GETPID).Arg())
+		b.Ioctl(stub.Fd(0), unix.TIOCSPGRP, pid.Arg())
+		b.Note("TIOCSPGRP")
+	}
 }
 
 // letGoSupervised is letGo for an init that becomes the program's supervisor.

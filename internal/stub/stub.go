@@ -182,13 +182,11 @@ func (s *Stub) Send(b *Batch) error {
 }
 
 // Receive waits for the reply to the batch that was sent.
-func (s *Stub) Receive() error { return s.receive(Timeout) }
-
-func (s *Stub) receive(timeout time.Duration) error {
+func (s *Stub) Receive() error {
 	b, told := s.sent, s.told
 	s.sent, s.told = nil, 0
 	reply := b.wire[:b.replySize()]
-	if err := s.conn.readFull(reply, timeout); err != nil {
+	if err := s.conn.readFull(reply, Timeout); err != nil {
 		return err
 	}
 	failed, errno, err := b.decode(reply)

@@ -16,6 +16,14 @@ type supervision struct {
 // rusageSize is the size of struct rusage on 64-bit machines (getrusage(2)).
 const rusageSize = 144
 
+// A supervisor tells by a note that its program was stopped: the wait status, and what no reply has there, which begins
+// with a small number of entries.
+const (
+	noteSize      = 8
+	noteMark      = 0xffffffff << 32
+	statusStopped = 0x7f // the low byte of the wait status of a process that was stopped (wait(2))
+)
+
 // Supervise emits what makes the stub the supervisor of a program; the calls that program emits, of which the last is
 // execve, are executed by a child of the stub. The first process of a pid namespace has no default actions for signals
 // and has to reap what others leave behind (pid_namespaces(7)), which few programs expect. A supervisor does that. It
@@ -34,11 +42,21 @@ func (b *Batch) Supervise(program func()) {
 	b.leaveWithParent(end)
 	again := b.Label()
 	b.Mark(again)
-	ended := b.Call(unix.SYS_WAIT4, Int(-1), s.status.Arg(), Int(0), s.usage.Arg())
+	ended := b.Call(unix.SYS_WAIT4, Int(-1), s.status.Arg(), Int(unix.WUNTRACED), s.usage.Arg())
 	b.Retry(ended, unix.EINTR)
 	is := b.Call(opTest, ended.Arg(), Int(-1), pid.Arg(), Int(unix.EAGAIN))
-	b.OnOK(is, end)
 	b.OnErr(is, 0, again)
+	status := b.Load(s.status, 0)
+	stopped := b.Label()
+	is = b.Call(opTest, status.Arg(), Int(0xff), Int(statusStopped), Int(unix.EAGAIN))
+	b.OnOK(is, stopped)
+	b.OnErr(is, 0, end)
+	b.Mark(stopped)
+	note := b.Const(binary.LittleEndian.AppendUint64(nil, noteMark))
+	b.Store(note, 0, status.Arg())
+	told := b.Call(unix.SYS_SENDTO, Int(Control), note.Arg(), Int(noteSize), Int(unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT), Int(0), Int(0))
+	b.OnOK(told, again)
+	b.OnErr(told, 0, again) // of so many that the parent reads none of them
 	b.Mark(child)
 	program()
 	b.Mark(end)
@@ -93,10 +111,11 @@ func (s *Stub) LastSupervised(b *Batch, report, exit int) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The first stub is out of the way before the program is cloned: a limit of processes may leave no room for both.
+	s.reapStage1()
 	if err := s.conn.write(msg, nil); err != nil {
 		return nil, err
 	}
-	s.reapStage1()
 	program, err := s.conn.readFile(Timeout)
 	if err != nil {
 		return nil, err
@@ -113,10 +132,10 @@ type Ended struct {
 }
 
 // Wait waits until the program has ended, and with it all other processes of its pid namespace. Close or Kill on the
-// stub ends them before. A supervisor that was killed is reported as the program's end.
-func (s *Supervisor) Wait() (Ended, error) {
-	s.stub.sent = s.batch
-	rerr := s.stub.receive(0)
+// stub ends them before. A supervisor that was killed is reported as the program's end. stopped is called whenever a
+// signal stops the program, unless it is nil.
+func (s *Supervisor) Wait(stopped func(unix.Signal)) (Ended, error) {
+	rerr := s.receive(stopped)
 	s.Program.Close()
 	ws, err := s.stub.Wait()
 	s.stub.Close()
@@ -135,6 +154,37 @@ func (s *Supervisor) Wait() (Ended, error) {
 		System: time.Duration(field(2))*time.Second + time.Duration(field(3))*usec,
 		MaxRSS: field(4) << 10,
 	}, nil
+}
+
+// receive takes notes, up to the reply.
+func (s *Supervisor) receive(stopped func(unix.Signal)) error {
+	reply := s.batch.wire[:s.batch.replySize()]
+	for {
+		if err := s.stub.conn.readFull(reply[:noteSize], 0); err != nil {
+			return err
+		}
+		note := binary.LittleEndian.Uint64(reply)
+		if note < noteMark {
+			break
+		}
+		if stopped != nil {
+			stopped(unix.Signal(note >> 8 & 0xff))
+		}
+	}
+	if err := s.stub.conn.readFull(reply[noteSize:], 0); err != nil {
+		return err
+	}
+	failed, errno, err := s.batch.decode(reply)
+	if err != nil {
+		return err
+	}
+	if s.stub.trace != nil {
+		s.batch.traceTo(s.stub.trace, 0)
+	}
+	if failed >= 0 {
+		return s.batch.failure(failed, errno)
+	}
+	return nil
 }
 
 // Kill ends the supervisor, and with it the program. Wait still has to be called.

@@ -50,7 +50,7 @@ func TestSupervisorReportsTheEnd(t *testing.T) {
 	} {
 		v, _ := supervise(t, command, nil)
 		begin := time.Now()
-		end, err := v.Wait()
+		end, err := v.Wait(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,8 +71,20 @@ func TestProgramIsSignalledByPidfd(t *testing.T) {
 	if err := unix.PidfdSendSignal(int(v.Program.Fd()), unix.SIGTERM, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if end, err := v.Wait(); err != nil || end.Status != unix.WaitStatus(unix.SIGTERM) {
+	if end, err := v.Wait(nil); err != nil || end.Status != unix.WaitStatus(unix.SIGTERM) {
 		t.Errorf("Wait = %+v, %v, want SIGTERM", end, err)
+	}
+}
+
+func TestSupervisorTellsOfStops(t *testing.T) {
+	v, _ := supervise(t, `(sleep 0.05; kill -CONT $$) & kill -STOP $$; (sleep 0.05; kill -CONT $$) & kill -STOP $$; exit 5`, nil)
+	var stops []unix.Signal
+	end, err := v.Wait(func(s unix.Signal) { stops = append(stops, s) })
+	if err != nil || end.Status != 5<<8 {
+		t.Errorf("Wait = %+v, %v, want status 5", end, err)
+	}
+	if len(stops) != 2 || stops[0] != unix.SIGSTOP || stops[1] != unix.SIGSTOP {
+		t.Errorf("stops: %v", stops)
 	}
 }
 
