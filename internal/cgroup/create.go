@@ -21,9 +21,15 @@ var (
 
 // Create makes the directories and applies the device rules, while nobody is in them yet: on v1 all devices have to be
 // denied first, and a process that runs meanwhile fails to open its terminal. If a directory can't be made, it removes
-// those it made. With the systemd driver it does nothing: systemd does, once Add gives it a process.
+// those it made. With the systemd driver it does nothing: systemd does, once Add gives it a process. For a transient group
+// it may be called again.
 func (g *Group) Create() error {
-	if g.unit != nil || g.none() {
+	switch {
+	case g.transient != nil && g.paths != nil:
+		return nil // made already
+	case g.transient != nil:
+		return g.createTransient()
+	case g.unit != nil || g.none():
 		return nil
 	}
 	if err := g.makeDirs(); err != nil {

@@ -19,6 +19,7 @@ const busyTimeout = 5 * time.Second
 func (g *Group) Destroy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
 	defer cancel()
+	defer g.unlock() // until then they are nobody else's
 	var errs []error
 	if g.unit != nil {
 		errs = append(errs, g.stopUnit(ctx))

@@ -39,6 +39,8 @@ type Group struct {
 	props    []property
 	res      *specs.LinuxResources
 	warnings []string
+
+	transient *transient // or nil
 }
 
 // New checks c and plans its cgroups; it makes nothing. Every mistake in linux.resources is in the error, each with its
