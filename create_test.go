@@ -893,3 +893,24 @@ func TestDeleteAmongOthers(t *testing.T) {
 	}
 	gone(t, c.Init().Pid)
 }
+
+// A parked init has its standard streams and the fifo that it waits at; no socket to a hull that has long gone.
+func TestParkedDescriptors(t *testing.T) {
+	c := create(t, newRuntime(t), hull.CreateOptions{})
+	var fds []string
+	for range 100 { // until it has come to rest
+		fds = nil
+		entries, err := os.ReadDir(procPath(c.Init().Pid, "fd"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			fds = append(fds, e.Name())
+		}
+		if len(fds) == 4 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	expect(t, "0 1 2 5", strings.Join(fds, " "))
+}

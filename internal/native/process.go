@@ -384,6 +384,11 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
 	}
 	if park {
+		// The socket to hull is of no use any more, and a container may be parked for long. But close(2) may be none of
+		// what a filter that is loaded already lets pass.
+		if extra == 0 && !t.seccompEarly() && !t.notifies() {
+			b.Close(stub.Fd(stub.Control))
+		}
 		// As kill(1) would end a program that waits, though this one is the first in its pid namespace.
 		b.ExitOn(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 		b.Call(unix.SYS_READ, stub.Int(reportFD(extra)), b.Out(1).Arg(), stub.Int(1))
