@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/linux"
 )
 
 // A Need is something of the machine that a test can't do without.
@@ -53,7 +55,7 @@ var (
 	Root        = Need{"root", haveRoot}
 	NonRoot     = Need{"nonroot", haveNoRoot}
 	UserNS      = Need{"userns", haveUserNS}
-	TimeNS      = Need{"timens", func() error { return exists("/proc/self/ns/time") }}
+	TimeNS      = Need{"timens", haveTimeNS}
 	CgroupV1    = Need{"cgroup1", func() error { return haveMount("/sys/fs/cgroup/", "cgroup") }}
 	CgroupV2    = Need{"cgroup2", func() error { return haveFS("/sys/fs/cgroup", unix.CGROUP2_SUPER_MAGIC) }}
 	Systemd     = Need{"systemd", func() error { return exists("/run/systemd/system") }}
@@ -64,6 +66,19 @@ var (
 	IntelRDT    = Need{"rdt", func() error { return haveFS("/sys/fs/resctrl", unix.RDTGROUP_SUPER_MAGIC) }}
 	Terminal    = Need{"tty", haveTerminal}
 )
+
+// System calls that hull has other ways for where they are missing, but not for all that they can do.
+var (
+	Openat2      = Need{"openat2", func() error { return have("openat2", linux.HaveOpenat2) }}
+	MountSetattr = Need{"mount_setattr", func() error { return have("mount_setattr", linux.HaveMountSetattr) }}
+)
+
+func have(name string, f func() bool) error {
+	if !f() {
+		return fmt.Errorf("%s: %w", name, unix.ENOSYS)
+	}
+	return nil
+}
 
 // Command is the need of a program that is found by PATH.
 func Command(name string) Need {
@@ -146,6 +161,19 @@ func haveUserNS() error {
 		return nil
 	}
 	return fmt.Errorf("clone CLONE_NEWUSER: %w", err)
+}
+
+// haveTimeNS makes a time namespace, as haveUserNS does. Who may not is told whether the kernel has them.
+func haveTimeNS() error {
+	const nothing = "/proc/self/hulltest"
+	_, err := syscall.ForkExec(nothing, []string{nothing}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWTIME}})
+	if errors.Is(err, unix.EPERM) {
+		return exists("/proc/self/ns/time")
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("unshare CLONE_NEWTIME: %w", err)
 }
 
 // haveFS looks for a kind of file system at a path.

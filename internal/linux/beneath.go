@@ -30,7 +30,7 @@ func openBeneath(dir int, path string, flags int, resolve uint64) (int, error) {
 	// EAGAIN: the kernel couldn't tell while something was renamed or mounted.
 	for range 100 {
 		fd, err := retry(func() (int, error) { return unix.Openat2(dir, path, &how) })
-		if err == unix.ENOSYS {
+		if err == unix.ENOSYS || err == unix.EPERM && !HaveOpenat2() {
 			return walkBeneath(dir, path, flags, resolve)
 		}
 		if err != unix.EAGAIN {

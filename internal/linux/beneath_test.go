@@ -33,7 +33,7 @@ func TestOpenBeneath(t *testing.T) {
 		"up": unix.ELOOP, "abs/out": unix.ELOOP, "magic/etc": unix.ELOOP, "a/self": unix.ELOOP,
 	} {
 		f, err := OpenBeneath(dir, path, unix.O_RDONLY, 0)
-		if !errors.Is(err, want) {
+		if !errors.Is(err, want) && (HaveOpenat2() || want != unix.ELOOP || !errors.Is(err, unix.ENOTDIR)) {
 			t.Errorf("openat2 %s: %v, want %v", path, err, want)
 		}
 		f.Close()

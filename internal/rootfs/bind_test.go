@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest"
 	"hull/internal/fault"
 	"hull/internal/mnt"
 )
@@ -53,6 +54,9 @@ func TestBindAttributes(t *testing.T) {
 	} {
 		for _, userns := range []bool{false, true} {
 			t.Run(tt.options+",userns="+strconv.FormatBool(userns), func(t *testing.T) {
+				if strings.Contains(tt.options, "rbind") || strings.Contains(tt.options, "nosymfollow") {
+					hulltest.Require(t, hulltest.MountSetattr)
+				}
 				c := newContainer(t)
 				if userns {
 					c.inUserNS(t)
@@ -85,6 +89,7 @@ func TestRecursiveReadonly(t *testing.T) {
 	dir := t.TempDir()
 	mkdir(t, dir+"/sub")
 	tmpfs(t, dir+"/sub", 0)
+	hulltest.Require(t, hulltest.MountSetattr)
 	for option, want := range map[string]string{"ro": "ro rw", "rro": "ro ro"} {
 		c := newContainer(t)
 		c.mount(specs.Mount{Destination: "/etc", Source: dir, Options: []string{"rbind", option}})
@@ -172,6 +177,7 @@ func TestMountOrder(t *testing.T) {
 }
 
 func TestIDMapRefused(t *testing.T) {
+	hulltest.Require(t, hulltest.MountSetattr)
 	needRoot(t)
 	c := newContainer(t)
 	c.mount(specs.Mount{Destination: "/etc", Source: "/tmp", Options: []string{"bind", "idmap"}})

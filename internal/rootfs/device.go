@@ -204,7 +204,7 @@ func (p *Plan) Console(b *stub.Batch, pty stub.FD) {
 	fd := b.OpenTree(pty, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 	var dev stub.FD
 	if p.devBound {
-		e := &emitter{Plan: p, b: b, root: p.made.root.in(b)}
+		e := &emitter{Plan: p, b: b, root: p.made.root.in(b), guide: p.made.guide}
 		dev = e.open("/dev", openDir, noLinks)
 		b.Ignore(mknodat(b, dev, "console", unix.S_IFREG|0o600, 0), unix.EEXIST)
 	} else {

@@ -9,7 +9,7 @@ import (
 // Enter emits the move into the container's root, and what must not hinder hooks and mounts before: masked and
 // read-only paths, the read-only root. It comes in the same batch as Prepare or a later one.
 func (p *Plan) Enter(b *stub.Batch) {
-	e := &emitter{Plan: p, b: b, root: p.made.root.in(b)}
+	e := &emitter{Plan: p, b: b, root: p.made.root.in(b), guide: p.made.guide}
 	e.readonly()
 	b.In("root.path")
 	switch {
@@ -23,6 +23,9 @@ func (p *Plan) Enter(b *stub.Batch) {
 	}
 	b.Call(unix.SYS_CHDIR, b.String("/").Arg())
 	e.share()
+	if !e.cfg.Kernel.CloseRange {
+		b.Ignore(b.Call(unix.SYS_CLOSE, stub.Int(scratch)), unix.EBADF)
+	}
 	b.In("")
 }
 

@@ -8,6 +8,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"hull/hulltest"
 )
 
 func TestTmpfs(t *testing.T) {
@@ -34,6 +36,7 @@ ok`)
 }
 
 func TestTmpCopyUp(t *testing.T) {
+	hulltest.Require(t, hulltest.Openat2)
 	needRoot(t)
 	for _, userns := range []bool{false, true} {
 		t.Run("userns="+strconv.FormatBool(userns), func(t *testing.T) {

@@ -107,8 +107,31 @@ func (e *emitter) setAttr(fd stub.FD, attr uint64) {
 	}
 }
 
+// What is not said to mount(2) is cleared, but for the mode of access times: so the flags that the mount has are looked
+// for first.
 func (e *emitter) setAttrLate(fd stub.FD, attr uint64) {
-	e.remountBind(&mount{Mount: mnt.Mount{Attr: mnt.Attr{Set: attr, Given: true}}}, fd)
+	if e.cfg.Kernel.MountSetattr {
+		return
+	}
+	b := e.b
+	const statfsFlags = 80 // offset in struct statfs; the lockable ones have there the numbers of MS_*
+	has := b.Load(b.Fstatfs(fd), statfsFlags)
+	path := at(b, fd)
+	done := b.Label()
+	for set := range 1 << len(lockable) {
+		var flags, mask uintptr
+		for i, f := range lockable {
+			mask |= f
+			if set&(1<<i) != 0 {
+				flags |= f
+			}
+		}
+		other := b.Label()
+		b.OnErr(b.Assert(has.Arg(), uint64(mask), uint64(flags), unix.EINVAL, ""), 0, other)
+		b.OnOK(b.Mount("", path, "", flags|mnt.AttrFlags(attr)|unix.MS_REMOUNT|unix.MS_BIND, ""), done)
+		b.Mark(other)
+	}
+	b.Mark(done)
 }
 
 // setTree applies what is for a whole tree, and the propagation.

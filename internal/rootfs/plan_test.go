@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-var newest = Features{Openat2: true, MountSetattr: true}
+var newest = Features{Openat2: true, CloseRange: true, MountSetattr: true}
 
 func TestPlan(t *testing.T) {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 10}}
@@ -304,7 +304,7 @@ func FuzzRevealing(f *testing.F) {
 
 // That a batch can be emitted for every way of the kernel is seen without privileges; what it does, only with a stub.
 func TestPrepareEmits(t *testing.T) {
-	for _, f := range []Features{newest, {}, {Openat2: true}} {
+	for _, f := range []Features{newest, {}, {Openat2: true}, {Openat2: true, CloseRange: true}} {
 		for _, v2 := range []bool{false, true} {
 			s := defaultSpec()
 			s.Mounts = append(s.Mounts,

@@ -14,6 +14,7 @@ import (
 func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	p.made = made{}
 	e := &emitter{Plan: p, b: b, sources: sources, guide: newGuide(p.root)}
+	p.made.guide = e.guide
 	e.propagate()
 	if p.cfg.Overlay != nil {
 		e.guide = newGuide(p.cfg.Overlay.Root)
@@ -96,10 +97,19 @@ const manyMounts = 64
 // tidy closes the descriptors that calls emitted by f open. A new descriptor gets the lowest number that is free.
 func (e *emitter) tidy(f func()) {
 	e.b.In("")
+	if !e.cfg.Kernel.CloseRange {
+		first := e.b.Len()
+		f()
+		e.b.In("")
+		for _, fd := range e.b.Opened(first) {
+			e.b.Ignore(e.b.Call(unix.SYS_CLOSE, fd.Arg()), unix.EBADF)
+		}
+		return
+	}
 	lowest := e.b.Call(unix.SYS_FCNTL, e.root.Arg(), stub.Int(unix.F_DUPFD_CLOEXEC), stub.Int(0))
 	f()
 	e.b.In("")
-	e.b.Ignore(e.b.Call(unix.SYS_CLOSE_RANGE, lowest.Arg(), stub.Int(math.MaxUint32), stub.Int(0)), unix.ENOSYS)
+	e.b.Call(unix.SYS_CLOSE_RANGE, lowest.Arg(), stub.Int(math.MaxUint32), stub.Int(0))
 }
 
 // mount emits an entry of mounts.

@@ -56,9 +56,12 @@ func (e *emitter) open(p string, flags, resolve uint64) stub.FD {
 	return e.openOr(p, flags, resolve, 0)
 }
 
-// openOr is open with a place to go on if a directory on the way does not exist. Only walk needs it; whether the path
-// itself exists is for the caller to see.
+// openOr is open with a place to go on if what stands on the way does not exist, or is no directory. Only walk needs it;
+// whether the path itself exists is for the caller to see.
 func (e *emitter) openOr(p string, flags, resolve uint64, missing stub.Label) stub.FD {
+	if !e.cfg.Kernel.Openat2 && resolve&unix.RESOLVE_NO_SYMLINKS == 0 {
+		p = e.guide.follow(p)
+	}
 	rel := strings.TrimPrefix(p, "/")
 	if rel == "" {
 		rel = "."
@@ -70,7 +73,7 @@ func (e *emitter) openOr(p string, flags, resolve uint64, missing stub.Label) st
 }
 
 // walk is openat2(2) for kernels before 5.6: a descriptor a component. It takes no symbolic links at all, since a
-// batch can't tell where they lead.
+// batch can't tell where they lead: those that there are, the guide has followed.
 func (e *emitter) walk(rel string, flags uint64, missing stub.Label) stub.FD {
 	dir := e.root
 	for {
@@ -78,9 +81,14 @@ func (e *emitter) walk(rel string, flags uint64, missing stub.Label) stub.FD {
 		if !more {
 			return e.b.Openat(dir, name, int(flags)|unix.O_NOFOLLOW, 0)
 		}
-		dir = e.b.Openat(dir, name, openDir|unix.O_NOFOLLOW, 0)
-		if missing != 0 {
+		if missing == 0 {
+			dir = e.b.Openat(dir, name, openDir|unix.O_NOFOLLOW, 0)
+		} else {
+			dir = e.b.Openat(dir, name, openPath|unix.O_NOFOLLOW, 0)
 			e.b.OnErr(dir.Result(), unix.ENOENT, missing)
+			e.refuseLink(dir)
+			is := e.b.Assert(fileType(e.b, dir).Arg(), unix.S_IFMT, unix.S_IFDIR, unix.ENOTDIR, name)
+			e.b.OnErr(is, 0, missing)
 		}
 		rel = rest
 	}

@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest"
 	"hull/internal/fault"
 	"hull/internal/stub"
 )
@@ -26,6 +27,7 @@ func TestDefault(t *testing.T) {
 }
 
 func TestDefaultNeedsFewCalls(t *testing.T) {
+	hulltest.Require(t, hulltest.Openat2, hulltest.MountSetattr)
 	needRoot(t)
 	c := newContainer(t)
 	n := 0
@@ -48,6 +50,12 @@ func TestWithoutNewerCalls(t *testing.T) {
 		"none": {}, "openat2": {Openat2: true}, "mount_setattr": {MountSetattr: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if f.Openat2 {
+				hulltest.Require(t, hulltest.Openat2)
+			}
+			if f.MountSetattr {
+				hulltest.Require(t, hulltest.MountSetattr)
+			}
 			c := newContainer(t)
 			c.Kernel = f
 			dir := t.TempDir()
@@ -65,6 +73,22 @@ func TestWithoutNewerCalls(t *testing.T) {
 11
 sh: can't create /proc/sys/kernel/domainname: Read-only file system
 touch: /etc/x: Read-only file system`)
+		})
+	}
+}
+
+// What is made read-only keeps what it is otherwise.
+func TestReadonlyKeepsFlags(t *testing.T) {
+	needRoot(t)
+	for name, f := range map[string]Features{"now": Probe(), "before mount_setattr": {}} {
+		t.Run(name, func(t *testing.T) {
+			c := newContainer(t)
+			c.Kernel = f
+			tmpfs(t, c.rootfs(""), unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME)
+			fillRoot(t, c.Bundle)
+			c.Spec.Linux.ReadonlyPaths = []string{"/tmp"}
+			c.Spec.Linux.MaskedPaths = nil
+			c.expect(t, "grep -e ' / / ' -e ' /tmp ' /proc/self/mountinfo | cut -d' ' -f5,6", "/ ro,nosuid,nodev,noatime\n/tmp ro,nosuid,nodev,noatime")
 		})
 	}
 }

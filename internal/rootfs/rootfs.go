@@ -84,6 +84,7 @@ type made struct {
 	late      []lateMount
 	copies    []copyUp
 	overlays  []madeOverlay
+	guide     *guide
 }
 
 type lateMount struct {

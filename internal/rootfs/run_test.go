@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -47,6 +48,12 @@ func needRoot(t testing.TB) {
 func newBundle(t testing.TB) string {
 	t.Helper()
 	dir := tempDir(t)
+	fillRoot(t, dir)
+	return dir
+}
+
+func fillRoot(t testing.TB, dir string) {
+	t.Helper()
 	for _, d := range []string{"bin", "proc", "dev", "sys", "etc", "tmp"} {
 		mkdir(t, filepath.Join(dir, "rootfs", d))
 	}
@@ -56,7 +63,6 @@ func newBundle(t testing.TB) string {
 	}
 	write(t, filepath.Join(dir, "rootfs/bin/busybox"), string(data))
 	os.Chmod(filepath.Join(dir, "rootfs/bin/busybox"), 0o755)
-	return dir
 }
 
 // tempDir is a directory that everyone can search.
@@ -221,8 +227,18 @@ func (c *container) setUp(p *Plan, s *stub.Stub) error {
 }
 
 // onlyInside fails if the stub has mounts that the host does not have and that are not below root: something has
-// escaped.
-func onlyInside(pid int, root string) error {
+// escaped. Other tests mount and unmount on the host meanwhile.
+func onlyInside(pid int, root string) (err error) {
+	for range 50 {
+		if err = nowOnlyInside(pid, root); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+func nowOnlyInside(pid int, root string) error {
 	host, err := mountPoints("self")
 	if err != nil {
 		return err

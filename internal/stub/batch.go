@@ -161,6 +161,8 @@ type Batch struct {
 	wire []byte // as it was sent; then the reply, in the same place
 	out  []byte // part of wire, once there is a reply
 
+	received int // descriptors, by RecvFDs
+
 	replyFD int // with last
 	exit    int
 	last    bool
@@ -173,6 +175,36 @@ func (b *Batch) In(field string) { b.field = field }
 
 // Len returns the number of entries.
 func (b *Batch) Len() int { return b.entries.n }
+
+// Opened returns the calls from entry first on that return a new descriptor. Those that are jumped over return EBADF.
+func (b *Batch) Opened(first int) []Result {
+	var opened []Result
+	for i := first; i < b.entries.n; i++ {
+		if opens(b.entries.at(i).nr) {
+			opened = append(opened, Result(i))
+		}
+	}
+	return opened
+}
+
+// MaxOpened returns how many descriptors the batch leaves open at most.
+func (b *Batch) MaxOpened() int {
+	n := b.received
+	for i := range b.entries.n {
+		if opens(b.entries.at(i).nr) {
+			n++
+		}
+	}
+	return n
+}
+
+func opens(nr uint32) bool {
+	switch nr {
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_FSOPEN, unix.SYS_FSMOUNT, unix.SYS_OPEN_TREE, unix.SYS_SOCKET:
+		return true
+	}
+	return false
+}
 
 // Const puts bytes into the batch.
 func (b *Batch) Const(p []byte) Data {
@@ -367,6 +399,9 @@ func (b *Batch) encodeEntry(p []byte, i int) {
 		le.PutUint64(p[entryArgs+8*j:], n)
 	}
 	le.PutUint32(p[entryNr:], e.nr)
+	if opens(e.nr) {
+		le.PutUint64(p[entryResult:], ^uint64(unix.EBADF-1)) // -EBADF, until the call is made: 0 would be a descriptor
+	}
 	le.PutUint32(p[entryRefs:], refs)
 	le.PutUint32(p[entryOnOK:], b.target(e.onOK, i+1))
 	le.PutUint32(p[entryOnErr:], b.target(e.onErr, stop))

@@ -213,6 +213,7 @@ func (b *Batch) RecvFDs(n int) []FD {
 	hdr, cmsg := b.rights(n)
 	b.Call(unix.SYS_RECVMSG, Int(Control), hdr.Arg(), Int(unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL))
 	b.Note("descriptors")
+	b.received += n
 	fds := make([]FD, n)
 	for i := range fds {
 		fds[i] = b.Load(cmsg, unix.SizeofCmsghdr+4*i).FD()
