@@ -23,6 +23,7 @@ func checkConsoleSocket(detached bool, socket string) error {
 type attachment struct {
 	env     *Env
 	session *tty.Session // nil: no terminal
+	closed  bool
 }
 
 // connect is the hull.Console of a process that hull stays with.
@@ -33,11 +34,12 @@ func (a *attachment) connect(master *os.File) (err error) {
 	return nil
 }
 
-// close gives the caller its terminal back, when the process has written its last.
+// close gives the caller its terminal back, when the process has written its last. It may be called again.
 func (a *attachment) close() {
-	if a.session == nil {
+	if a.session == nil || a.closed {
 		return
 	}
+	a.closed = true
 	if err := a.session.Finish(); err != nil {
 		a.env.log.warn("terminal: " + err.Error())
 	}
