@@ -23,6 +23,8 @@ var known = map[string]excuse{
 	"delete": {reason: "wants delete of a created container refused; engines delete such containers, so runtimes allow it"},
 	"hooks": {reason: "compares with text that its own hooks don't write (post-start1 for post-start1 called), " +
 		"and looks for the file after the bundle is gone"},
+	"linux_uid_mappings": {reason: "takes the order of mount ids, in which newer kernels list mounts, for that of mounting: hull's parent " +
+		"makes the /dev of a user namespace, for its devices, before the rest is mounted", racy: true},
 	"misc_props":      {reason: "runs /runtimetest, which it doesn't put into the bundle"},
 	"pidfile":         {reason: "kills a container that ran true and ended, and wants that to succeed", racy: true},
 	"poststart_fail":  {reason: "wants a failing poststart hook ignored; runtime.md, Lifecycle, step 9: an error that stops the container"},
