@@ -88,7 +88,10 @@ func (t *Tree) Apply(changes []Change, since time.Time) error {
 		return err
 	}
 	if derr := a.discard(); derr != nil {
-		err = errors.Join(err, fmt.Errorf("remove what is left over: %w", derr))
+		return errors.Join(err, fmt.Errorf("remove what is left over: %w", derr))
+	}
+	if err == nil {
+		err = a.closeDirs()
 	}
 	return err
 }
@@ -118,8 +121,9 @@ type apply struct {
 	files   int                // regular files to be written
 	links   map[string]staged  // by path: files with several names
 	undo    []taking
-	last    openDir // of the host
-	source  openDir // of the upper tree
+	closing []*Change // directories that get the mode they are to have last
+	last    openDir   // of the host
+	source  openDir   // of the upper tree
 }
 
 // openDir is the directory that was used last: changes come in order.

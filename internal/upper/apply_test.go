@@ -211,6 +211,17 @@ func TestInheritedACL(t *testing.T) {
 	}
 }
 
+// A directory that is closed by the command has things replaced in it before.
+func TestClosedDirectory(t *testing.T) {
+	h := newHost(t, "mkdir -p d/e f; echo 1 >d/a; echo 1 >d/e/a; echo 1 >f/a")
+	since := settled()
+	want := h.command(t, "echo 2 >d/a; echo 2 >d/e/a; rm f/a; "+manifest+"; chmod 400 d/e d; chmod 0 f")
+	check(t, h.apply(t, since))
+	equal(t, h.shell(t, "lower/tree", "stat -c '%a' d f; chmod 755 d f; stat -c %a d/e; chmod 755 d/e"), "400\n0\n400\n")
+	equal(t, h.shell(t, "lower/tree", manifest), want)
+	h.clean(t)
+}
+
 func TestSetgidDirectory(t *testing.T) {
 	h := newHost(t, "mkdir shared; chmod 2775 shared")
 	since := settled()

@@ -333,7 +333,27 @@ func (a *apply) adjust(o *op) error {
 		defer f.Close()
 		return adjustTo(f, int(st.Uid), int(st.Gid), st.Mode&0o7777, want, have)
 	})
-	return adjustTo(f, int(c.UID), int(c.GID), c.Mode, have, want)
+	mode := c.Mode
+	if os.Geteuid() != 0 && mode&0o700 != 0o700 {
+		// What was replaced could not be removed from it any more.
+		mode |= 0o700
+		a.closing = append(a.closing, c)
+	}
+	return adjustTo(f, int(c.UID), int(c.GID), mode, have, want)
+}
+
+// closeDirs takes the last rights from directories that nothing is to be done in any more.
+func (a *apply) closeDirs() error {
+	var errs []error
+	for _, c := range a.closing { // what lies in others comes first
+		f, err := a.openAdjusted(c)
+		if err == nil {
+			err = chmod(f, c.Mode)
+			f.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // openAdjusted opens a directory of the host that has to be the one that was looked at.
