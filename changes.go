@@ -48,16 +48,12 @@ type Changes struct {
 }
 
 // prepareChanges changes the plan so that changes can be looked at, or returns nil if nobody wants to.
-func (c *Cmd) prepareChanges(p *overlay.Plan, mounts []specs.Mount) (_ *Changes, err error) {
+func (c *Cmd) prepareChanges(p *overlay.Plan, s *specs.Spec) (_ *Changes, err error) {
 	h := &c.Host
 	if h.Keep == "" && !h.Watch {
 		return nil, nil
 	}
-	root := h.Root
-	if root == "" {
-		root = "/"
-	}
-	lower, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	lower, err := os.OpenFile(p.Root, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -73,20 +69,14 @@ func (c *Cmd) prepareChanges(p *overlay.Plan, mounts []specs.Mount) (_ *Changes,
 		p.Upper = ch.keep
 	}
 	p.Send = true
-	entries := slices.Clone(p.Entries)
-	for _, m := range mounts {
-		if slices.ContainsFunc(mounts, func(o specs.Mount) bool {
-			return o.Destination != m.Destination && overlay.Below(m.Destination, o.Destination)
-		}) {
-			continue // in another mount
-		}
-		e := overlay.Entry{Kind: overlay.Dir, Path: m.Destination}
-		if fi, err := os.Stat(m.Source); err == nil && !fi.IsDir() && filepath.IsAbs(m.Source) {
-			e.Kind = overlay.File
-		}
-		entries = append(entries, e)
+	ch.tree = &upper.Tree{Lower: lower, Entries: slices.Clone(p.Entries), UserXattr: p.UserNS}
+	for _, m := range s.Mounts {
+		ch.tree.Mounted(m.Destination, false)
 	}
-	ch.tree = &upper.Tree{Lower: lower, Entries: entries, UserXattr: p.UserNS}
+	for _, b := range p.Binds {
+		fi, err := os.Stat(b.Source)
+		ch.tree.Mounted(b.Path, err == nil && !fi.IsDir())
+	}
 	return ch, nil
 }
 

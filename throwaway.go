@@ -63,7 +63,7 @@ func (c *Cmd) startThrowaway() error {
 		return err
 	}
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, v.masks()...)
-	changes, err := c.prepareChanges(plan, s.Mounts)
+	changes, err := c.prepareChanges(plan, s)
 	if err != nil {
 		return err
 	}

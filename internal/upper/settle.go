@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,42 @@ func (t *Tree) settle(e *overlay.Entry) error {
 		}
 		return os.NewSyscallError("unlink", unix.Unlinkat(int(dir.Fd()), name, 0))
 	})
+}
+
+// Mounted says that something else is mounted at a path, over what the entries show. Where there was nothing, what it is
+// mounted on was made for it, and is no change.
+func (t *Tree) Mounted(p string, isFile bool) {
+	has := func(p string) bool {
+		return slices.ContainsFunc(t.Entries, func(e overlay.Entry) bool { return e.Path == p })
+	}
+	for _, m := range t.mounts {
+		if overlay.Below(p, m) {
+			return // it is in that one
+		}
+	}
+	t.mounts = append(t.mounts, p)
+	for i := 1; i < len(p); i++ {
+		if dir := p[:i]; p[i] == '/' && !has(dir) && (!t.shown(dir) || !t.onHost(dir)) {
+			t.Entries = append(t.Entries, overlay.Entry{Kind: overlay.Way, Path: dir})
+		}
+	}
+	if has(p) {
+		return
+	}
+	e := overlay.Entry{Kind: overlay.Dir, Path: p}
+	if isFile {
+		e.Kind = overlay.File
+	}
+	t.Entries = append(t.Entries, e)
+}
+
+func (t *Tree) onHost(p string) bool {
+	f, err := linux.OpenBeneath(t.Lower, relative(p), unix.O_PATH, 0)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // RemoveWork removes the directory in which overlayfs worked, beside an upper directory in dir.

@@ -32,7 +32,8 @@ type Tree struct {
 	// UserXattr says that the overlays were mounted with the option userxattr.
 	UserXattr bool
 
-	loose []loosened
+	loose  []loosened
+	mounts []string // see Mounted
 }
 
 // loosened is a file that was made readable for its owner.
