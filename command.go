@@ -42,7 +42,7 @@ type Cmd struct {
 	User string
 	// Capabilities are those that the program has, as capabilities(7) names them. The caller's are dropped.
 	Capabilities []string
-	// Seccomp is the profile of system calls. Nil and an empty one mean none.
+	// Seccomp is the profile of system calls. Nil means that of spec.Seccomp, an empty one none.
 	Seccomp *specs.LinuxSeccomp
 	// Hostname is the container's. Empty means the host's.
 	Hostname string

@@ -54,7 +54,9 @@ func (c *Cmd) hostSpec(id *identity, v *view) (*specs.Spec, error) {
 		}
 	}
 	s.Linux.Resources = nil
-	s.Linux.Seccomp = c.Seccomp
+	if s.Linux.Seccomp = c.Seccomp; c.Seccomp == nil {
+		s.Linux.Seccomp = spec.Seccomp(p.Capabilities.Bounding...)
+	}
 	if c.Spec != nil {
 		c.Spec(s)
 	}

@@ -51,7 +51,7 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.stringVar(&f.tmpfsSize, "tmpfs-size", "", "bound what can be written to `SIZE`, such as 512m or 10%; half of the memory if it is not given")
 	fs.stringVar(&f.user, "user, u", "", "run as `USER[:GROUP]`, names of the host or numbers; for other users than root: as oneself, or as root of the container")
 	fs.stringsVar(&f.caps, "cap", "let the command have the capability `NAME`")
-	fs.stringVar(&f.seccomp, "seccomp", "", "which system calls are allowed: as in `FILE`, in the form of linux.seccomp in config.json, or off for all")
+	fs.stringVar(&f.seccomp, "seccomp", "", "which system calls are allowed: as in `FILE`, in the form of linux.seccomp in config.json, or off for all; docs/do.md has the default ones")
 	fs.stringsVar(&f.env, "env, e", "set a variable, or pass that of the caller: `NAME[=VALUE]`")
 	fs.boolVar(&f.envHost, "env-host", "pass all variables of the caller, not only those that are no secrets, such as PATH and LANG")
 	fs.stringVar(&f.hostname, "hostname", "", "host`NAME` of the container; the host's if it is not given")
@@ -137,7 +137,7 @@ func doCommand() *Command {
 		Own:     true,
 		Summary: "run a command over the host's files, which it can't change",
 		Usage:   "[options] [--] COMMAND [ARGUMENT...]",
-		Long: `Shows the command the programs and libraries of the host and the working tree: the git repository it is called in, or else the directory. What the command writes goes to memory, and is gone with it. /home, /root, /run, /tmp and other places where users keep their things are empty.
+		Long: `Shows the command the programs and libraries of the host and the working tree: the git repository it is called in, or else the directory. What the command writes goes to memory, and is gone with it. All other directories of the root are empty, and so are places in /var that users and services keep their things in; known secrets such as /etc/shadow are covered.
 
 The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback: what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
 

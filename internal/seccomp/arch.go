@@ -168,3 +168,12 @@ func Number(name specs.Arch, call string) (number uint32, ok bool) {
 	}
 	return a.number(a.table[id]), true
 }
+
+// Names returns the names of all calls that an architecture known here has, sorted.
+func Names() []string {
+	all := make([]string, nameCount)
+	for i := range all {
+		all[i] = callName(uint16(i))
+	}
+	return all
+}

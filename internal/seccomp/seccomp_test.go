@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"hull/hulltest"
 	"hull/internal/fault"
 
 	"github.com/google/go-cmp/cmp"
@@ -145,26 +143,6 @@ func TestNumbers(t *testing.T) {
 		if got, ok := Number(test.arch, test.name); ok {
 			t.Errorf("%s on %s is %d; want none", test.name, test.arch, got)
 		}
-	}
-}
-
-// TestTables fails if tables.go isn't what gen makes of the x/sys in go.mod.
-func TestTables(t *testing.T) {
-	hulltest.Require(t, hulltest.Command("go"))
-	file := filepath.Join(t.TempDir(), "tables.go")
-	if out, err := exec.Command("go", "run", "./gen", "-o", file).CombinedOutput(); err != nil {
-		t.Fatalf("gen: %v\n%s", err, out)
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile("tables.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Error("tables.go is out of date: go generate ./internal/seccomp")
 	}
 }
 
