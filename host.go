@@ -98,7 +98,7 @@ func newView(h *HostFiles, dir string, userNS bool) (*view, error) {
 			return nil, err
 		}
 	}
-	if v.partial() {
+	if v.host() {
 		v.tree = workingTree(v.dir, v.home)
 	}
 	return v, nil
@@ -250,10 +250,10 @@ func (v *view) plan() (*overlay.Plan, error) {
 	if o.Mounts, err = overlay.Mounts(); err != nil {
 		return nil, err
 	}
+	o.Show = v.tree
 	if v.partial() {
 		o.Only = overlay.Programs
 		o.Empty = append(v.privatePlaces(), v.otherHomes()...)
-		o.Show = v.tree
 		if v.Home {
 			o.Show = append([]string{v.home}, o.Show...)
 		}

@@ -285,15 +285,26 @@ func (p *planner) link(name string) error {
 
 // showBelow shows a directory that may lie in an empty place, with the directories on the way to it.
 func (p *planner) showBelow(dir string, kind Kind) error {
-	if p.made[dir] || p.shown(dir) {
+	shown := p.shown(dir)
+	if p.made[dir] || shown && !p.UserNS {
 		return nil
 	}
 	for i := 1; i < len(dir); i++ {
-		if way := dir[:i]; dir[i] == '/' && !p.made[way] && !p.shown(way) {
-			if err := p.add(Entry{Kind: Dir, Path: way}); err != nil {
-				return err
-			}
+		if dir[i] != '/' || p.made[dir[:i]] {
+			continue
 		}
+		e := Entry{Kind: Dir, Path: dir[:i]}
+		if shown && p.shown(e.Path) {
+			// In a user namespace nobody could make a file below a directory whose owner has no id there: overlayfs
+			// would first have to copy it.
+			e.Kind = Way
+		}
+		if err := p.add(e); err != nil {
+			return err
+		}
+	}
+	if shown {
+		return nil
 	}
 	if kind == Overlay {
 		return p.show(dir, false)

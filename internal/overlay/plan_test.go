@@ -36,7 +36,7 @@ func tree(t *testing.T, names ...string) string {
 }
 
 func TestNew(t *testing.T) {
-	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/", "lnk -> var/lib", "var/tmp/work/")
+	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/", "lnk -> var/lib", "var/tmp/work/", "usr/lib/app/")
 	mounts := []string{"/", "/proc", root, root + "/var/lib/data"}
 	private := []string{"/home", "/tmp", "/var/tmp"}
 	for _, c := range []struct {
@@ -108,6 +108,17 @@ link    /lnk -> var/lib
 dir     /tmp 0755
 overlay /usr over ROOT/usr
 dir     /var 0755
+`},
+		// Its owner may have no id there; then /usr/lib could not be copied.
+		{"tree among programs in a user namespace", Options{UserNS: true, Only: []string{"/usr"}, Omit: []string{"/proc"}, Show: []string{"/usr/lib/app"}}, `
+dir     / 0755
+link    /bin -> usr/bin
+dir     /home 0755
+link    /lnk -> var/lib
+dir     /tmp 0755
+overlay /usr over ROOT/usr
+dir     /var 0755
+way     /usr/lib 0755
 `},
 		{"all", Options{}, `
 overlay / over ROOT
