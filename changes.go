@@ -43,6 +43,8 @@ type Changes struct {
 	keep  string
 	made  bool // hull has made keep
 
+	scratch *scratch // where they are until they are closed; or nil
+
 	listed bool
 	list   []Change
 }
@@ -176,6 +178,7 @@ func (c *Changes) Close() error {
 	}
 	errs = append(errs, c.tree.Close())
 	c.closeFiles()
+	errs = append(errs, c.scratch.remove())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the changes: %w", err)
 	}

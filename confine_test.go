@@ -24,6 +24,9 @@ import (
 // A command over the host's files is one that nobody trusts. The intruder is such a command: it tries the ways out that
 // are known, and says which worked.
 
+// envDisk has the confiner do as on a kernel whose tmpfs can't hold what a command writes.
+const envDisk = "HULL_TEST_DISK"
+
 // intruderPath is where it finds itself.
 const intruderPath = "/opt/hull-intruder"
 
@@ -44,6 +47,9 @@ func init() {
 	// The confiner runs the intruder as hull do runs a command: as whoever it is itself, in the directory it is in.
 	roles["confiner"] = func(args []string) error {
 		cmd := hull.Command(intruderPath, args[1:]...)
+		if os.Getenv(envDisk) != "" {
+			hull.SetTmpfsHasUserXattr(false)
+		}
 		cmd.Host.Bind = []hull.HostBind{{Source: args[0], Dest: intruderPath, ReadOnly: true}}
 		cmd.ExtraEnv = []string{envRole + "=intruder"}
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -51,6 +57,14 @@ func init() {
 		return cmd.Run()
 	}
 	roles["intruder"] = func(args []string) error {
+		if args[0] == "again" {
+			if err := errors.Join(os.RemoveAll("d"), os.Mkdir("d", 0o755)); err != nil {
+				return err
+			}
+			names, err := os.ReadDir("d")
+			fmt.Println("made again:", names)
+			return err
+		}
 		t := target{secret: args[0], abstract: args[2], socket: args[3], tcp: args[4]}
 		fmt.Sscan(args[1], &t.pid)
 		for _, a := range attacks {
@@ -447,5 +461,53 @@ func copyFile(t *testing.T, from, to string) {
 	_, err = io.Copy(out, in)
 	if err := errors.Join(err, out.Close(), os.Chmod(to, 0o755)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Before Linux 6.6 overlayfs in a user namespace couldn't replace a directory that was deleted, on a tmpfs.
+func TestDeletedDirectoryIsMadeAgain(t *testing.T) {
+	for _, disk := range []string{"", "1"} {
+		t.Run("disk="+disk, func(t *testing.T) { makeAgain(t, disk) })
+	}
+}
+
+func makeAgain(t *testing.T, disk string) {
+	hulltest.Require(t, hulltest.Root, hulltest.UserNS)
+	dir, err := os.MkdirTemp("", "hull-again-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	for _, d := range []string{dir, dir + "/tree", dir + "/tree/d"} {
+		_ = os.Mkdir(d, 0o755)
+		if err := errors.Join(os.Chmod(d, 0o755), os.Chown(d, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, dir+"/tree/d/file", "x")
+	if err := os.Chown(dir+"/tree/d/file", 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	program := dir + "/program"
+	copyFile(t, testBinary(t), program)
+	cmd := actor(t, "confiner", program, "again")
+	cmd.Path, cmd.Args[0], cmd.Dir = program, program, dir+"/tree"
+	cmd.Env = append(cmd.Env, "HOME=/", "XDG_CACHE_HOME="+dir+"/tree/cache", "PWD="+dir+"/tree")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if disk != "" {
+		cmd.Env = append(cmd.Env, envDisk+"="+disk)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "made again: []\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(dir + "/tree/cache/hull"); disk != "" && err != nil {
+		t.Errorf("it was not written to the disk: %v", err)
+	}
+	if left, _ := filepath.Glob(dir + "/tree/cache/hull/*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := os.Stat(dir + "/tree/d/file"); err != nil {
+		t.Error(err)
 	}
 }

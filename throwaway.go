@@ -17,6 +17,7 @@ import (
 type throwaway struct {
 	supervisor *stub.Supervisor
 	group      *cgroup.Group
+	scratch    *scratch // or nil
 }
 
 // startThrowaway starts c in a container over the host's files.
@@ -68,6 +69,15 @@ func (c *Cmd) startThrowaway() error {
 		return err
 	}
 	t := &throwaway{group: cgroup.None()}
+	if userNS && plan.Upper == "" && !tmpfsHasUserXattr() {
+		if t.scratch, err = newScratch(); err != nil {
+			return err
+		}
+		plan.Upper, plan.Volatile = t.scratch.dir, true
+		if plan.Size != "" {
+			c.Runtime.warn("the size of what is written is not bounded: this kernel's tmpfs has no user.* attributes (Linux 6.6), so that it goes to a disk")
+		}
+	}
 	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
 		IO:        io,
@@ -83,10 +93,12 @@ func (c *Cmd) startThrowaway() error {
 	})
 	if err != nil {
 		changes.started(nil)
-		return err
+		return errors.Join(err, t.scratch.remove())
 	}
 	changes.started(p.Upper)
-	c.Changes = changes
+	if c.Changes = changes; changes != nil {
+		changes.scratch, t.scratch = t.scratch, nil
+	}
 	t.supervisor = p.Supervisor
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
@@ -96,5 +108,5 @@ func (c *Cmd) startThrowaway() error {
 // end waits for the program and takes the container away.
 func (t *throwaway) end(ctx context.Context) (stub.Ended, error) {
 	ended, err := t.supervisor.Wait(nil)
-	return ended, errors.Join(err, t.group.Destroy(ctx))
+	return ended, errors.Join(err, t.group.Destroy(ctx), t.scratch.remove())
 }

@@ -77,7 +77,7 @@ func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, erro
 	c.process.fromOutside(pre)
 	planErr := c.plan()
 	if err := first.Receive(); err != nil {
-		return nil, errors.Join(explainNamespaces(err), planErr)
+		return nil, errors.Join(explainNamespaces(err, c.ns.newUser), planErr)
 	}
 	if planErr != nil {
 		return nil, planErr

@@ -389,7 +389,10 @@ func (c *creation) letGo(tail *stub.Batch) error {
 func (c *creation) explain(err error) error {
 	if !errors.Is(err, stub.ErrGone) {
 		if c.root != nil {
-			return c.root.Explain(err)
+			err = c.root.Explain(err)
+		}
+		if c.ns.newUser {
+			err = explainAppArmor(err, "/")
 		}
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -63,33 +64,59 @@ func errnoOf(err error) error {
 }
 
 // explainNamespaces adds a hint to a failure to make or join namespaces.
-func explainNamespaces(err error) error {
+func explainNamespaces(err error, userNS bool) error {
 	var e *fault.Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	switch {
-	case errors.Is(err, unix.EPERM) && os.Geteuid() != 0:
-		e.Hint = userNamespaceHint()
+	case (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)) && os.Geteuid() != 0:
+		e.Hint = userNamespaceHint("/", userNS)
 	case errors.Is(err, unix.ENOSPC):
 		e.Hint = "a limit below /proc/sys/user is reached (namespaces(7))"
+	case errors.Is(err, unix.EINVAL) && userNS && !exists("/proc/self/ns/user"):
+		e.Hint = "this kernel has no user namespaces"
 	}
 	return err
 }
 
-// userNamespaceHint says which setting of this host keeps ordinary users from making user namespaces.
-func userNamespaceHint() string {
+func exists(file string) bool { return unix.Access(file, unix.F_OK) == nil }
+
+// appArmorSysctl has AppArmor take away, where it is 1, the capabilities that an ordinary user has in a new user namespace:
+// that can be made, but nothing be done in it.
+const appArmorSysctl = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+
+// userNamespaceHint says which setting of the host below root keeps ordinary users from making user namespaces.
+func userNamespaceHint(root string, userNS bool) string {
 	for _, s := range []struct{ file, bad string }{
-		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"},
+		{appArmorSysctl, "1"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0"},
 		{"/proc/sys/user/max_user_namespaces", "0"},
 	} {
-		b, err := os.ReadFile(s.file)
-		if err == nil && len(b) > 0 && string(b[:1]) == s.bad && (len(b) == 1 || b[1] == '\n') {
+		if isSet(root+s.file, s.bad) {
 			return fmt.Sprintf("user namespaces are restricted here: %s is %s", s.file, s.bad)
 		}
 	}
+	if userNS {
+		return "something here forbids user namespaces to other users than root: a seccomp profile or security module, or a limit (namespaces(7))"
+	}
 	return "a container needs root, or a user namespace in linux.namespaces (hull spec --rootless)"
+}
+
+func isSet(file, value string) bool {
+	b, err := os.ReadFile(file)
+	return err == nil && strings.TrimSuffix(string(b), "\n") == value
+}
+
+// explainAppArmor adds a hint to what AppArmor may have refused in a user namespace.
+func explainAppArmor(err error, root string) error {
+	var e *fault.Error
+	if os.Geteuid() == 0 || !errors.As(err, &e) || fault.Hint(err) != "" || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) || !isSet(root+appArmorSysctl, "1") {
+		return err
+	}
+	explained := *e
+	explained.Hint = fmt.Sprintf("AppArmor restricts user namespaces here: %s is 1; a profile that allows userns for hull lifts that", appArmorSysctl)
+	return &explained
 }
 
 // cgroupMounts returns what a mount of type cgroup shows.

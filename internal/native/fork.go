@@ -34,7 +34,7 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 	planErr := c.plan()
 	init, err := first.ReceiveFork()
 	if err != nil {
-		return nil, explainNamespaces(err)
+		return nil, explainNamespaces(err, c.ns.newUser)
 	}
 	if planErr != nil {
 		init.Kill()
@@ -91,7 +91,7 @@ func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
 	b.Call(unix.SYS_UNSHARE, stub.Int(flags))
 	b.Note(stub.NamespaceNames(flags))
 	if err := first.Do(b); err != nil {
-		return explainNamespaces(err)
+		return explainNamespaces(err, c.ns.newUser)
 	}
 	if c.ns.newTime {
 		if err := writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets); err != nil {

@@ -51,6 +51,8 @@ type Plan struct {
 	UserNS bool
 	// Upper is a directory of the host that changes go to instead of a tmpfs, or "".
 	Upper string
+	// Volatile says that nobody wants it after a crash, so that it isn't written to the disk on purpose. So is a tmpfs.
+	Volatile bool
 	// Send has the engine hand over the upper directory of all, as a descriptor.
 	Send bool
 	// Root is the host's directory that is shown as /.

@@ -130,7 +130,7 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 	} else {
 		b.FsconfigString(fs, "redirect_dir", "off")
 	}
-	if p.Upper == "" {
+	if p.Upper == "" || p.Volatile {
 		// Nothing of it survives a crash anyway (Linux 5.10).
 		b.Ignore(b.FsconfigFlag(fs, "volatile"), unix.EINVAL)
 	}
