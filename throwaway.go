@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"hull/internal/cgroup"
 	"hull/internal/engine"
+	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/stub"
@@ -22,7 +25,7 @@ type throwaway struct {
 
 // startThrowaway starts c in a container over the host's files.
 func (c *Cmd) startThrowaway() error {
-	userNS := os.Geteuid() != 0
+	userNS := os.Geteuid() != 0 || inUserNamespace()
 	id, err := findIdentity(c.User, userNS)
 	if err != nil {
 		return err
@@ -103,6 +106,14 @@ func (c *Cmd) startThrowaway() error {
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
+}
+
+// inUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root is one of an
+// ordinary user's.
+func inUserNamespace() bool {
+	b, err := linux.ReadFile("/proc/self/uid_map", nil)
+	fields := strings.Fields(string(b))
+	return err == nil && !slices.Equal(fields, []string{"0", "0", "4294967295"})
 }
 
 // end waits for the program and takes the container away.

@@ -41,7 +41,7 @@ func TestExplainNamespaces(t *testing.T) {
 		t.Skip("what is told to root")
 	}
 	e := &fault.Error{Step: "unshare", Err: unix.ENOSPC}
-	if hint := fault.Hint(explainNamespaces(e, true)); !strings.Contains(hint, "/proc/sys/user") {
+	if hint := fault.Hint(explainNamespaces(e, false)); !strings.Contains(hint, "/proc/sys/user") {
 		t.Error(hint)
 	}
 }

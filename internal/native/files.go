@@ -70,7 +70,7 @@ func explainNamespaces(err error, userNS bool) error {
 		return err
 	}
 	switch {
-	case (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)) && os.Geteuid() != 0:
+	case userNS && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)), errors.Is(err, unix.EPERM) && os.Geteuid() != 0:
 		e.Hint = userNamespaceHint("/", userNS)
 	case errors.Is(err, unix.ENOSPC):
 		e.Hint = "a limit below /proc/sys/user is reached (namespaces(7))"
