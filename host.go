@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -386,6 +387,22 @@ func (v *view) warning() string {
 		return ""
 	}
 	return fmt.Sprintf("%s is empty for the command: others keep their files there, too (--bind shows what it needs)", v.dir)
+}
+
+// explainMissing adds to the error of a program that was not found where the host has it, if the command doesn't see that.
+func (v *view) explainMissing(err error, name string) error {
+	var e *fault.Error
+	if !v.partial() || name == "" || !errors.Is(err, unix.ENOENT) || !errors.As(err, &e) || e.Field != CommandField {
+		return err
+	}
+	found, lerr := exec.LookPath(name)
+	if lerr != nil || !filepath.IsAbs(found) {
+		return err
+	}
+	explained := *e
+	dir := filepath.Dir(found)
+	explained.Hint = fmt.Sprintf("the host's %s is in a place that is empty for the command; it is shown by --bind %s:%s:ro, together with what it needs", found, dir, dir)
+	return &explained
 }
 
 func topOf(name string) string {

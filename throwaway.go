@@ -96,7 +96,7 @@ func (c *Cmd) startThrowaway() error {
 	})
 	if err != nil {
 		changes.started(nil)
-		return errors.Join(err, t.scratch.remove())
+		return joinOne([]error{v.explainMissing(err, c.Args[0]), t.scratch.remove()})
 	}
 	changes.started(p.Upper)
 	if c.Changes = changes; changes != nil {

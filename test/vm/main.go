@@ -27,7 +27,8 @@ import (
 
 // rootTests are the tests of package hull that run unless packages are chosen: those that cgroup v2 and an old kernel make a
 // difference to. All of them take a quarter of an hour in the machine.
-const rootTests = "Limit|Stats|OOM|Cgroup|Memory|LifeCycle|SignalAll|Pause|Freez|Delete|NamespacesByPath|TimeOffsets|Device|Idmapped"
+const rootTests = "Limit|Stats|OOM|Cgroup|Memory|LifeCycle|SignalAll|Pause|Freez|Delete|NamespacesByPath|TimeOffsets|Device|Idmapped|" +
+	"NothingGets|DeletedDirectory|Scratch"
 
 // kernelPackages are those whose tests depend on what the kernel is and has; those of others pass on every machine alike.
 var kernelPackages = []string{
