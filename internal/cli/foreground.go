@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,26 +54,6 @@ func waitStatus(ws unix.WaitStatus) int {
 		return exitSignal + int(ws.Signal())
 	}
 	return ws.ExitStatus()
-}
-
-// adoptOrphans makes hull the parent of the processes whose own parent, in the container, has ended, and reaps all but
-// the one called init, whose status somebody waits for. With a pid namespace there are none. It lasts until stop is
-// called.
-func adoptOrphans(init int) (stop func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, unix.SIGCHLD)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range c {
-			reap(init)
-		}
-	}()
-	return func() {
-		signal.Stop(c)
-		close(c)
-		<-done
-	}
 }
 
 // reap takes away the children that have ended, up to the one called init: waitid(2) names the first one only.

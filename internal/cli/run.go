@@ -110,7 +110,7 @@ func (f *runFlags) stay(ctx context.Context, r *running) error {
 	stopNotify := r.notify.forward(ctx, r.env)
 	stopReaping := func() {}
 	if !f.noSubreaper {
-		stopReaping = adoptOrphans(c.Init().Pid)
+		stopReaping = r.signals.adoptOrphans(c.Init().Pid)
 	}
 	status, err := r.env.wait(c.Init(), &r.terminal, r.signals)
 	stopReaping()

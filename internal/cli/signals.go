@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/sigaction"
 )
 
 // signals are those sent to hull while it works for a container.
@@ -15,15 +16,12 @@ import (
 // Until the container's program runs, a signal that would end hull cancels what it is doing, so that it is taken back;
 // others wait. From forward on all signals are the program's.
 type signals struct {
-	c      chan os.Signal
 	cancel context.CancelCauseFunc
-	// To catch a signal takes the Go runtime some 10 µs, in which its threads wait for each other. So it is done beside
-	// the work for the container, which takes far longer to get to anything that would have to be taken back.
-	catching sync.WaitGroup
 
 	mu      sync.Mutex
 	pending []unix.Signal // came before forward
 	deliver func(unix.Signal)
+	reap    func() // what is done for a SIGCHLD, or nil
 }
 
 // interrupted is the cause of a context that a signal has cancelled.
@@ -32,18 +30,21 @@ type interrupted struct{ signal unix.Signal }
 func (i interrupted) Error() string { return "interrupted by " + signalName(i.signal) }
 
 // catchSignals begins to catch the signals with which users and service managers end a program. The context is done when
-// one comes.
+// one comes; and if they can't be caught, at once: nothing is begun that could not be taken back. A program calls it once.
 func catchSignals() (context.Context, *signals) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &signals{c: make(chan os.Signal, 64), cancel: cancel}
-	s.catching.Go(func() {
-		for sig := unix.Signal(1); sig <= unix.SIGTERM; sig++ {
-			if ends(sig) {
-				s.catch(sig)
-			}
+	s := &signals{cancel: cancel}
+	caught, err := sigaction.Open()
+	if err != nil {
+		cancel(err)
+		return ctx, s
+	}
+	for sig := unix.Signal(1); sig <= unix.SIGTERM; sig++ {
+		if ends(sig) {
+			s.catch(sig)
 		}
-	})
-	go s.loop()
+	}
+	go s.loop(caught)
 	return ctx, s
 }
 
@@ -61,43 +62,66 @@ func ends(sig unix.Signal) bool {
 //
 // Left alone are SIGCHLD and SIGURG, which the kernel and Go's scheduler send to hull; and those of catchJobControl.
 func (s *signals) catchAll() {
-	s.catching.Go(func() {
-		for sig := unix.Signal(1); sig <= 64; sig++ {
-			switch sig {
-			case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU:
-				continue
-			}
-			s.catch(sig)
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU:
+			continue
 		}
-	})
+		s.catch(sig)
+	}
 }
 
 // catchJobControl catches the signals that stop a job in the background which uses its terminal: hull itself, if it has
-// connected the terminal with the program's. It is known late that there is none; but os/signal can't give a signal back
-// whose default is to stop, and the kernel would let a read that is answered by a handler begin again for ever.
+// connected the terminal with the program's. It is known late that there is none; but the kernel would let a read that is
+// answered by a handler begin again for ever.
 func (s *signals) catchJobControl() {
-	s.catching.Go(func() {
-		s.catch(unix.SIGTTIN)
-		s.catch(unix.SIGTTOU)
-	})
+	s.catch(unix.SIGTTIN)
+	s.catch(unix.SIGTTOU)
 }
 
 // catch leaves a signal alone that hull was started to ignore, as by nohup(1).
 func (s *signals) catch(sig unix.Signal) {
-	if !signal.Ignored(sig) {
-		signal.Notify(s.c, sig)
+	if err := sigaction.Catch(sig); err != nil {
+		s.cancel(err)
 	}
 }
 
-func (s *signals) loop() {
-	for sig := range s.c {
-		s.take(sig.(unix.Signal))
+// adoptOrphans makes hull the parent of the processes whose own parent, in the container, has ended, and reaps all but
+// the one called init, whose status somebody waits for. With a pid namespace there are none. It lasts until stop is
+// called.
+func (s *signals) adoptOrphans(init int) (stop func()) {
+	set := func(f func()) {
+		s.mu.Lock()
+		s.reap = f
+		s.mu.Unlock()
+	}
+	set(func() { reap(init) })
+	s.catch(unix.SIGCHLD)
+	return func() { set(nil) }
+}
+
+func (s *signals) loop(caught *os.File) {
+	var numbers [64]byte
+	for {
+		n, err := caught.Read(numbers[:])
+		for _, sig := range numbers[:n] {
+			s.take(unix.Signal(sig))
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 
 func (s *signals) take(sig unix.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sig == unix.SIGCHLD {
+		if s.reap != nil {
+			s.reap()
+		}
+		return
+	}
 	if s.deliver != nil {
 		s.deliver(sig)
 		return
@@ -111,7 +135,6 @@ func (s *signals) take(sig unix.Signal) {
 // forward has the signals delivered from now on, beginning with those that came too late to keep the program from
 // starting.
 func (s *signals) forward(deliver func(unix.Signal)) {
-	s.catching.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliver = deliver
