@@ -253,6 +253,29 @@ func TestHookThatFailsInRun(t *testing.T) {
 	}
 }
 
+// A hook has nothing open but its state and what it says, though the container's program is given more.
+func TestHookDescriptors(t *testing.T) {
+	extra, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer extra.Close()
+	say := []string{"testprog", "do", "ls", "/proc/self/fdinfo", ",", "exit", "7"}
+	for name, hooks := range map[string]specs.Hooks{
+		"createContainer": {CreateContainer: []specs.Hook{{Path: hulltest.Prog(t), Args: say}}},
+		"startContainer":  {StartContainer: []specs.Hook{{Path: hulltest.ProgPath, Args: say}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bundle := hulltest.Bundle(t, func(s *specs.Spec) { s.Hooks = &hooks })
+			_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle, ExtraFiles: []*os.File{extra}})
+			refused(t, err, nil, "exit status 7: 0\n1\n2\n3") // 3 is the directory itself
+			if !strings.HasSuffix(err.Error(), "\n3") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // After a hook that fails, those behind it don't run.
 func TestHooksStopAtTheFirstFailure(t *testing.T) {
 	d := newDiary(t)

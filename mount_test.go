@@ -88,6 +88,7 @@ func TestTmpfs(t *testing.T) {
 }
 
 func TestTmpcopyup(t *testing.T) {
+	hulltest.Require(t, hulltest.Openat2)
 	bundle := hulltest.Bundle(t, args("do", "cat", "/etc/conf", ",", "write", "/etc/conf", "changed"),
 		mounting(specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}))
 	write(t, filepath.Join(bundle, "rootfs/etc/conf"), "original\n")
@@ -262,7 +263,7 @@ func TestMountThatCannotBe(t *testing.T) {
 
 // An idmapped mount shows other owners.
 func TestIdmappedMount(t *testing.T) {
-	hulltest.Require(t, hulltest.Root, hulltest.Kernel(5, 12))
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "file"), "")
 	if err := os.Chown(filepath.Join(dir, "file"), 7, 8); err != nil {

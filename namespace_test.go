@@ -54,6 +54,7 @@ func userNamespace(s *specs.Spec) {
 }
 
 func TestNewNamespaces(t *testing.T) {
+	hulltest.Require(t, hulltest.TimeNS)
 	c := running(t, userNamespace, addNamespace(specs.TimeNamespace, ""))
 	ours, init := namespacesOf(t, os.Getpid()), namespacesOf(t, c.Init().Pid)
 	for kind, inode := range init {
@@ -94,6 +95,7 @@ func TestNamespacesOfTheCaller(t *testing.T) {
 
 // One container in the namespaces of another, as the containers of a pod are.
 func TestNamespacesByPath(t *testing.T) {
+	hulltest.Require(t, hulltest.TimeNS)
 	first := running(t, userNamespace, addNamespace(specs.TimeNamespace, ""))
 	theirs := namespacesOf(t, first.Init().Pid)
 	for kind, file := range namespaceFiles {
@@ -310,6 +312,7 @@ func TestTimeOffsets(t *testing.T) {
 }
 
 func TestTimeOffsetOutOfRange(t *testing.T) {
+	hulltest.Require(t, hulltest.TimeNS)
 	_, err := tryRun(t, newRuntime(t), addNamespace(specs.TimeNamespace, ""), func(s *specs.Spec) {
 		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: -1 << 40}}
 	})

@@ -75,6 +75,7 @@ func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, erro
 		return nil, err
 	}
 	c.process.fromOutside(pre)
+	c.process.opened += pre.MaxOpened()
 	planErr := c.plan()
 	if err := first.Receive(); err != nil {
 		return nil, errors.Join(explainNamespaces(err, c.ns.newUser), planErr)

@@ -249,6 +249,7 @@ func (c *creation) prepareRoot() error {
 	if err := c.containerHooks(); err != nil {
 		return err
 	}
+	c.process.opened += c.b.MaxOpened()
 	c.b = new(stub.Batch)
 	c.planEntry()
 	return nil

@@ -124,6 +124,7 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 	t.fromOutside(b)
 	b.In("")
 	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid)
+	t.opened += b.MaxOpened() + 1 // the pidfd is behind what the process has
 	s, err := first.Fork(b, 0)
 	if err != nil {
 		first.Kill()

@@ -2,6 +2,7 @@ package native
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,6 +31,9 @@ func loadSeccomp(b *stub.Batch, p *seccomp.Program) stub.Result {
 // from outside, since the stub's own calls may already wait for the agent's answer.
 func (t *process) loadNotifier(s *stub.Stub, b *stub.Batch) error {
 	load := loadSeccomp(b, t.seccomp)
+	if !linux.HavePidfdGetfd() {
+		return t.takeListener(s, b, load)
+	}
 	if err := s.Do(b); err != nil {
 		return err
 	}
@@ -40,6 +44,24 @@ func (t *process) loadNotifier(s *stub.Stub, b *stub.Batch) error {
 	listener := os.NewFile(uintptr(fd), "seccomp listener")
 	defer listener.Close()
 	return t.sendListener(listener, s.Pid)
+}
+
+// takeListener is for kernels before 5.6: the stub itself sends the listener, if its filter lets it.
+func (t *process) takeListener(s *stub.Stub, b *stub.Batch, load stub.Result) error {
+	if !t.seccomp.Allows(unix.SYS_SENDMSG, stub.Control, 0, unix.MSG_NOSIGNAL) {
+		return &fault.Error{Field: "linux.seccomp", Kind: fault.Unsupported,
+			Err: errors.New("a filter that notifies and doesn't allow sendmsg needs Linux 5.6")}
+	}
+	b.SendFDs(load.Arg())
+	if err := s.Do(b); err != nil {
+		return err
+	}
+	files := s.Files()
+	if len(files) != 1 {
+		return stub.ErrGone
+	}
+	defer files[0].Close()
+	return t.sendListener(files[0], s.Pid)
 }
 
 // sendListener sends the listener and the container's process state to the agent (config-linux.md, "The Container

@@ -1,11 +1,13 @@
 package native
 
 import (
+	"errors"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/fault"
 	"hull/internal/stub"
 )
 
@@ -31,6 +33,7 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 		return nil, err
 	}
 	// The kernel takes its time for the namespaces; hull says meanwhile what comes next.
+	c.process.opened += pre.MaxOpened()
 	planErr := c.plan()
 	init, err := first.ReceiveFork()
 	if err != nil {
@@ -91,6 +94,10 @@ func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
 	b.Call(unix.SYS_UNSHARE, stub.Int(flags))
 	b.Note(stub.NamespaceNames(flags))
 	if err := first.Do(b); err != nil {
+		if c.ns.newTime && errors.Is(err, unix.EINVAL) {
+			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+				Err: errors.New("time namespaces need Linux 5.6 with CONFIG_TIME_NS")}
+		}
 		return explainNamespaces(err, c.ns.newUser)
 	}
 	if c.ns.newTime {

@@ -12,6 +12,7 @@ import (
 	"hull/internal/caps"
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/seccomp"
 	"hull/internal/stub"
 	"hull/internal/task"
@@ -37,11 +38,12 @@ type process struct {
 	status  specs.ContainerState // what a seccomp agent is told
 	initPid int                  // of the container's init; 0: this process
 
-	upper bool        // the upper directory was asked for
-	asked bool        // the passwd file was asked for
-	found []candidate // of the search for the program
-	path  string      // of the program, once it is found
-	env   []string    // complete
+	opened int         // descriptors that earlier batches may have left open
+	upper  bool        // the upper directory was asked for
+	asked  bool        // the passwd file was asked for
+	found  []candidate // of the search for the program
+	path   string      // of the program, once it is found
+	env    []string    // complete
 }
 
 func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
@@ -116,6 +118,7 @@ func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra i
 	if err := t.takeFiles(s.Files(), p); err != nil {
 		return err
 	}
+	t.opened += b.MaxOpened()
 	if t.limitsFromParent() {
 		if err := t.setLimits(s); err != nil {
 			return err
@@ -250,15 +253,17 @@ func (t *process) closeOthers(b *stub.Batch, extra int) {
 	b.In("")
 	last := reportFD(extra)
 	const end = 1<<32 - 1
-	if unix.CloseRange(end>>1, end>>1, unix.CLOSE_RANGE_CLOEXEC) == nil { // Linux 5.11
+	if linux.HaveCloexecRange() {
 		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(stub.Control+1), stub.Int(stub.FirstExtra-1), stub.Int(0))
 		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(last+1), stub.Int(uint32(end)), stub.Int(0))
 		b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(end)), stub.Int(unix.CLOSE_RANGE_CLOEXEC))
 		return
 	}
-	// What the stub has opened itself is close-on-exec already.
-	for fd := 3; fd <= last; fd++ {
-		b.Call(unix.SYS_FCNTL, stub.Int(fd), stub.Int(unix.F_SETFD), stub.Int(unix.FD_CLOEXEC))
+	// All are close-on-exec already. But while the init is parked nobody in the container may find one of the host's.
+	for fd := stub.Control + 1; fd <= last+t.opened+b.MaxOpened(); fd++ {
+		if fd < stub.FirstExtra || fd > last {
+			b.Ignore(b.Call(unix.SYS_CLOSE, stub.Int(fd)), 0)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/stub"
 )
 
@@ -78,7 +79,7 @@ func (t *process) findProgram(b *stub.Batch) []candidate {
 // access asks whether the effective user may execute the file (faccessat2(2), Linux 5.8). faccessat(2), before, ignores
 // capabilities.
 func access(b *stub.Batch, name stub.Arg) stub.Result {
-	if unix.Faccessat2(unix.AT_FDCWD, "/", unix.F_OK, unix.AT_EACCESS) == unix.ENOSYS {
+	if !linux.HaveFaccessat2() {
 		return b.Call(unix.SYS_FACCESSAT, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK))
 	}
 	return b.Call(unix.SYS_FACCESSAT2, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK), stub.Int(unix.AT_EACCESS))

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/stub"
 	"hull/internal/task"
 )
@@ -37,12 +38,18 @@ func procfs(b *stub.Batch) stub.FD {
 	return b.Fsmount(fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "proc")
 }
 
-// writeProc emits a write to a file below a procfs that procfs returned.
+// writeProc emits a write to a file below a procfs that procfs returned. Before Linux 5.6 nothing but the checks of package
+// task keeps the path below: nobody can have mounted or linked anything there.
 func writeProc(b *stub.Batch, proc stub.FD, file, value string) {
-	fd := b.Openat2(proc, file, unix.OpenHow{
-		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	var fd stub.FD
+	if linux.HaveOpenat2() {
+		fd = b.Openat2(proc, file, unix.OpenHow{
+			Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+		})
+	} else {
+		fd = b.Openat(proc, file, unix.O_WRONLY|unix.O_NOFOLLOW, 0)
+	}
 	b.Write(fd, []byte(value))
 	b.Close(fd)
 }

@@ -665,6 +665,29 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
+func TestAllows(t *testing.T) {
+	p, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, ListenerPath: "/agent", Syscalls: []specs.LinuxSyscall{
+		{Names: []string{"sendmsg"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 0, Value: 3, Op: specs.OpEqualTo}}},
+		{Names: []string{"write"}, Action: specs.ActLog},
+		{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		nr   uint32
+		arg  uint64
+		want bool
+	}{
+		{unix.SYS_SENDMSG, 3, true}, {unix.SYS_SENDMSG, 4, false}, {unix.SYS_WRITE, 0, true},
+		{unix.SYS_MKDIRAT, 0, false}, {unix.SYS_REBOOT, 0, false},
+	} {
+		if got := p.Allows(tt.nr, tt.arg); got != tt.want {
+			t.Errorf("call %d with argument %d: %v", tt.nr, tt.arg, got)
+		}
+	}
+}
+
 func TestSimulateBadFilters(t *testing.T) {
 	for name, filter := range map[string][]unix.SockFilter{
 		"empty":      nil,

@@ -20,6 +20,14 @@ func (p *Program) Simulate(c Call) (ret uint32, steps int, err error) {
 	return run(p.Filter, c.words())
 }
 
+// Allows tells whether p's filter lets a call of this machine's through, with these first arguments.
+func (p *Program) Allows(nr uint32, args ...uint64) bool {
+	c := Call{Arch: native().name, Number: nr}
+	copy(c.Args[:], args)
+	ret, _, err := p.Simulate(c)
+	return err == nil && (ret == unix.SECCOMP_RET_ALLOW || ret == unix.SECCOMP_RET_LOG)
+}
+
 // words returns struct seccomp_data (linux/seccomp.h) as the words that a filter can load.
 func (c Call) words() (data [offArgs/4 + 2*maxArgs]uint32) {
 	a := findArch(c.Arch)

@@ -126,16 +126,21 @@ func Start(cfg Config) (_ *Stub, err error) {
 		next.close()
 		return nil, &fault.Error{Step: "execve of the stub", Err: err}
 	}
-	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), InCgroup: attr.Sys.UseCgroupFD, conn: conn, next: next, trace: cfg.Trace}
+	// From now on the stub's end is an end of file: nobody else may hold these.
+	theirs.Close()
+	theirNext.Close()
+	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), InCgroup: attr.Sys.UseCgroupFD, conn: conn, next: next}
 	if err := s.closeInherited(kept); err != nil {
 		s.Kill()
 		return nil, err
 	}
+	s.trace = cfg.Trace // of what the container needs
 	return s, nil
 }
 
 // closeInherited does what the interpreter could not where close_range(2) is missing (it is in Linux 5.9): it closes
-// all descriptors from first on that this program has.
+// all descriptors from first on that this program has. Those before are made close-on-exec, since nobody can say "all"
+// later either: what hooks are not to have must be so from the start.
 func (s *Stub) closeInherited(first int) error {
 	if err := unix.CloseRange(math.MaxInt32, math.MaxInt32, 0); err == nil {
 		return nil
@@ -150,6 +155,9 @@ func (s *Stub) closeInherited(first int) error {
 		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > first {
 			b.Ignore(b.Call(unix.SYS_CLOSE, Int(fd)), 0)
 		}
+	}
+	for fd := Control; fd < first; fd++ {
+		b.Call(unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC))
 	}
 	return s.Do(b)
 }
