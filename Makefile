@@ -22,6 +22,10 @@ demo: ## build hull and run a real container
 test: ## everything that passes on a plain machine; more of it as root
 	test/run
 
+.PHONY: test-old
+test-old: ## tests under filters that answer as Linux 5.4 and old seccomp profiles do; root
+	go run ./test/old
+
 .PHONY: test-race
 test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
 	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v /cgroup/systemd)
