@@ -44,6 +44,7 @@ func run(args []string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root")
 	}
+	os.Setenv("CGO_ENABLED", "0") // glibc, too, makes its threads with clone3(2), and knows ENOSYS alone as an answer
 	chosen := filters
 	if len(args) > 0 {
 		i := slices.IndexFunc(filters, func(f filter) bool { return f.name == args[0] })
@@ -88,7 +89,6 @@ func names() (list string) {
 
 // build makes the programs that tests would each build for themselves.
 func build(dir string) error {
-	os.Setenv("CGO_ENABLED", "0") // glibc, too, makes its threads with clone3(2), and knows ENOSYS alone as an answer
 	for env, pkg := range map[string]string{"HULL_TEST_BINARY": "./cmd/hull", "HULL_TEST_PROG": "./hulltest/testprog"} {
 		path := filepath.Join(dir, filepath.Base(pkg))
 		if err := command("go", "build", "-o", path, pkg); err != nil {
