@@ -556,21 +556,59 @@ func TestDelete(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("a damaged state", func(t *testing.T) {
-		r := newRuntime(t)
-		c := runningIn(t, r)
-		pid := c.Init().Pid
-		if err := os.WriteFile(filepath.Join(r.Root, "box", "config.json"), []byte("{"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Delete(t.Context(), "box", hull.DeleteOptions{}); err == nil {
-			t.Error("without force it is deleted")
-		}
-		if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
-			t.Error(err)
-		}
-		gone(t, pid)
-	})
+}
+
+// A file of the state that is damaged keeps nobody from deleting the container, and no process or cgroup goes with it.
+func TestDeleteDamagedState(t *testing.T) {
+	damages := map[string]struct {
+		file   string
+		damage func(t *testing.T, path string)
+	}{
+		"an empty record":       {"state", func(t *testing.T, path string) { write(t, path, "") }},
+		"a record of junk":      {"state", func(t *testing.T, path string) { write(t, path, "junk\n") }},
+		"half a record":         {"state", func(t *testing.T, path string) { write(t, path, readFile(t, path)[:60]) }},
+		"no record":             {"state", func(t *testing.T, path string) { rm(t, path) }},
+		"half a configuration":  {"config.json", func(t *testing.T, path string) { write(t, path, "{") }},
+		"no configuration":      {"config.json", func(t *testing.T, path string) { rm(t, path) }},
+		"no copy of the record": {"state.copy", func(t *testing.T, path string) { rm(t, path) }},
+	}
+	for name, d := range damages {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			marker := filepath.Join(t.TempDir(), "poststop")
+			c := runningIn(t, r, func(s *specs.Spec) {
+				s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo >" + marker}}}}
+			})
+			pid, group := c.Init().Pid, cgroupFile(t, c, "pids", "cgroup.procs")
+			d.damage(t, filepath.Join(c.Dir(), d.file))
+			err := r.Delete(t.Context(), "box", hull.DeleteOptions{})
+			if err == nil {
+				t.Fatal("a container that runs is deleted without force")
+			}
+			if d.file != "state.copy" && hull.Hint(err) == "" {
+				t.Errorf("%v: no hint", errorText(err))
+			}
+			if !alive(pid) {
+				t.Fatal("delete without force has killed it")
+			}
+			if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+				t.Error(errorText(err))
+			}
+			if alive(pid) {
+				t.Error("its process is left")
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			if exists(filepath.Dir(group)) {
+				t.Error("its cgroup is left")
+			}
+			if d.file == "state" && !exists(marker) {
+				t.Error("poststop hooks didn't run")
+			}
+			if exists(c.Dir()) {
+				t.Error("its state directory is left")
+			}
+		})
+	}
 }
 
 func TestList(t *testing.T) {
@@ -601,6 +639,18 @@ func TestList(t *testing.T) {
 	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "broken: ") {
 		t.Errorf("warnings %q", warnings)
 	}
+}
+
+func rm(t testing.TB, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 var unsharedCount int

@@ -407,21 +407,30 @@ func (r *Runtime) read(dir *store.Dir) (*Container, error) {
 			Hint: "if no other command is creating it, delete --force removes what is left"}
 	}
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
+	return r.recorded(dir, record)
+}
+
+// recorded makes a Container of its record and its configuration.
+func (r *Runtime) recorded(dir *store.Dir, record *store.Record) (*Container, error) {
 	raw, err := dir.Config()
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	cfg, err := oci.Parse(filepath.Join(dir.Path, "config.json"), raw)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	group, err := cgroup.Open(record.Cgroup)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group, rdt: rdt.Open(record.RDT)}, nil
+}
+
+func damaged(err error) error {
+	return &fault.Error{Err: err, Hint: "delete --force takes away a container whose state is damaged"}
 }
 
 // Delete takes a container away. With Force it also removes what a creation that was killed has left, and a container
@@ -444,23 +453,42 @@ func (r *Runtime) Delete(ctx context.Context, id string, o DeleteOptions) error 
 	return fault.In("delete", id, r.deleteRemains(ctx, dir))
 }
 
-// deleteRemains removes a directory whose record or configuration is missing or damaged, and the cgroup if that much
-// can be read.
+// deleteRemains removes a container whose record or configuration is missing or damaged, with all of it that is known.
 func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
 	lock, err := dir.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	if record, err := dir.Record(); err == nil {
+	record, err := dir.Record()
+	if err != nil {
+		record = r.copied(dir, err)
+	}
+	if record == nil {
+		return dir.Remove()
+	}
+	c, err := r.recorded(dir, record)
+	if err != nil {
+		r.warn(err.Error())
+		// Without a configuration nothing is known of mounts on the host and of poststop hooks.
+		c = &Container{runtime: r, dir: dir, record: record, spec: &specs.Spec{Linux: new(specs.Linux)}, group: cgroup.None(), rdt: rdt.Open(record.RDT)}
 		if group, err := cgroup.Open(record.Cgroup); err == nil {
-			if err := errors.Join(group.Kill(ctx), group.Destroy(ctx)); err != nil {
-				return err
-			}
-		}
-		if err := removeRDT(record); err != nil {
-			return err
+			c.group = group
 		}
 	}
-	return dir.Remove()
+	status, _ := c.status() // of one that can't be asked everything is killed
+	return c.destroy(ctx, status)
+}
+
+// copied returns the copy of a record that can't be read, or nil. None is there if a creation was killed before its
+// container had a process.
+func (r *Runtime) copied(dir *store.Dir, why error) *store.Record {
+	record, err := dir.Copy()
+	switch {
+	case err == nil:
+		r.warn(why.Error())
+	case !errors.Is(why, os.ErrNotExist) || !errors.Is(err, os.ErrNotExist):
+		r.warn(fmt.Sprintf("%v; its process and its cgroup, if it has any, are left", errors.Join(why, err)))
+	}
+	return record
 }

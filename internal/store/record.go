@@ -17,7 +17,10 @@ import (
 	"hull/internal/stub"
 )
 
-const recordFile = "state"
+const (
+	recordFile = "state"
+	copyFile   = "state.copy"
+)
 
 // recordVersion is the version of the record's format. A record of a newer hull is refused.
 const recordVersion = 1

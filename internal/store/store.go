@@ -2,12 +2,13 @@
 //
 //	ROOT/ID             flock(2)ed by a command that changes the container
 //	ROOT/ID/state       the record, replaced by rename
+//	ROOT/ID/state.copy  what of it delete needs, once there is an init: for a record that is damaged
 //	ROOT/ID/config.json the configuration it was created with
 //
-// The directory itself is what is locked, not a file in it: waiting for the lock makes nothing that could keep who has it
-// from removing the directory.
+// and files of the engine's. The directory itself is what is locked, not a file in it: waiting for the lock makes nothing
+// that could keep who has it from removing the directory.
 //
-// and files of the engine's. Only what the kernel can't be asked for is kept: whether a container runs or is paused is
+// Only what the kernel can't be asked for is kept: whether a container runs or is paused is
 // never read from here. A directory without a record is what a command that was killed has left; Remove takes it away.
 //
 // The directories are the caller's alone (mode 0700): they name processes and cgroups that delete kills and removes.
@@ -207,9 +208,14 @@ func (d *Dir) Locked() bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
 }
 
-// Save replaces the record.
+// Save replaces the record, and its copy if there are processes that must not be lost with it.
 func (d *Dir) Save(r *Record) error {
-	return d.replace(recordFile, r.encode())
+	if err := d.replace(recordFile, r.encode()); err != nil || r.Init.Pid == 0 {
+		return err
+	}
+	short := *r
+	short.Steps = nil
+	return d.replace(copyFile, short.encode())
 }
 
 func (d *Dir) replace(name string, content []byte) error {
@@ -222,8 +228,13 @@ func (d *Dir) replace(name string, content []byte) error {
 }
 
 // Record returns the record. A directory that has none is an error that is os.ErrNotExist.
-func (d *Dir) Record() (*Record, error) {
-	path := d.Path + "/" + recordFile
+func (d *Dir) Record() (*Record, error) { return d.read(recordFile) }
+
+// Copy returns what of the record was kept a second time, for a record that is damaged.
+func (d *Dir) Copy() (*Record, error) { return d.read(copyFile) }
+
+func (d *Dir) read(name string) (*Record, error) {
+	path := d.Path + "/" + name
 	var buf [2048]byte
 	b, err := linux.ReadFile(path, buf[:])
 	if err != nil {
