@@ -262,14 +262,15 @@ func TestHookDescriptors(t *testing.T) {
 	defer extra.Close()
 	say := []string{"testprog", "do", "ls", "/proc/self/fdinfo", ",", "exit", "7"}
 	for name, hooks := range map[string]specs.Hooks{
+		"createRuntime":   {CreateRuntime: []specs.Hook{{Path: hulltest.Prog(t), Args: say}}},
 		"createContainer": {CreateContainer: []specs.Hook{{Path: hulltest.Prog(t), Args: say}}},
 		"startContainer":  {StartContainer: []specs.Hook{{Path: hulltest.ProgPath, Args: say}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bundle := hulltest.Bundle(t, func(s *specs.Spec) { s.Hooks = &hooks })
 			_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle, ExtraFiles: []*os.File{extra}})
-			refused(t, err, nil, "exit status 7: 0\n1\n2\n3") // 3 is the directory itself
-			if !strings.HasSuffix(err.Error(), "\n3") {
+			refused(t, err, nil, "exit status 7: 0; 1; 2; 3") // 3 is the directory itself
+			if !strings.HasSuffix(err.Error(), "; 3") {
 				t.Error(err)
 			}
 		})
@@ -322,6 +323,23 @@ func TestHookTimeout(t *testing.T) {
 			if took := time.Since(began); took < time.Second || took > 10*time.Second {
 				t.Errorf("it takes %v", took)
 			}
+		})
+	}
+}
+
+// What a hook says has no end that hull would wait for, and is not kept for ever.
+func TestHookThatSaysMuch(t *testing.T) {
+	loud := specs.Hook{Path: hulltest.Prog(t), Args: []string{"testprog", "do", "cat", "/proc/self/exe", ",", "exit", "5"}, Timeout: ptr(5)}
+	inside := loud
+	inside.Path = hulltest.ProgPath
+	for name, hooks := range map[string]specs.Hooks{
+		"createRuntime":   {CreateRuntime: []specs.Hook{loud}},
+		"createContainer": {CreateContainer: []specs.Hook{loud}},
+		"startContainer":  {StartContainer: []specs.Hook{inside}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryRun(t, newRuntime(t), func(s *specs.Spec) { s.Hooks = &hooks })
+			refused(t, err, nil, "hooks."+name+"[0]", "exit status 5")
 		})
 	}
 }

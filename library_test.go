@@ -201,7 +201,7 @@ func TestHostPrograms(t *testing.T) {
 				hulltest.Require(t, hulltest.Kernel(6, 15))
 			}
 			root := filepath.Join(t.TempDir(), "state")
-			cmd := actor(t, "host", habit, hulltest.Bundle(t, args("sleep", "3600")), root)
+			cmd := actor(t, "host", habit, hulltest.Bundle(t, args("sleep", "3600"), quietHooks(t)), root)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
 			timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
@@ -216,6 +216,15 @@ func TestHostPrograms(t *testing.T) {
 			}
 		})
 	}
+}
+
+// quietHooks are hooks of all kinds, which succeed.
+func quietHooks(t testing.TB) func(*specs.Spec) {
+	here := []specs.Hook{{Path: hulltest.Prog(t), Args: hulltest.Args("true")}}
+	there := []specs.Hook{{Path: hulltest.ProgPath, Args: hulltest.Args("true")}}
+	//nolint:staticcheck // prestart is deprecated, and still in use
+	hooks := &specs.Hooks{Prestart: here, CreateRuntime: here, CreateContainer: here, StartContainer: there, Poststart: here, Poststop: here}
+	return func(s *specs.Spec) { s.Hooks = hooks }
 }
 
 // self is what of a process a library must leave alone.

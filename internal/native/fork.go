@@ -108,7 +108,7 @@ func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
 	if !c.ns.newUser {
 		return nil
 	}
-	if err := mapIDs(first.Pid, c.Spec.Linux, c.privileged); err != nil {
+	if err := mapIDs(c.ctx, first.Pid, c.Spec.Linux, c.privileged); err != nil {
 		return err
 	}
 	b = new(stub.Batch)

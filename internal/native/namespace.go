@@ -1,6 +1,8 @@
 package native
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/program"
 	"hull/internal/stub"
 )
 
@@ -96,25 +99,25 @@ func joinNamespaces(b *stub.Batch, join []joined) {
 }
 
 // mapIDs writes the maps of the user namespace that process pid has just made.
-func mapIDs(pid int, l *specs.Linux, privileged bool) error {
+func mapIDs(ctx context.Context, pid int, l *specs.Linux, privileged bool) error {
 	if privileged {
 		if err := writeMap(pid, "uid_map", l.UIDMappings); err != nil {
 			return err
 		}
 		return writeMap(pid, "gid_map", l.GIDMappings)
 	}
-	return mapIDsUnprivileged(pid, l)
+	return mapIDsUnprivileged(ctx, pid, l)
 }
 
 // mapIDsUnprivileged maps the caller's own ids by itself (setgroups must be given up for the group, see
 // user_namespaces(7)), and any others with the set-user-ID programs of shadow-utils.
-func mapIDsUnprivileged(pid int, l *specs.Linux) error {
+func mapIDsUnprivileged(ctx context.Context, pid int, l *specs.Linux) error {
 	if single(l.UIDMappings, os.Geteuid()) {
 		if err := writeMap(pid, "uid_map", l.UIDMappings); err != nil {
 			return err
 		}
-	} else if err := runMapper("newuidmap", pid, l.UIDMappings); err != nil {
-		return &fault.Error{Field: "linux.uidMappings", Err: err, Hint: "the ranges must be the caller's in /etc/subuid"}
+	} else if err := runMapper(ctx, "newuidmap", pid, l.UIDMappings); err != nil {
+		return mapperError("linux.uidMappings", err, "the ranges must be the caller's in /etc/subuid")
 	}
 	if single(l.GIDMappings, os.Getegid()) {
 		if err := os.WriteFile(procFile(pid, "setgroups"), []byte("deny"), 0); err != nil {
@@ -122,10 +125,17 @@ func mapIDsUnprivileged(pid int, l *specs.Linux) error {
 		}
 		return writeMap(pid, "gid_map", l.GIDMappings)
 	}
-	if err := runMapper("newgidmap", pid, l.GIDMappings); err != nil {
-		return &fault.Error{Field: "linux.gidMappings", Err: err, Hint: "the ranges must be the caller's in /etc/subgid"}
+	if err := runMapper(ctx, "newgidmap", pid, l.GIDMappings); err != nil {
+		return mapperError("linux.gidMappings", err, "the ranges must be the caller's in /etc/subgid")
 	}
 	return nil
+}
+
+func mapperError(field string, err error, hint string) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		hint = "an ordinary user needs it for more ids than its own: distributions have it in their package uidmap or shadow-utils"
+	}
+	return &fault.Error{Field: field, Err: err, Hint: hint}
 }
 
 func single(m []specs.LinuxIDMapping, id int) bool {
@@ -152,18 +162,21 @@ func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
 	return nil
 }
 
-func runMapper(name string, pid int, m []specs.LinuxIDMapping) error {
-	args := []string{strconv.Itoa(pid)}
+func runMapper(ctx context.Context, name string, pid int, m []specs.LinuxIDMapping) error {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return err
+	}
+	args := []string{name, strconv.Itoa(pid)}
 	for _, e := range m {
 		for _, n := range []uint32{e.ContainerID, e.HostID, e.Size} {
 			args = append(args, strconv.FormatUint(uint64(n), 10))
 		}
 	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil && len(out) > 0 {
-		return fmt.Errorf("%s: %s", name, strings.TrimSpace(string(out)))
+	if err := (&program.Program{Path: path, Args: args, Env: os.Environ()}).Run(ctx, ""); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	return err
+	return nil
 }
 
 // writeTimeOffsets sets the clocks of the time namespace that process pid has made for its children

@@ -167,23 +167,14 @@ func allEnded(pid int) bool {
 	return true
 }
 
-// WaitGone waits until the process is gone.
-func WaitGone(ctx context.Context, pidfd *os.File) error {
-	return waitGone(ctx, pidfd, func() bool { return false })
-}
-
 // WaitEnded waits until a container's init that was killed has ended. Its pidfd alone doesn't tell: the first process
 // of a pid namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of
 // that one.
 func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
-	return waitGone(ctx, pidfd, func() bool { return !Alive(i) })
-}
-
-func waitGone(ctx context.Context, pidfd *os.File, ended func() bool) error {
 	for {
 		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 50)
-		if n > 0 || ended() {
+		if n > 0 || !Alive(i) {
 			return nil
 		}
 		if err != nil && err != unix.EINTR {

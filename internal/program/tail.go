@@ -1,15 +1,14 @@
-package hook
+package program
 
 import (
 	"strings"
 	"unicode"
 )
 
-// outputMax is how many bytes of a hook's output an error quotes.
+// outputMax is how many bytes of a program's output an error quotes.
 const outputMax = 4 << 10
 
-// tail is a writer that keeps the last max bytes. os/exec writes to it from one goroutine and ends that before Wait
-// returns, so it has no lock.
+// tail is a writer that keeps the last max bytes.
 type tail struct {
 	max int
 	buf []byte
