@@ -35,7 +35,11 @@ type Error struct {
 // Error returns the one-line message, without the hint.
 func (e *Error) Error() string {
 	var parts []string
-	head := strings.TrimSpace(e.Op + " " + e.ID)
+	id := e.ID
+	if len(id) > 255 { // is no container's: the error says so
+		id = id[:40] + "…"
+	}
+	head := strings.TrimSpace(e.Op + " " + id)
 	for _, s := range []string{head, e.Field, e.Step} {
 		if s != "" {
 			parts = append(parts, s)

@@ -112,6 +112,9 @@ func parse[T any](file string, data []byte, v *T, read func(*decoder, *T), check
 	k.warnings = append(d.warnings, k.warnings...)
 	var err error
 	d.warnings, err = k.result()
+	if n := len(k.mistakes); err != nil && n > 0 && k.mistakes[n-1].Hint == "" {
+		k.mistakes[n-1].Hint = "in " + file // once, below all mistakes
+	}
 	return d, err
 }
 
