@@ -295,6 +295,9 @@ func TestRealTimeScheduler(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"); err != nil {
 		t.Skip("needs a kernel that divides real-time among cgroups: ", err)
 	}
+	if budget, err := os.ReadFile("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"); err != nil || string(budget) == "0\n" {
+		t.Skip("needs a cgroup with real-time to give away: cpu.rt_runtime_us is 0")
+	}
 	r := newRuntime(t)
 	edits := []func(*specs.Spec){args("sched"), func(s *specs.Spec) {
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
