@@ -3,6 +3,7 @@ package stub
 import (
 	"encoding/binary"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,6 +103,8 @@ type Supervisor struct {
 
 	stub  *Stub
 	batch *Batch
+	mu    sync.Mutex // for Kill, which comes from other goroutines than Wait
+	ended bool
 }
 
 // LastSupervised is Last for a batch that ends in Supervise. The stub stays connected: its parent's end is its own.
@@ -120,7 +123,7 @@ func (s *Stub) LastSupervised(b *Batch, report, exit int) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Supervisor{program, s, b}, nil
+	return &Supervisor{Program: program, stub: s, batch: b}, nil
 }
 
 // Ended is how a program has ended.
@@ -137,7 +140,11 @@ type Ended struct {
 func (s *Supervisor) Wait(stopped func(unix.Signal)) (Ended, error) {
 	rerr := s.receive(stopped)
 	s.Program.Close()
-	ws, err := s.stub.Wait()
+	ws, err := WaitPidFD(s.stub.PidFD)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.stub.PidFD.Close()
 	s.stub.Close()
 	if err != nil {
 		return Ended{}, err
@@ -189,5 +196,14 @@ func (s *Supervisor) receive(stopped func(unix.Signal)) error {
 
 // Kill ends the supervisor, and with it the program. Wait still has to be called.
 func (s *Supervisor) Kill() error {
-	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(int(s.stub.PidFD.Fd()), unix.SIGKILL, nil, 0))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return os.ErrProcessDone
+	}
+	err := unix.PidfdSendSignal(int(s.stub.PidFD.Fd()), unix.SIGKILL, nil, 0)
+	if err == unix.ESRCH {
+		return os.ErrProcessDone
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
 }
