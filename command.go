@@ -49,6 +49,12 @@ type Cmd struct {
 	// ExtraEnv is added to Env: NAME=VALUE, or NAME for the caller's value, if it has one.
 	ExtraEnv []string
 
+	// Isolation is what keeps the program apart. Empty means Native, the only one there is.
+	Isolation Isolation
+	// Limits are what it may use. Stopped, if it is set, is called during Wait whenever a signal stops the program.
+	Limits  Limits
+	Stopped func(unix.Signal)
+
 	// Stdin, Stdout and Stderr are as in os/exec: nil is the null device, an *os.File is handed over, and anything else
 	// is copied from or to until the program has ended and nobody has the streams open any more.
 	Stdin          io.Reader
@@ -64,13 +70,16 @@ type Cmd struct {
 	// Cancel is called when the context of CommandContext ends. Nil means to kill the program with SIGKILL.
 	Cancel func() error
 
-	// Container and Process are set by Start.
+	// Container and Process are set by Start. There is no Container over the host's files: nothing is kept that others
+	// could find it by.
 	Container *Container
 	Process   *Process
 	// Changes are set by Start if HostFiles.Watch or HostFiles.Keep is. The caller closes them, after Wait.
 	Changes *Changes
 	// WaitStatus is set by Wait.
 	WaitStatus unix.WaitStatus
+	// Result is set by Wait for a program over the host's files.
+	Result Result
 
 	throwaway *throwaway
 
@@ -108,7 +117,7 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("exit status %d", e.WaitStatus.ExitStatus())
 }
 
-// Command returns a Cmd that runs the named program. At least Rootfs is left to be set.
+// Command returns a Cmd that runs the named program: over the host's files, unless Rootfs is set.
 func Command(name string, args ...string) *Cmd {
 	return CommandContext(context.Background(), name, args...)
 }
@@ -174,6 +183,9 @@ func (c *Cmd) Start() error {
 	if c.Runtime == nil {
 		c.Runtime = new(Runtime)
 	}
+	if err := c.Isolation.check(); err != nil {
+		return fault.In("do", "", err)
+	}
 	if c.Rootfs == "" {
 		if err := c.startThrowaway(); err != nil {
 			c.closeChild()
@@ -182,7 +194,13 @@ func (c *Cmd) Start() error {
 		}
 		c.copy()
 		c.watch()
+		if c.Limits.Time > 0 {
+			c.throwaway.deadline.set(&c.Limits, c.Process, c.kill)
+		}
 		return nil
+	}
+	if c.Limits != (Limits{}) {
+		return usage("Limits are for a command over the host's files; with Rootfs, Spec sets linux.resources")
 	}
 	s, err := c.spec()
 	if err != nil {
@@ -359,7 +377,7 @@ func (c *Cmd) Wait() error {
 	}
 	cancelled := !c.stop()
 	if cancelled {
-		if err := <-c.killed; err != nil && !errors.Is(err, ErrBadState) {
+		if err := <-c.killed; err != nil && !errors.Is(err, ErrBadState) && !errors.Is(err, os.ErrProcessDone) {
 			errs = append(errs, err)
 		}
 	}
@@ -370,9 +388,11 @@ func (c *Cmd) Wait() error {
 	}
 	errs = append(errs, c.finishCopies())
 	switch {
-	case c.WaitStatus == 0 && err == nil:
+	case c.WaitStatus == 0 && err == nil && !c.Result.TimedOut:
 	case cancelled && context.Cause(c.ctx) != nil:
 		errs = append(errs, context.Cause(c.ctx))
+	case c.Result.TimedOut:
+		errs = append(errs, &TimeoutError{c.Limits.Time, c.throwaway.deadline.killed})
 	case err == nil:
 		errs = append(errs, &ExitError{WaitStatus: c.WaitStatus})
 	}
@@ -384,10 +404,7 @@ func (c *Cmd) waitProgram() (err error) {
 		c.WaitStatus, err = c.Process.Wait()
 		return err
 	}
-	ended, err := c.throwaway.end(context.WithoutCancel(c.ctx))
-	c.WaitStatus = ended.Status
-	c.Process.Release()
-	return err
+	return c.throwaway.end(c)
 }
 
 // joinOne is errors.Join that returns a single error as it is.

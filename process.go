@@ -151,6 +151,23 @@ func (p *Process) Signal(sig unix.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0))
 }
 
+// SignalGroup sends a signal to the process group of the process, if it leads one and the kernel can do that (Linux 6.9),
+// or else to the process alone: as a terminal does when somebody types ^C.
+func (p *Process) SignalGroup(sig unix.Signal) error {
+	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h, Linux 6.9; x/sys v0.40 lacks it
+	p.mu.Lock()
+	if p.pidfd == nil {
+		p.mu.Unlock()
+		return os.ErrProcessDone
+	}
+	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, group)
+	p.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	return p.Signal(sig)
+}
+
 // Release gives up the process without waiting for it.
 func (p *Process) Release() {
 	p.mu.Lock()

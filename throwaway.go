@@ -6,9 +6,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hull/internal/cgroup"
 	"hull/internal/engine"
+	"hull/internal/fault"
 	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/oci"
@@ -21,10 +25,15 @@ type throwaway struct {
 	supervisor *stub.Supervisor
 	group      *cgroup.Group
 	scratch    *scratch // or nil
+	began      time.Time
+	deadline   deadline
 }
 
 // startThrowaway starts c in a container over the host's files.
 func (c *Cmd) startThrowaway() error {
+	if err := c.Limits.check(); err != nil {
+		return err
+	}
 	userNS := os.Geteuid() != 0 || inUserNamespace()
 	id, err := findIdentity(c.User, userNS)
 	if err != nil {
@@ -81,6 +90,10 @@ func (c *Cmd) startThrowaway() error {
 			c.Runtime.warn("the size of what is written is not bounded: this kernel's tmpfs has no user.* attributes (Linux 6.6), so that it goes to a disk")
 		}
 	}
+	if t.group, err = c.Limits.impose(s, c.Runtime, userNS); err != nil {
+		changes.started(nil)
+		return joinOne([]error{err, t.scratch.remove()})
+	}
 	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
 		IO:        io,
@@ -96,13 +109,14 @@ func (c *Cmd) startThrowaway() error {
 	})
 	if err != nil {
 		changes.started(nil)
-		return joinOne([]error{v.explainMissing(err, c.Args[0]), t.scratch.remove()})
+		err = c.tooLittle(v.explainMissing(err, c.Args[0]), t.group)
+		return joinOne([]error{err, t.remove(c.ctx)})
 	}
 	changes.started(p.Upper)
 	if c.Changes = changes; changes != nil {
 		changes.scratch, t.scratch = t.scratch, nil
 	}
-	t.supervisor = p.Supervisor
+	t.supervisor, t.began = p.Supervisor, time.Now()
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
@@ -116,8 +130,41 @@ func inUserNamespace() bool {
 	return err == nil && !slices.Equal(fields, []string{"0", "0", "4294967295"})
 }
 
+// tooLittle explains the error of a container that did not come to be for want of memory.
+func (c *Cmd) tooLittle(err error, g *cgroup.Group) error {
+	if n, oerr := g.OOMKilled(); oerr == nil && n > 0 {
+		return &fault.Error{Step: "limit of memory", Err: unix.ENOMEM, Hint: size(c.Limits.Memory) + " is too little to start a program"}
+	}
+	return limitError(err)
+}
+
 // end waits for the program and takes the container away.
-func (t *throwaway) end(ctx context.Context) (stub.Ended, error) {
-	ended, err := t.supervisor.Wait(nil)
-	return ended, errors.Join(err, t.group.Destroy(ctx), t.scratch.remove())
+func (t *throwaway) end(c *Cmd) error {
+	// There is nothing else to do now.
+	cgroup.Sweep()
+	ended, err := t.supervisor.Wait(c.Stopped)
+	c.WaitStatus = ended.Status
+	c.Process.Release()
+	r := &c.Result
+	r.Wall, r.User, r.System, r.MaxRSS = time.Since(t.began), ended.User, ended.System, ended.MaxRSS
+	r.TimedOut = t.deadline.stop()
+	return errors.Join(err, t.memory(c), t.remove(c.ctx))
+}
+
+// memory adds to the result what the cgroup knows.
+func (t *throwaway) memory(c *Cmd) error {
+	if c.Limits.Memory == 0 {
+		return nil
+	}
+	var errs [2]error
+	r := &c.Result
+	r.OOMKilled, errs[0] = t.group.OOMKilled()
+	r.OverLimit = r.OOMKilled > 0 && t.group.MemoryLimitHit()
+	r.PeakMemory, errs[1] = t.group.PeakMemory()
+	return errors.Join(errs[:]...)
+}
+
+// remove takes away what is left of a container without processes.
+func (t *throwaway) remove(ctx context.Context) error {
+	return errors.Join(t.group.Destroy(context.WithoutCancel(ctx)), t.scratch.remove())
 }

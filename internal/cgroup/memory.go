@@ -31,14 +31,13 @@ func (g *Group) MemoryLimitHit() bool {
 		n, err := readKeyed(g.paths[unified], "memory.events", "oom")
 		return err == nil && n > 0
 	}
+	// Not every kernel counts in memory.failcnt. What comes close to the limit is what the kernel charges at once.
+	const margin = 1 << 20
 	path := g.paths["memory"]
-	if path == "" {
+	limit, err := readUint(path, "memory.limit_in_bytes")
+	if err != nil {
 		return false
 	}
-	for _, file := range []string{"memory.failcnt", "memory.memsw.failcnt"} {
-		if n, err := readUint(path, file); err == nil && n > 0 {
-			return true
-		}
-	}
-	return false
+	peak, err := readUint(path, "memory.max_usage_in_bytes")
+	return err == nil && peak+margin > limit
 }

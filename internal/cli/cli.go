@@ -20,6 +20,7 @@ const (
 	exitUsage          = 2   // of commands that other runtimes haven't got; 1 of those they have
 	exitUnknownCommand = 3   // as users of other runtimes know it
 	exitExecFailure    = 255 // of exec: 1 would be taken for the program's
+	exitTimeout        = 124 // of do, as of timeout(1)
 	exitNotExecutable  = 126 // of do, as of a shell
 	exitNotFound       = 127
 	exitSignal         = 128 // and the number of the signal
@@ -130,6 +131,20 @@ func exited(status int) error {
 
 // exit prints err and returns the exit status.
 func (e *Env) exit(err error) int {
+	var status exitStatus
+	if err == nil || errors.As(err, &status) {
+		return exitCode(err)
+	}
+	code := exitCode(err)
+	if se, ok := err.(statusError); ok {
+		err = se.err
+	}
+	e.log.fail(err)
+	return code
+}
+
+// exitCode returns the exit status that stands for err.
+func exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
@@ -137,12 +152,10 @@ func (e *Env) exit(err error) int {
 	if errors.As(err, &status) {
 		return int(status)
 	}
-	code := exitFailure
 	if se, ok := err.(statusError); ok {
-		code, err = se.status, se.err
+		return se.status
 	}
-	e.log.fail(err)
-	return code
+	return exitFailure
 }
 
 // usage adds to a mistake on the command line where to read how it is done right.

@@ -34,6 +34,11 @@ type doFlags struct {
 	envHost  bool
 	hostname string
 
+	bounds    limitFlags
+	isolation string
+	quiet     bool
+	given     func(option string) bool
+
 	keep   string
 	diff   bool
 	format string
@@ -58,6 +63,10 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.stringVar(&f.keep, "keep", "", "keep what the command writes in `DIR`/upper: an upper directory for overlayfs; DIR must be empty, or not exist")
 	fs.boolVar(&f.diff, "diff", "list afterwards what the command has added (A), modified (M) and deleted (D)")
 	fs.stringVar(&f.format, "format", "table", "list that as `FORMAT`: table, or json")
+	f.bounds.register(fs)
+	f.given = fs.given
+	fs.stringVar(&f.isolation, "isolation", string(hull.Native), "what keeps the command apart: `KIND` native, the host's kernel; or sandbox, which is not there yet")
+	fs.boolVar(&f.quiet, "quiet, q", "tell nothing but why the command could not be started")
 	fs.boolVar(&f.apply, "apply", "if the command succeeds, put what it has changed onto the host: all of it, or nothing if any of that has changed on the host meanwhile")
 }
 
@@ -86,7 +95,11 @@ func (f *doFlags) command(ctx context.Context, args []string) (*hull.Cmd, error)
 			return nil, fmt.Errorf("--env %q: a variable has a name", v)
 		}
 	}
+	cmd.Isolation = hull.Isolation(f.isolation)
 	var err error
+	if cmd.Limits, err = f.bounds.limits(f.given); err != nil {
+		return nil, err
+	}
 	cmd.Seccomp, err = readSeccomp(f.seccomp)
 	return cmd, err
 }
@@ -144,12 +157,15 @@ The command is the caller's user without any capability and can't gain privilege
 What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed and left out.
 
 With a terminal as standard input the command gets one of its own; otherwise hull's streams.`,
-		Exit: `The status of the command, or 128 and the number of the signal that ended it. 127 if it was not found, 126 if it can't be executed, 2 if the options can't be understood, 1 for anything else that hull could not do.`,
+		Exit: `The status of the command, or 128 and the number of the signal that ended it: 137 if it ran out of memory. 124 if its time was over, 127 if it was not found, 126 if it can't be executed, 2 if the options can't be understood, 1 for anything else that hull could not do.`,
 		Examples: `# Does it build and pass its tests?
 hull do -- make test
 
 # Look at what a program writes, without having it:
 hull do --diff -- ./configure
+
+# What somebody else wrote, and not for long:
+hull do --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- python3 made.py
 
 # Have it, if it succeeds:
 hull do --apply -- make generate`,
@@ -197,6 +213,7 @@ func (f *doFlags) do(env *Env, args []string) error {
 		return misused(env, err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.Stdin, env.Stdout, env.Stderr
+	env.log.quiet = f.quiet
 	cmd.Runtime = env.Runtime()
 	if tty.Is(env.Stdin) {
 		cmd.Console = terminal.connect
@@ -215,15 +232,29 @@ func (f *doFlags) do(env *Env, args []string) error {
 	signals.forward(func(sig unix.Signal) { env.deliver(cmd.Process, &terminal, sig) })
 	err = cmd.Wait()
 	terminal.close()
-	cerr := f.changes(env, cmd.Changes, err == nil)
+	env.tellLimits(cmd)
+	return f.ended(env, err, f.changes(env, cmd.Changes, err == nil))
+}
+
+// ended returns the error of a command that has ended with err, and whose changes could not be dealt with for cerr.
+func (f *doFlags) ended(env *Env, err, cerr error) error {
 	var ended *hull.ExitError
-	if errors.As(err, &ended) {
-		if cerr != nil {
-			env.log.warn(cerr.Error())
-		}
-		return exited(waitStatus(ended.WaitStatus))
+	var late *hull.TimeoutError
+	var own error
+	switch {
+	case errors.As(err, &late) && f.quiet:
+		own = exited(exitTimeout)
+	case errors.As(err, &late):
+		own = statusError{exitTimeout, inOp("do", "", err)}
+	case errors.As(err, &ended):
+		own = exited(waitStatus(ended.WaitStatus))
+	default:
+		return errors.Join(err, cerr)
 	}
-	return errors.Join(err, cerr)
+	if cerr != nil {
+		env.log.warn(cerr.Error())
+	}
+	return own
 }
 
 // changes does with what the command has changed what the flags say.

@@ -22,6 +22,7 @@ type logger struct {
 	stderr io.Writer
 	file   io.Writer // of --log; or nil
 	json   bool
+	quiet  bool // warnings go to the file alone
 }
 
 // open opens the file of --log. It is never closed: the last line is written as the program ends.
@@ -52,6 +53,9 @@ func (l *logger) debug(line string) {
 func (l *logger) warn(line string) {
 	if l.file != nil {
 		l.entry(l.file, "warning", line)
+	}
+	if l.quiet {
+		return
 	}
 	l.tell("warning: ", line)
 }

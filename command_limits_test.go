@@ -1,0 +1,85 @@
+package hull_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// limited is a command over the host's files, with limits.
+func limited(t *testing.T, l hull.Limits, script string) *hull.Cmd {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("sh"))
+	cmd := hull.Command("sh", "-c", script)
+	cmd.Dir = t.TempDir()
+	cmd.Limits = l
+	cmd.Runtime = &hull.Runtime{Warn: func(line string) { t.Error("warning:", line) }}
+	return cmd
+}
+
+func TestResultOfACommand(t *testing.T) {
+	cmd := limited(t, hull.Limits{Memory: 256 << 20}, `i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 0.1`)
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	r := cmd.Result
+	if r.Wall < 100*time.Millisecond || r.User+r.System <= 0 || r.MaxRSS < 100<<10 || r.PeakMemory < 100<<10 {
+		t.Errorf("%+v", r)
+	}
+	if r.TimedOut || r.OOMKilled > 0 || r.OverLimit {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestMemoryLimitOfACommand(t *testing.T) {
+	cmd := limited(t, hull.Limits{Memory: 16 << 20}, `exec tail /dev/zero`)
+	err := cmd.Run()
+	var ended *hull.ExitError
+	if !errors.As(err, &ended) || ended.WaitStatus.Signal() != unix.SIGKILL {
+		t.Errorf("got %v", err)
+	}
+	if r := cmd.Result; r.OOMKilled != 1 || !r.OverLimit || r.PeakMemory < 15<<20 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestTimeLimitOfACommand(t *testing.T) {
+	for script, killed := range map[string]bool{
+		`sleep 100`:                            false,
+		`trap "exit 0" TERM; sleep 100 & wait`: false,
+		`trap "" TERM; sleep 100; sleep 99`:    true,
+	} {
+		cmd := limited(t, hull.Limits{Time: 100 * time.Millisecond, Grace: 100 * time.Millisecond}, script)
+		err := cmd.Run()
+		var late *hull.TimeoutError
+		if !errors.As(err, &late) || !errors.Is(err, os.ErrDeadlineExceeded) || late.Killed != killed || !cmd.Result.TimedOut {
+			t.Errorf("%s: got %v, %+v", script, err, cmd.Result)
+		}
+	}
+}
+
+// A limit that can't be meant is an error before anything is done, and none is ignored.
+func TestLimitsAreChecked(t *testing.T) {
+	for _, l := range []hull.Limits{{Memory: -1}, {CPUs: -1}, {CPUs: 0.001}, {Pids: -1}, {Files: 1}, {Time: -1}, {Grace: -1}} {
+		cmd := limited(t, l, "echo no")
+		if out, err := cmd.Output(); !errors.Is(err, hull.ErrBadUsage) || len(out) > 0 {
+			t.Errorf("%+v: got %q, %v", l, out, err)
+		}
+	}
+	cmd := limited(t, hull.Limits{Memory: 1 << 20}, "")
+	cmd.Rootfs = t.TempDir()
+	if err := cmd.Run(); !errors.Is(err, hull.ErrBadUsage) {
+		t.Errorf("with a root file system: %v", err)
+	}
+	cmd = limited(t, hull.Limits{}, "")
+	cmd.Isolation = hull.Sandbox
+	if err := cmd.Run(); !errors.Is(err, hull.ErrUnsupported) || !strings.Contains(err.Error(), "isolation sandbox") {
+		t.Errorf("in the sandbox: %v", err)
+	}
+}

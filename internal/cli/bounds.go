@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"hull"
+)
+
+// limitFlags are the options of do that bound the command.
+type limitFlags struct {
+	memory  *int64
+	cpus    *float64
+	pids    *int64
+	files   *uint64
+	timeout time.Duration
+}
+
+func (f *limitFlags) register(fs *optionSet) {
+	fs.valueVar(number(&f.memory, parseSize, "SIZE"), "memory", "bound memory, swap and files in memory together: bytes, or a number with k, m, g or t")
+	fs.valueVar(number(&f.cpus, parseCPUs, "N"), "cpus", "bound processor time: 1.5 is that of one and a half processors")
+	fs.valueVar(number(&f.pids, parseInt, "N"), "pids", "bound processes and threads")
+	fs.valueVar(number(&f.files, parseUint, "N"), "files", "bound the open files of each process")
+	fs.durationVar(&f.timeout, "timeout", 0, "end the command after `TIME`, such as 30s or 5m: first with SIGTERM, and two seconds later all that is left of it; exit status 124")
+}
+
+// limits returns what the options say. A bound of nothing is a mistake, not no bound.
+func (f *limitFlags) limits(given func(string) bool) (l hull.Limits, err error) {
+	for _, o := range []struct {
+		name string
+		bad  bool
+	}{
+		{"memory", f.memory != nil && *f.memory <= 0},
+		{"pids", f.pids != nil && *f.pids <= 0},
+		{"files", f.files != nil && *f.files == 0},
+		{"timeout", given("timeout") && f.timeout <= 0},
+	} {
+		if o.bad {
+			return l, fmt.Errorf("--%s: want more than 0", o.name)
+		}
+	}
+	if f.memory != nil {
+		l.Memory = *f.memory
+	}
+	if f.cpus != nil {
+		l.CPUs = *f.cpus
+	}
+	if f.pids != nil {
+		l.Pids = *f.pids
+	}
+	if f.files != nil {
+		l.Files = *f.files
+	}
+	l.Time = f.timeout
+	return l, nil
+}
+
+func parseCPUs(s string) (float64, error) {
+	v, err := strconv.ParseFloat(s, 64)
+	if err == nil && (v < 0.01 || v > math.MaxInt32 || math.IsNaN(v)) {
+		err = errors.New("want 0.01 or more")
+	}
+	return v, numberError(err)
+}
+
+// tellLimits says which bound has ended the command, or some of its processes.
+func (e *Env) tellLimits(cmd *hull.Cmd) {
+	r := &cmd.Result
+	if r.OOMKilled == 0 {
+		return
+	}
+	what := "the command"
+	if !cmd.WaitStatus.Signaled() || cmd.WaitStatus.Signal() != 9 {
+		what = "a process of the command"
+		if r.OOMKilled > 1 {
+			what = fmt.Sprintf("%d processes of the command", r.OOMKilled)
+		}
+	}
+	why := "memory was short outside of its own limit of " + formatSize(cmd.Limits.Memory)
+	if r.OverLimit {
+		why = "its memory limit of " + formatSize(cmd.Limits.Memory) + " was reached"
+	}
+	e.log.warn("out of memory: " + why + ", and the kernel has killed " + what)
+}
+
+// formatSize is the reverse of parseSize.
+func formatSize(n int64) string {
+	const units = "kmgtp"
+	i := 0
+	for i < len(units) && n >= 1024 && n%1024 == 0 {
+		n /= 1024
+		i++
+	}
+	if i == 0 {
+		return strconv.FormatInt(n, 10) + " bytes"
+	}
+	return strconv.FormatInt(n, 10) + units[i-1:i]
+}
