@@ -37,6 +37,7 @@ type doFlags struct {
 	bounds    limitFlags
 	isolation string
 	quiet     bool
+	json      string
 	given     func(option string) bool
 
 	keep   string
@@ -67,6 +68,7 @@ func (f *doFlags) register(fs *optionSet) {
 	f.given = fs.given
 	fs.stringVar(&f.isolation, "isolation", string(hull.Native), "what keeps the command apart: `KIND` native, the host's kernel; or sandbox, which is not there yet")
 	fs.boolVar(&f.quiet, "quiet, q", "tell nothing but why the command could not be started")
+	fs.stringVar(&f.json, "json", "", "write how the command has ended, and what it has used and changed, as JSON to `FILE`; or to the descriptor of that number")
 	fs.boolVar(&f.apply, "apply", "if the command succeeds, put what it has changed onto the host: all of it, or nothing if any of that has changed on the host meanwhile")
 }
 
@@ -205,6 +207,15 @@ func (f *doFlags) do(env *Env, args []string) error {
 	if err := checkFormat(f.format); err != nil {
 		return statusError{exitUsage, err}
 	}
+	r, err := openResult(f.json)
+	if err != nil {
+		return err
+	}
+	return r.finish(env, f.run(env, args, r))
+}
+
+// run runs the command. r is nil unless somebody wants the result.
+func (f *doFlags) run(env *Env, args []string, r *result) error {
 	ctx, signals := catchSignals()
 	signals.catchAll()
 	terminal := attachment{env: env}
@@ -232,8 +243,9 @@ func (f *doFlags) do(env *Env, args []string) error {
 	signals.forward(func(sig unix.Signal) { env.deliver(cmd.Process, &terminal, sig) })
 	err = cmd.Wait()
 	terminal.close()
+	r.take(cmd)
 	env.tellLimits(cmd)
-	return f.ended(env, err, f.changes(env, cmd.Changes, err == nil))
+	return f.ended(env, err, f.changes(env, cmd.Changes, err == nil, r))
 }
 
 // ended returns the error of a command that has ended with err, and whose changes could not be dealt with for cerr.
@@ -258,18 +270,23 @@ func (f *doFlags) ended(env *Env, err, cerr error) error {
 }
 
 // changes does with what the command has changed what the flags say.
-func (f *doFlags) changes(env *Env, c *hull.Changes, succeeded bool) (err error) {
+func (f *doFlags) changes(env *Env, c *hull.Changes, succeeded bool, r *result) (err error) {
 	if c == nil {
 		return nil
 	}
 	defer func() { err = inOp("do", "", errors.Join(err, c.Close())) }()
-	if f.diff {
+	if f.diff || r != nil {
 		list, err := c.List()
 		if err != nil {
 			return err
 		}
-		if err := f.printChanges(env, list); err != nil {
-			return err
+		if r != nil {
+			r.Changes = list
+		}
+		if f.diff {
+			if err := f.printChanges(env, list); err != nil {
+				return err
+			}
 		}
 	}
 	if f.apply && succeeded {

@@ -225,7 +225,7 @@ func (o *option) usage() (argument, meaning string) {
 // hasDefault tells whether the default says more than that the option isn't given.
 func (o *option) hasDefault() bool {
 	switch o.DefValue {
-	case "", "0", "false":
+	case "", "0", "0s", "false":
 		return false
 	}
 	return true

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +47,7 @@ func TestScripts(t *testing.T) {
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"bundle":   bundle(t),
 					"detached": detached,
+					"json":     jsonHas,
 				},
 			})
 		})
@@ -126,6 +129,22 @@ func detached(ts *testscript.TestScript, neg bool, args []string) {
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(out.Name())
 		ts.Fatalf("%v: %v\n%s", args, err, text)
+	}
+}
+
+// jsonHas is a command of scripts: json FILE OBJECT tells whether the object in the file has the members of another, and
+// not those that are null there.
+func jsonHas(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: json FILE OBJECT")
+	}
+	var got, want map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &got))
+	ts.Check(json.Unmarshal([]byte(args[1]), &want))
+	for name, value := range want {
+		if !reflect.DeepEqual(got[name], value) {
+			ts.Fatalf("%s: %s is %v, want %v", args[0], name, got[name], value)
+		}
 	}
 }
 
