@@ -2,12 +2,15 @@ package rootfs
 
 import (
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest"
 	"hull/internal/mnt"
 )
 
@@ -33,6 +36,23 @@ dev/console regular empty file 0:0 600 0:0
 dev/ptmx symbolic link 0:0 777 0:0
 /proc/self/fd
 pts/ptmx`)
+}
+
+// Mounts are made in the order of the configuration, and the kernel lists them in it, also that of /dev, which the parent
+// makes for a user namespace.
+func TestUserNamespaceListsMountsInOrder(t *testing.T) {
+	needRoot(t)
+	hulltest.Require(t, hulltest.Kernel(6, 15)) // copies mounts that are attached nowhere
+	c := newContainer(t)
+	c.inUserNS(t)
+	var want []string
+	for _, m := range c.Spec.Mounts {
+		want = append(want, m.Destination)
+	}
+	if i := slices.Index(want, "/dev"); i < 1 {
+		t.Fatalf("/dev is not among %q, or the first", want)
+	}
+	c.expect(t, `cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/$' | head -`+strconv.Itoa(len(want)), strings.Join(want, "\n"))
 }
 
 // Where the parent can make nodes, a user namespace has its own: its ids own them, and they have the modes of

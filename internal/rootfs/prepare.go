@@ -141,6 +141,7 @@ func (e *emitter) done(m *mount, fd stub.FD, empty bool, host string) {
 func (e *emitter) newFS(m *mount) {
 	if m.source >= 0 {
 		fd := e.sources[m.source]
+		e.inOrder(fd)
 		e.setTree(fd, &m.Mount)
 		e.place(m, fd)
 		return
@@ -172,6 +173,17 @@ func (e *emitter) newFS(m *mount) {
 	fd := b.Fsmount(fs, attr, m.Type)
 	e.setTree(fd, &m.Mount)
 	e.place(m, fd)
+}
+
+// inOrder puts a copy in the place of a mount that the parent has made. Since Linux 6.8 mounts are listed in the order
+// they were made in, and so it is that of the configuration, which OCI's validation looks at. Before Linux 6.15 mounts
+// that are attached nowhere can't be copied, and the parent's is taken.
+func (e *emitter) inOrder(fd stub.FD) {
+	taken := e.b.Label()
+	own := e.b.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	e.b.OnErr(own.Result(), unix.EINVAL, taken)
+	dup3(e.b, own, fd)
+	e.b.Mark(taken)
 }
 
 // params sets the options that are for the file system.

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -23,8 +24,6 @@ var known = map[string]excuse{
 	"delete": {reason: "wants delete of a created container refused; engines delete such containers, so runtimes allow it"},
 	"hooks": {reason: "compares with text that its own hooks don't write (post-start1 for post-start1 called), " +
 		"and looks for the file after the bundle is gone"},
-	"linux_uid_mappings": {reason: "takes the order of mount ids, in which newer kernels list mounts, for that of mounting: hull's parent " +
-		"makes the /dev of a user namespace, for its devices, before the rest is mounted", racy: true},
 	"misc_props":      {reason: "runs /runtimetest, which it doesn't put into the bundle"},
 	"pidfile":         {reason: "kills a container that ran true and ended, and wants that to succeed", racy: true},
 	"poststart_fail":  {reason: "wants a failing poststart hook ignored; runtime.md, Lifecycle, step 9: an error that stops the container"},
@@ -36,6 +35,9 @@ var known = map[string]excuse{
 	"start": {reason: "wants start of a container without a process to succeed; runtime.md, Start: MUST generate an error"},
 
 	// Programs that want what the machine may lack.
+	"linux_uid_mappings": {reason: "takes the order in which Linux 6.8 and later list mounts for that of mounting: the parent makes " +
+		"the /dev of a user namespace, for its devices, before the rest is mounted, and Linux 6.15 was the first that copies such a mount",
+		racy: true, when: before(6, 15)},
 	"linux_cgroups_blkio":          {reason: "wants blkio.leaf_weight", when: lacksFile("/sys/fs/cgroup/blkio/blkio.leaf_weight")},
 	"linux_cgroups_relative_blkio": {reason: "wants blkio.leaf_weight", when: lacksFile("/sys/fs/cgroup/blkio/blkio.leaf_weight")},
 	"linux_cgroups_hugetlb": {reason: "wants hugetlb as a v1 hierarchy, which Linux refuses while v2 has a group with it",
@@ -45,6 +47,17 @@ var known = map[string]excuse{
 	"linux_cgroups_relative_memory":  {reason: "wants a limit of kernel memory, which Linux 5.16 ended", when: lacksKmem},
 	"linux_process_apparmor_profile": {reason: "wants AppArmor", when: lacksFile("/sys/module/apparmor")},
 	"process_capabilities":           {reason: "wants every capability; this process has no CAP_SYS_RESOURCE", when: lacksSysResource},
+}
+
+func before(major, minor int) func() bool {
+	return func() bool {
+		release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+		var x, y int
+		if n, _ := fmt.Sscanf(string(release), "%d.%d", &x, &y); err != nil || n != 2 {
+			return false
+		}
+		return x < major || x == major && y < minor
+	}
 }
 
 func lacksFile(name string) func() bool {
