@@ -228,7 +228,7 @@ func TestRenamingRace(t *testing.T) {
 	}()
 	defer func() { close(stop); <-stopped }()
 	good, bad := 0, 0
-	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); {
+	for until := time.Now().Add(3 * time.Second); good+bad < 10 || time.Now().Before(until); {
 		c := newContainer(t)
 		c.Spec.Linux.MaskedPaths = []string{"/vol/a/in/marker"}
 		c.mount(specs.Mount{Destination: "/vol", Source: vol, Options: []string{"bind"}})
@@ -249,7 +249,4 @@ func TestRenamingRace(t *testing.T) {
 		}
 	}
 	t.Logf("%d containers made, %d refused", good, bad)
-	if good+bad < 10 {
-		t.Errorf("only %d runs", good+bad)
-	}
 }
