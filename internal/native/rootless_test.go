@@ -3,12 +3,14 @@ package native_test
 import (
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull/hulltest"
+	"hull/spec"
 )
 
 const nobody = 65534
@@ -62,4 +64,18 @@ func TestWarnsOfCgroup(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	contains(t, out, []string{" cgroup: mkdir ", "permission denied"}, nil)
+}
+
+// What `hull spec --rootless` writes runs as it is, whichever cgroups the user has.
+func TestRootlessExample(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.UserNS)
+	bundle := hulltest.Bundle(t, func(s *specs.Spec) {
+		*s = *spec.Example(spec.Options{Rootless: true, CgroupV1: hulltest.CgroupV1.Check() == nil, Args: hulltest.Args("echo", "here")})
+		s.Process.Terminal = false
+		s.Linux.UIDMappings[0].HostID, s.Linux.GIDMappings[0].HostID = nobody, nobody
+	})
+	out, status := rootless(t, "run", "--bundle", bundle, "c")
+	if status != 0 || !strings.Contains(out, "here\n") {
+		t.Errorf("exit status %d: %s", status, out)
+	}
 }

@@ -126,9 +126,14 @@ func (e *emitter) hierarchy(m *mount, h Hierarchy, attr uint64, target stub.FD) 
 	b := e.b
 	if !e.cfg.Cgroups.NewNamespace {
 		fd := b.OpenTree(stub.CWD, h.Dir, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
+		missing := b.Label()
+		if e.cfg.Rootless {
+			b.OnErr(fd.Result(), unix.ENOENT, missing) // it could not be made, and nothing else is shown in its place
+		}
 		e.setAttr(fd, attr)
 		b.MoveMount(fd, target)
 		e.setAttrLate(fd, attr)
+		b.Mark(missing)
 		return
 	}
 	fs := b.Fsopen("cgroup")

@@ -33,6 +33,26 @@ systemd
 	}
 }
 
+// An ordinary user may have no cgroup in most hierarchies: what isn't there is not shown, and is no mistake.
+func TestCgroup1Rootless(t *testing.T) {
+	needRoot(t)
+	hulltest.Require(t, hulltest.CgroupV1)
+	c := newContainer(t)
+	c.Rootless = true
+	c.Cgroups = Cgroups{Hierarchies: []Hierarchy{
+		{Name: "memory", Options: []string{"memory"}, Dir: "/sys/fs/cgroup/memory/nonexistent"},
+		{Name: "pids", Options: []string{"pids"}, Dir: "/sys/fs/cgroup/pids"},
+	}}
+	c.mount(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
+	c.expect(t, "ls /sys/fs/cgroup /sys/fs/cgroup/memory; ls /sys/fs/cgroup/pids/tasks", `
+/sys/fs/cgroup:
+memory
+pids
+
+/sys/fs/cgroup/memory:
+/sys/fs/cgroup/pids/tasks`)
+}
+
 func TestCgroup2(t *testing.T) {
 	needRoot(t)
 	host := "nosuid,nodev,noexec,relatime cgroup2" // what is at /sys/fs/cgroup
