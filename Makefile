@@ -28,7 +28,7 @@ test-old: ## tests under filters that answer as Linux 5.4 and old seccomp profil
 
 .PHONY: test-race
 test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v /cgroup/systemd)
+	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for $(FUZZTIME)
