@@ -48,6 +48,8 @@ func ParsePort(s string) (Port, error) {
 func ParseRule(s string) (Rule, error) {
 	r := Rule{Host: s}
 	switch {
+	case strings.Contains(s, "://"):
+		return Rule{}, fmt.Errorf("allow %q: a URL, not HOST or HOST:PORT", s)
 	case strings.HasPrefix(s, "["):
 		host, rest, ok := strings.Cut(s[1:], "]")
 		if !ok {

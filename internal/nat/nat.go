@@ -5,9 +5,9 @@
 //
 //	hull                                            hull-net
 //	Start: settings over a socket pair  ─────────>  binds the published ports, chooses addresses
-//	                                    <─────────  ok, or error
+//	Ready                               <─────────  ok with resolv.conf and hosts, or error
 //	Attach: the network namespace       ─────────>  makes the interface there, routes, resolver
-//	                                    <─────────  ok, which path, resolv.conf, hosts
+//	                                    <─────────  ok, which path
 //	Close                               ─────────>
 //	                                    <─────────  what was refused; exits
 //	(end of file on the socket)         ─────────>  exits
@@ -47,9 +47,9 @@ type Network struct {
 	socket  *os.File
 	process *os.Process
 
-	path         string
-	resolv, host []byte
-	notes        []string
+	path          string
+	resolv, hosts []byte
+	notes         []string
 }
 
 // Refusal is what the container tried to reach and was not allowed to.
@@ -77,7 +77,7 @@ type Report struct {
 	More    int // refusals that Refused had no room for
 }
 
-// Start starts hull-net and has it bind the published ports. Nothing is changed before that has succeeded.
+// Start starts hull-net. It doesn't wait for it: hull has other things to do meanwhile.
 func Start(cfg Config) (*Network, error) {
 	if cfg.IP != "" {
 		if err := CheckIP(cfg.IP); err != nil {
@@ -115,15 +115,43 @@ func Start(cfg Config) (*Network, error) {
 		return nil, &fault.Error{Step: "network nat", Err: err}
 	}
 	n := &Network{socket: ours, process: process}
-	err = limit(ours, patience)
-	if err == nil {
-		_, err = n.ask(cfg.message(), nil)
-	}
-	if err != nil {
+	if err := limit(ours, patience); err != nil {
 		n.end()
 		return nil, err
 	}
+	// What comes of a program that ends at once is for Ready to tell.
+	if err := Send(ours, cfg.message(), nil); err != nil && !errors.Is(err, unix.EPIPE) {
+		n.end()
+		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
+	}
 	return n, nil
+}
+
+// Ready waits until the published ports are bound and the addresses are chosen. Nothing is changed before that has
+// succeeded.
+func (n *Network) Ready() error {
+	answer, hosts, err := n.answer()
+	if err != nil {
+		return err
+	}
+	if hosts != nil {
+		defer hosts.Close()
+		if n.hosts, err = readAll(hosts); err != nil {
+			return err
+		}
+	}
+	return n.take(answer)
+}
+
+// maxHosts bounds a hosts file. Those that block advertisements have some megabytes.
+const maxHosts = 8 << 20
+
+func readAll(f *os.File) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, maxHosts+1))
+	if err == nil && len(b) > maxHosts {
+		err = &fault.Error{Step: "network nat: /etc/hosts", Err: unix.EFBIG}
+	}
+	return b, err
 }
 
 // find returns the path of hull-net: installed beside hull, or below libexec.
@@ -197,31 +225,37 @@ func (n *Network) ask(m Message, file *os.File) (Message, error) {
 	if err := Send(n.socket, m, file); err != nil && !errors.Is(err, unix.EPIPE) {
 		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
 	}
-	answer, passed, err := Receive(n.socket)
+	answer, passed, err := n.answer()
 	if passed != nil {
 		passed.Close()
 	}
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil, &fault.Error{Step: "network nat", Err: errors.New("hull-net ended before it answered")}
-	case err != nil:
-		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
-	}
-	switch l := answer[0]; {
-	case l[0] == "ok":
-		return answer[1:], nil
-	case l[0] == "error" && len(l) == 3:
-		return nil, &fault.Error{Step: "network nat", Err: errors.New(l[1]), Hint: l[2]}
-	}
-	return nil, &fault.Error{Step: "network nat: hull-net", Err: errMessage}
+	return answer, err
 }
 
-// Attach gives the namespace its network. The interface is configured when it returns.
-func (n *Network) Attach(netns *os.File) error {
-	answer, err := n.ask(Message{{"attach"}}, netns)
-	if err != nil {
-		return err
+// answer returns the next answer, and the file that came with it or nil.
+func (n *Network) answer() (Message, *os.File, error) {
+	answer, passed, err := Receive(n.socket)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, nil, &fault.Error{Step: "network nat", Err: errors.New("hull-net ended before it answered")}
+	case err != nil:
+		return nil, nil, &fault.Error{Step: "network nat: hull-net", Err: err}
 	}
+	l := answer[0]
+	if l[0] == "ok" {
+		return answer[1:], passed, nil
+	}
+	if passed != nil {
+		passed.Close()
+	}
+	if l[0] == "error" && len(l) == 3 {
+		return nil, nil, &fault.Error{Step: "network nat", Err: errors.New(l[1]), Hint: l[2]}
+	}
+	return nil, nil, &fault.Error{Step: "network nat: hull-net", Err: errMessage}
+}
+
+// take notes what hull-net tells.
+func (n *Network) take(answer Message) error {
 	for _, l := range answer {
 		if len(l) != 2 {
 			return errMessage
@@ -231,8 +265,6 @@ func (n *Network) Attach(netns *os.File) error {
 			n.path = l[1]
 		case "resolv":
 			n.resolv = []byte(l[1])
-		case "hosts":
-			n.host = []byte(l[1])
 		case "note":
 			n.notes = append(n.notes, l[1])
 		default:
@@ -242,17 +274,29 @@ func (n *Network) Attach(netns *os.File) error {
 	return nil
 }
 
+// Attach gives the namespace its network. The interface is configured when it returns.
+func (n *Network) Attach(netns *os.File) error {
+	answer, err := n.ask(Message{{"attach"}}, netns)
+	if err != nil {
+		return err
+	}
+	return n.take(answer)
+}
+
 // Path says how the container reaches the outside.
 func (n *Network) Path() string { return n.path }
 
-// ResolvConf is the container's /etc/resolv.conf. Valid after Attach.
+// ResolvConf is the container's /etc/resolv.conf. Valid after Ready.
 func (n *Network) ResolvConf() []byte { return n.resolv }
 
-// Hosts is the container's /etc/hosts. Valid after Attach.
-func (n *Network) Hosts() []byte { return n.host }
+// Hosts is the container's /etc/hosts. Valid after Ready.
+func (n *Network) Hosts() []byte { return n.hosts }
 
 // Notes is what a person should know, a sentence each.
 func (n *Network) Notes() []string { return n.notes }
+
+// Abandon ends a network that nobody has used.
+func (n *Network) Abandon() { n.end() }
 
 // Close ends the network and tells what was refused.
 func (n *Network) Close() (Report, error) {

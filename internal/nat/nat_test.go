@@ -120,7 +120,12 @@ func TestSendReceive(t *testing.T) {
 
 // Another program in the place of hull-net must not make hull wait or go on.
 func TestOtherProgram(t *testing.T) {
-	_, err := Start(Config{Program: "/bin/true"})
+	n, err := Start(Config{Program: "/bin/true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.Ready()
+	n.Abandon()
 	var e *fault.Error
 	if !errors.As(err, &e) || e.Err.Error() != "hull-net ended before it answered" {
 		t.Errorf("%v", err)

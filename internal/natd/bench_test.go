@@ -35,14 +35,14 @@ func BenchmarkThroughput(b *testing.B) {
 	b.Run("hull", func(b *testing.B) {
 		w := newWorld(b, false)
 		hullNet(b)
-		ns := newNetns(b, nil)
+		ns := hulltest.NewNetns(b, nil)
 		begin := time.Now()
 		n, err := w.start(b, nat.Config{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _, _ = n.Close() })
-		if err := n.Attach(ns.file); err != nil {
+		if err := n.Attach(ns.File); err != nil {
 			b.Fatal(err)
 		}
 		measure(b, w, ns, time.Since(begin), running(hulltest.HullNetBinary(b))[0])
@@ -51,15 +51,15 @@ func BenchmarkThroughput(b *testing.B) {
 		b.Run(p.name, func(b *testing.B) {
 			hulltest.Require(b, hulltest.Command(p.name))
 			w := newWorld(b, false)
-			var ns *netns
+			var ns *hulltest.Netns
 			tid := 0
 			if !p.own {
-				ns = newNetns(b, nil)
-				tid = ns.tid
+				ns = hulltest.NewNetns(b, nil)
+				tid = ns.TID
 			}
 			begin := time.Now()
 			var cmd *exec.Cmd
-			w.host.do(func() {
+			w.Host.Do(func() {
 				a := p.args(tid)
 				cmd = exec.Command(a[0], a[1:]...)
 				if err := cmd.Start(); err != nil {
@@ -79,9 +79,9 @@ func BenchmarkThroughput(b *testing.B) {
 					if pid == "" {
 						continue
 					}
-					ns = newNetns(b, func() (*os.File, error) { return os.Open("/proc/" + pid + "/ns/net") })
+					ns = hulltest.NewNetns(b, func() (*os.File, error) { return os.Open("/proc/" + pid + "/ns/net") })
 				}
-				ready = strings.Contains(ns.run(b, "ip", "route"), "default")
+				ready = strings.Contains(ns.Run(b, "ip", "route"), "default")
 			}
 			measure(b, w, ns, time.Since(begin), fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
 		})
@@ -101,19 +101,19 @@ func child(pid int) string {
 	return c
 }
 
-func measure(b *testing.B, w *world, inside *netns, ready time.Duration, exe string) {
-	if err := inside.echo(outside4+":80", 1); err != nil {
+func measure(b *testing.B, w *world, inside *hulltest.Netns, ready time.Duration, exe string) {
+	if err := inside.Echo(hulltest.Outside4+":80", 1); err != nil {
 		b.Fatalf("it reaches nothing: %v", err)
 	}
-	sink := w.outside.listen(b, outside4+":5001")
-	source := w.outside.listen(b, outside4+":5002")
+	sink := w.Outside.Listen(b, hulltest.Outside4+":5001")
+	source := w.Outside.Listen(b, hulltest.Outside4+":5002")
 	go transfer(sink, func(c net.Conn, p []byte) (int, error) { return c.Read(p) })
 	go transfer(source, func(c net.Conn, p []byte) (int, error) { return c.Write(p) })
 	rss := memory(b, exe)
 	b.ReportMetric(float64(ready.Microseconds())/1000, "ms-ready")
 	b.ReportMetric(rss, "MiB-idle")
-	b.ReportMetric(gbits(b, inside, outside4+":5001", net.Conn.Write), "Gbit/s-out")
-	b.ReportMetric(gbits(b, inside, outside4+":5002", net.Conn.Read), "Gbit/s-in")
+	b.ReportMetric(gbits(b, inside, hulltest.Outside4+":5001", net.Conn.Write), "Gbit/s-out")
+	b.ReportMetric(gbits(b, inside, hulltest.Outside4+":5002", net.Conn.Read), "Gbit/s-in")
 	b.ReportMetric(memory(b, exe), "MiB-after")
 	b.ReportMetric(roundTrip(b, inside), "µs-connect")
 	b.ReportMetric(0, "ns/op")
@@ -133,8 +133,8 @@ func transfer(l net.Listener, f func(net.Conn, []byte) (int, error)) {
 }
 
 // gbits carries bytes for two seconds.
-func gbits(b *testing.B, inside *netns, to string, f func(net.Conn, []byte) (int, error)) float64 {
-	c, err := inside.dial("tcp", to)
+func gbits(b *testing.B, inside *hulltest.Netns, to string, f func(net.Conn, []byte) (int, error)) float64 {
+	c, err := inside.Dial("tcp", to)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -154,11 +154,11 @@ func gbits(b *testing.B, inside *netns, to string, f func(net.Conn, []byte) (int
 }
 
 // roundTrip is the median time of a connection with one byte there and back.
-func roundTrip(b *testing.B, inside *netns) float64 {
+func roundTrip(b *testing.B, inside *hulltest.Netns) float64 {
 	var times []float64
 	for range 50 {
 		begin := time.Now()
-		c, err := inside.dial("tcp", outside4+":80")
+		c, err := inside.Dial("tcp", hulltest.Outside4+":80")
 		if err != nil {
 			b.Fatal(err)
 		}

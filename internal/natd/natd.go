@@ -48,7 +48,7 @@ func Serve(control *os.File) error {
 	unix.CloseOnExec(int(control.Fd()))
 	var d *daemon
 	for {
-		m, file, err := nat.Receive(control)
+		m, passed, err := nat.Receive(control)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -56,15 +56,17 @@ func Serve(control *os.File) error {
 			return err
 		}
 		var answer nat.Message
+		var file *os.File // with the answer
 		switch m[0][0] {
 		case "hull-net":
-			d, err = start(m)
-			answer = nat.Message{{"ok"}}
+			if d, err = start(m); err == nil {
+				answer, file, err = d.files()
+			}
 		case "attach":
-			if d == nil || file == nil {
+			if d == nil || passed == nil {
 				err = errors.New("attach without settings or namespace")
 			} else {
-				answer, err = d.attach(file)
+				answer, err = d.attach(passed)
 			}
 		case "close":
 			if d == nil {
@@ -74,8 +76,8 @@ func Serve(control *os.File) error {
 		default:
 			err = fmt.Errorf("unknown request %q", m[0][0])
 		}
-		if file != nil {
-			file.Close()
+		if passed != nil {
+			passed.Close()
 		}
 		if err != nil {
 			var hint string
@@ -84,7 +86,11 @@ func Serve(control *os.File) error {
 			}
 			return nat.Send(control, nat.Message{{"error", err.Error(), hint}}, nil)
 		}
-		if err := nat.Send(control, answer, nil); err != nil {
+		err = nat.Send(control, answer, file)
+		if file != nil {
+			file.Close()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -119,6 +125,45 @@ func start(m nat.Message) (*daemon, error) {
 	return d, nil
 }
 
+// files tells what the container has as resolv.conf and hosts. The latter may be longer than a message.
+func (d *daemon) files() (nat.Message, *os.File, error) {
+	hosts, err := os.ReadFile(hostsFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	file, err := memoryFile(Hosts(hosts, d.cfg.Hostname, d.plan.addresses()...))
+	if err != nil {
+		return nil, nil, err
+	}
+	answer := nat.Message{{"ok"}, {"resolv", string(ResolvConf(d.resolver.read(), d.plan.gateway4))}}
+	for _, n := range d.plan.notes {
+		answer = append(answer, []string{"note", n})
+	}
+	return answer, file, nil
+}
+
+// memoryFile returns a file with that content, to be read from its beginning.
+func memoryFile(content []byte) (*os.File, error) {
+	// MFD_NOEXEC_SEAL (6.3) is what vm.memfd_noexec=2 wants; kernels before answer EINVAL.
+	fd, err := unix.MemfdCreate("hosts", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate("hosts", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "hosts")
+	_, err = f.Write(content)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // raiseFileLimit lets the container have as many connections as this process may have files.
 func raiseFileLimit() {
 	var l unix.Rlimit
@@ -148,20 +193,7 @@ func (d *daemon) attach(netns *os.File) (nat.Message, error) {
 	for _, l := range d.listeners {
 		go l.serve(s, d.plan.ip4)
 	}
-	hosts, err := os.ReadFile(hostsFile)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	answer := nat.Message{
-		{"ok"},
-		{"path", "tap"},
-		{"resolv", string(ResolvConf(d.resolver.read(), d.plan.gateway4))},
-		{"hosts", string(Hosts(hosts, d.cfg.Hostname, d.plan.addresses()...))},
-	}
-	for _, n := range d.plan.notes {
-		answer = append(answer, []string{"note", n})
-	}
-	return answer, nil
+	return nat.Message{{"ok"}, {"path", "tap"}}, nil
 }
 
 // nobody is the overflow user, which owns nothing.
