@@ -55,6 +55,8 @@ type CreateRequest struct {
 	Overlay *overlay.Plan
 	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
 	Supervise bool
+	// SendNetNS has the engine hand over the container's network namespace, which must be a new one.
+	SendNetNS bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.
 	Begun Beginning
 	// Park leaves the init waiting for Start. Otherwise it runs at once.
@@ -100,6 +102,7 @@ type Process struct {
 	Init
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
+	NetNS   *os.File // its network namespace, if SendNetNS asked for it
 	Upper   *os.File // what its changes go to, if Overlay.Send asked for it
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor

@@ -63,6 +63,7 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	}
 	c.process.keyring = !r.NoNewKeyring
 	c.process.status = specs.StateCreating
+	c.process.netns = c.SendNetNS
 	c.process.upper = c.Overlay != nil && c.Overlay.Send
 	return c, nil
 }
@@ -304,6 +305,9 @@ func (c *creation) isolate(b *stub.Batch) {
 	allCPUs(b)
 	if c.ns.clone&unix.CLONE_NEWNET != 0 && c.Begun == nil {
 		loopbackUp(b)
+	}
+	if c.SendNetNS {
+		sendNetNS(b)
 	}
 	if c.ns.newCgroup {
 		// After the init is in its cgroup, which becomes the root of the namespace.

@@ -59,6 +59,14 @@ type Plan struct {
 	Root string
 	// Binds are shown as they are, over what the entries show. One that lies in another comes after it.
 	Binds []Bind
+	// Files are made for the container, and read-only there, over all else. Their paths are those that Resolve returns.
+	Files []Made
+}
+
+// Made is a file that the host doesn't have.
+type Made struct {
+	Path    string
+	Content []byte
 }
 
 // Bind is a directory or file of the host that is shown as it is, not by an overlay.
@@ -363,6 +371,66 @@ func Below(name, dir string) bool {
 	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
 }
 
+// maxLinks is what the kernel follows, see path_resolution(7).
+const maxLinks = 40
+
+// Resolve returns a path of the container without symbolic links: those that the container sees. One that leads to an
+// empty place leads to something that isn't there.
+func (p *Plan) Resolve(name string) string {
+	done, rest, links := "/", name, 0
+	for rest != "" {
+		var elem string
+		elem, rest, _ = strings.Cut(rest, "/")
+		next := path.Join(done, elem)
+		target := ""
+		if elem != ".." {
+			target = p.readlink(next)
+		}
+		if target == "" {
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return name
+		}
+		if path.IsAbs(target) {
+			done = "/"
+		}
+		rest = target + "/" + rest
+	}
+	return done
+}
+
+// readlink returns where the symbolic link leads that the container sees at name, or "" if it sees something else there.
+func (p *Plan) readlink(name string) string {
+	for _, b := range slices.Backward(p.Binds) {
+		if Below(name, b.Path) {
+			return readlink(path.Join(b.Source, name[len(b.Path):]))
+		}
+	}
+	var at Entry
+	for _, e := range p.Entries {
+		if e.Kind != Way && Below(name, e.Path) && len(e.Path) >= len(at.Path) {
+			at = e
+		}
+	}
+	switch {
+	case at.Path == name && at.Kind == Link:
+		return at.Source
+	case at.Path != name && at.Kind == Overlay:
+		return readlink(path.Join(at.Source, strings.TrimPrefix(name, at.Path)))
+	}
+	return ""
+}
+
+func readlink(host string) string {
+	target, err := os.Readlink(host)
+	if err != nil {
+		return ""
+	}
+	return target
+}
+
 // String returns a line for each entry.
 func (p *Plan) String() string {
 	var s strings.Builder
@@ -379,6 +447,9 @@ func (p *Plan) String() string {
 		case File:
 			fmt.Fprintf(&s, "file    %s from %s\n", e.Path, e.Source)
 		}
+	}
+	for _, m := range p.Files {
+		fmt.Fprintf(&s, "made    %s (%d bytes)\n", m.Path, len(m.Content))
 	}
 	for _, b := range p.Binds {
 		fmt.Fprintf(&s, "bind    %s from %s\n", b.Path, b.Source)

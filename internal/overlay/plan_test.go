@@ -152,3 +152,30 @@ func FuzzParseMounts(f *testing.F) {
 	f.Add([]byte("23 22 0:5 / /a\\040b\\134 rw - proc proc rw\n"))
 	f.Fuzz(func(t *testing.T, b []byte) { parseMounts(b) })
 }
+
+// Links are followed as the container sees them: not into places that are empty there.
+func TestResolve(t *testing.T) {
+	root := tree(t, "etc/resolv.conf -> ../run/resolve/stub.conf", "etc/hosts", "run/resolve/stub.conf -> real.conf", "run/resolve/real.conf",
+		"etc/alt -> /etc/hosts", "etc/loop -> loop", "lib -> usr/lib", "usr/lib/x -> ../../etc/alt", "etc/up -> ../../../etc/hosts")
+	p, err := New(Options{Root: root, Only: []string{"/etc", "/usr", "/lib"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"/etc/hosts":         "/etc/hosts",
+		"/etc/missing":       "/etc/missing",
+		"/etc/resolv.conf":   "/run/resolve/stub.conf",
+		"/lib/x":             "/etc/hosts",
+		"/etc/loop":          "/etc/loop",
+		"/etc/up":            "/etc/hosts",
+		"/nothing/../etc/up": "/etc/hosts",
+	} {
+		if got := p.Resolve(name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	p.Binds = []Bind{{Path: "/run", Source: root + "/run"}}
+	if got := p.Resolve("/etc/resolv.conf"); got != "/run/resolve/real.conf" {
+		t.Errorf("with /run bound, resolv.conf is %s", got)
+	}
+}

@@ -22,6 +22,7 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 	b.In("")
 	e.stage = e.makeStage(p)
 	e.makeUpper(p)
+	e.makeFiles(p)
 	e.root = b.OpenTree(e.stage, e.upper("/"), unix.OPEN_TREE_CLONE)
 	b.Note("the container's root")
 	b.MoveMount(e.root, b.Openat(e.stage, stageRoot, openDir, 0))
@@ -50,6 +51,7 @@ const (
 	stageKept  = "kept"
 	stageUpper = "upper"
 	stageWork  = "work"
+	stageMade  = "made"
 )
 
 // makeStage mounts the stage.
@@ -214,6 +216,36 @@ func (e *emitter) bindHost(p *overlay.Plan) {
 		e.guide.mounted(m.Path, m.Source)
 	}
 	e.b.In("")
+}
+
+// makeFiles makes the files that the host doesn't have.
+func (e *emitter) makeFiles(p *overlay.Plan) {
+	b := e.b
+	if len(p.Files) > 0 {
+		mkdirat(b, e.stage, stageMade, dirMode)
+	}
+	for i, m := range p.Files {
+		fd := b.Openat(e.stage, path.Join(stageMade, strconv.Itoa(i)), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, fileMode)
+		r := b.Call(unix.SYS_WRITE, fd.Arg(), b.Const(m.Content).Arg(), stub.Int(len(m.Content)))
+		b.Note(strconv.Quote(m.Path))
+		b.Assert(r.Arg(), all, uint64(len(m.Content)), unix.ENOSPC, m.Path)
+		b.Close(fd)
+	}
+}
+
+// bindMade mounts the files that makeFiles has made.
+func (e *emitter) bindMade(p *overlay.Plan) {
+	const attr = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOEXEC | hostAttr
+	b := e.b
+	b.In("")
+	for i, m := range p.Files {
+		fd := b.OpenTree(e.stage, path.Join(stageMade, strconv.Itoa(i)), unix.OPEN_TREE_CLONE)
+		e.setAttr(fd, attr)
+		attached := b.Label()
+		e.attachMade(fd, m.Path, attached)
+		b.Mark(attached)
+		e.setAttrLate(fd, attr)
+	}
 }
 
 // reveal mounts an empty directory in an overlay: a part of the upper directory alone.

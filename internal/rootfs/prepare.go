@@ -32,6 +32,7 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	e.devices()
 	if p.cfg.Overlay != nil {
 		e.bindHost(p.cfg.Overlay)
+		e.bindMade(p.cfg.Overlay)
 	}
 	b.In("")
 }
