@@ -75,6 +75,9 @@ func (c *Cmd) prepareChanges(p *overlay.Plan, s *specs.Spec) (_ *Changes, err er
 	for _, m := range s.Mounts {
 		ch.tree.Mounted(m.Destination, false)
 	}
+	for _, f := range p.Files {
+		ch.tree.Mounted(f.Path, true)
+	}
 	for _, b := range p.Binds {
 		fi, err := os.Stat(b.Source)
 		ch.tree.Mounted(b.Path, err == nil && !fi.IsDir())

@@ -54,6 +54,18 @@ type Cmd struct {
 	// Limits are what it may use. Stopped, if it is set, is called during Wait whenever a signal stops the program.
 	Limits  Limits
 	Stopped func(unix.Signal)
+	// Network is what the program reaches. Empty means NetworkNone. The next are for NetworkNAT.
+	Network Network
+	// IP is the IPv4 address of the container. Empty means one that the host doesn't use.
+	IP string
+	// Publish are ports of the host's that lead into the container, each as [ADDRESS:]PORT:PORT: without an address that of
+	// 127.0.0.1, then the port on the host, then the one in the container. One that is taken is an error of Start.
+	Publish []string
+	// Allow is what the program may reach, each as HOST or HOST:PORT, where HOST is a name, *.NAME for all names below it, an
+	// address or a network. Nil is all that lies beyond the host.
+	Allow []string
+	// NetworkProgram is the path of hull-net. Empty means beside this program, or in ../libexec/hull.
+	NetworkProgram string
 
 	// Stdin, Stdout and Stderr are as in os/exec: nil is the null device, an *os.File is handed over, and anything else
 	// is copied from or to until the program has ended and nobody has the streams open any more.
@@ -185,6 +197,9 @@ func (c *Cmd) Start() error {
 	}
 	if err := c.Isolation.check(); err != nil {
 		return fault.In("do", "", err)
+	}
+	if c.Rootfs != "" && c.Network != "" {
+		return usage("Network is for a command over the host's files; with Rootfs, Spec sets linux.namespaces")
 	}
 	if c.Rootfs == "" {
 		if err := c.startThrowaway(); err != nil {

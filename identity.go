@@ -57,6 +57,7 @@ func (c *Cmd) hostSpec(id *identity, v *view) (*specs.Spec, error) {
 	if s.Linux.Seccomp = c.Seccomp; c.Seccomp == nil {
 		s.Linux.Seccomp = spec.Seccomp(p.Capabilities.Bounding...)
 	}
+	c.networkSpec(s, v)
 	if c.Spec != nil {
 		c.Spec(s)
 	}

@@ -20,4 +20,8 @@ type Result struct {
 	// PeakMemory is the most memory that all processes have used together, in bytes, page cache included; 0 if it isn't
 	// known. It is where OOMKilled is.
 	PeakMemory uint64
+	// Refused is what the program wanted to reach over NetworkNAT, and was not allowed to. RefusedMore are others, when there
+	// were too many different ones to remember.
+	Refused     []NetworkRefusal
+	RefusedMore int
 }

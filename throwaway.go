@@ -25,13 +25,14 @@ type throwaway struct {
 	supervisor *stub.Supervisor
 	group      *cgroup.Group
 	scratch    *scratch // or nil
+	network    *network // or nil
 	began      time.Time
 	deadline   deadline
 }
 
 // startThrowaway starts c in a container over the host's files.
-func (c *Cmd) startThrowaway() error {
-	if err := c.Limits.check(); err != nil {
+func (c *Cmd) startThrowaway() (err error) {
+	if err := errors.Join(c.Limits.check(), c.checkNetwork()); err != nil {
 		return err
 	}
 	userNS := os.Geteuid() != 0 || inUserNamespace()
@@ -63,6 +64,15 @@ func (c *Cmd) startThrowaway() error {
 	if err != nil {
 		return err
 	}
+	network, err := c.startNetwork(s)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			network.abandon()
+		}
+	}()
 	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
 	begun, err := native.Engine{}.Begin(s, io, c.Runtime.Trace)
 	if err != nil {
@@ -76,11 +86,14 @@ func (c *Cmd) startThrowaway() error {
 		return err
 	}
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, v.masks()...)
+	if err := network.prepare(v, plan); err != nil {
+		return err
+	}
 	changes, err := c.prepareChanges(plan, s)
 	if err != nil {
 		return err
 	}
-	t := &throwaway{group: cgroup.None()}
+	t := &throwaway{group: cgroup.None(), network: network}
 	if userNS && plan.Upper == "" && !tmpfsHasUserXattr() {
 		if t.scratch, err = newScratch(); err != nil {
 			return err
@@ -99,9 +112,13 @@ func (c *Cmd) startThrowaway() error {
 		IO:        io,
 		Overlay:   plan,
 		Supervise: true,
+		SendNetNS: c.Network == NetworkNAT,
 		Begun:     begun,
 		Prepared: func(p *engine.Process) error {
 			changes.awaitTick()
+			if err := network.attach(p); err != nil {
+				return err
+			}
 			return handover{console: c.Console}.make(p)
 		},
 		Trace: c.Runtime.Trace,
@@ -148,6 +165,7 @@ func (t *throwaway) end(c *Cmd) error {
 	r := &c.Result
 	r.Wall, r.User, r.System, r.MaxRSS = time.Since(t.began), ended.User, ended.System, ended.MaxRSS
 	r.TimedOut = t.deadline.stop()
+	r.Refused, r.RefusedMore = t.network.end()
 	return errors.Join(err, t.memory(c), t.remove(c.ctx))
 }
 

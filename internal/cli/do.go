@@ -39,6 +39,7 @@ type doFlags struct {
 	quiet     bool
 	json      string
 	given     func(option string) bool
+	net       networkFlags
 
 	keep   string
 	diff   bool
@@ -61,6 +62,7 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.stringsVar(&f.env, "env, e", "set a variable, or pass that of the caller: `NAME[=VALUE]`")
 	fs.boolVar(&f.envHost, "env-host", "pass all variables of the caller, not only those that are no secrets, such as PATH and LANG")
 	fs.stringVar(&f.hostname, "hostname", "", "host`NAME` of the container; the host's if it is not given")
+	f.net.register(fs)
 	fs.stringVar(&f.keep, "keep", "", "keep what the command writes in `DIR`/upper: an upper directory for overlayfs; DIR must be empty, or not exist")
 	fs.boolVar(&f.diff, "diff", "list afterwards what the command has added (A), modified (M) and deleted (D)")
 	fs.stringVar(&f.format, "format", "table", "list that as `FORMAT`: table, or json")
@@ -98,6 +100,7 @@ func (f *doFlags) command(ctx context.Context, args []string) (*hull.Cmd, error)
 		}
 	}
 	cmd.Isolation = hull.Isolation(f.isolation)
+	f.net.apply(cmd)
 	var err error
 	if cmd.Limits, err = f.bounds.limits(f.given); err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func doCommand() *Command {
 		Usage:   "[options] [--] COMMAND [ARGUMENT...]",
 		Long: `Shows the command the programs and libraries of the host and the working tree: the git repository it is called in, or else the directory. What the command writes goes to memory, and is gone with it. All other directories of the root are empty, and so are places in /var that users and services keep their things in; known secrets such as /etc/shadow are covered.
 
-The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback: what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
+The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback unless it is given one (--network): what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
 
 What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed and left out.
 
@@ -168,6 +171,9 @@ hull do --diff -- ./configure
 
 # What somebody else wrote, and not for long:
 hull do --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- python3 made.py
+
+# Let it fetch what it needs, and nothing else:
+hull do --network nat --allow proxy.golang.org:443 -- go mod download
 
 # Have it, if it succeeds:
 hull do --apply -- make generate`,
@@ -245,6 +251,7 @@ func (f *doFlags) run(env *Env, args []string, r *result) error {
 	terminal.close()
 	r.take(cmd)
 	env.tellLimits(cmd)
+	env.tellRefused(cmd)
 	return f.ended(env, err, f.changes(env, cmd.Changes, err == nil, r))
 }
 

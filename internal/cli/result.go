@@ -32,6 +32,9 @@ type result struct {
 	MaxRSS        int64   `json:"maxRSS"`               // bytes, of the largest process
 	PeakMemory    uint64  `json:"peakMemory,omitempty"` // bytes, of all together; with --memory
 
+	Refused     []hull.NetworkRefusal `json:"refused,omitempty"` // with --network nat
+	RefusedMore int                   `json:"refusedMore,omitempty"`
+
 	Changes []hull.Change `json:"changes,omitempty"` // with --diff, --keep or --apply
 
 	out *resultFile
@@ -52,6 +55,7 @@ func (r *result) take(cmd *hull.Cmd) {
 	}
 	r.WallSeconds, r.UserSeconds, r.SystemSeconds = c.Wall.Seconds(), c.User.Seconds(), c.System.Seconds()
 	r.MaxRSS, r.PeakMemory = c.MaxRSS, c.PeakMemory
+	r.Refused, r.RefusedMore = c.Refused, c.RefusedMore
 }
 
 // openResult is the result that is to be written to what --json names, or nil. A file that is there is removed now: if

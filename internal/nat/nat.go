@@ -54,10 +54,10 @@ type Network struct {
 
 // Refusal is what the container tried to reach and was not allowed to.
 type Refusal struct {
-	Protocol string // "tcp", "udp", "icmp", or "dns" for a name that was asked for
-	Host     string // name or address
-	Port     uint16
-	Times    int
+	Protocol string `json:"protocol"` // "tcp", "udp", "icmp", or "dns" for a name that was asked for
+	Host     string `json:"host"`     // name or address
+	Port     uint16 `json:"port,omitempty"`
+	Times    int    `json:"times"`
 }
 
 func (r Refusal) String() string {

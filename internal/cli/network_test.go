@@ -1,0 +1,257 @@
+package cli_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull/hulltest"
+)
+
+// host is a host of its own that hull is run on.
+type host struct {
+	*hulltest.World
+	hull string
+}
+
+// newHost has a web server outside, by the names of four.test and six.test at port 8000, that says hello.
+func newHost(t *testing.T, user bool) *host {
+	t.Helper()
+	hulltest.Require(t, hulltest.Command("bash"), hulltest.Command("busybox"))
+	if user {
+		hulltest.Require(t, hulltest.UserNS)
+	}
+	h := &host{hulltest.NewWorld(t, user), hulltest.HullBinary(t)}
+	if dir := filepath.Dir(hulltest.HullNetBinary(t)); dir != filepath.Dir(h.hull) {
+		t.Fatalf("hull-net is in %s, and hull in %s", dir, filepath.Dir(h.hull))
+	}
+	if err := os.Chmod(filepath.Dir(h.hull), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.ServeDNS(t, map[string]string{"four.test": hulltest.Outside4, "six.test": hulltest.Outside6, "bad.test": "10.99.0.3"})
+	for _, at := range []string{hulltest.Outside4, "[" + hulltest.Outside6 + "]"} {
+		l := h.Outside.Listen(t, at+":8000")
+		go func() {
+			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello", r.Host) }))
+		}()
+	}
+	return h
+}
+
+// asBoth runs a test with hull as root and as an ordinary user.
+func asBoth(t *testing.T, f func(t *testing.T, h *host)) {
+	t.Run("root", func(t *testing.T) { f(t, newHost(t, false)) })
+	t.Run("user", func(t *testing.T) { f(t, newHost(t, true)) })
+}
+
+// command returns `hull do` with arguments.
+func (h *host) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(h.hull, append([]string{"do"}, args...)...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
+	return cmd
+}
+
+func (h *host) start(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	var err error
+	h.Host.Do(func() { err = cmd.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// do runs `hull do` and returns what it says and its status.
+func (h *host) do(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	cmd := h.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	h.start(t, cmd)
+	_ = cmd.Wait()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// get is a script that asks a web server.
+func get(host string) string {
+	return fmt.Sprintf(`exec 3<>/dev/tcp/%s/8000 && printf 'GET / HTTP/1.0\r\nHost: x\r\n\r\n' >&3 && cat <&3; `, host)
+}
+
+func TestNetworkNAT(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		before := h.state(t)
+		out, errs, status := h.do(t, "--network", "nat", "--hostname", "box", "bash", "-c",
+			get("four.test")+get("six.test")+"cat /etc/hosts; grep -c . /etc/resolv.conf; echo >>/etc/hosts; ls /sys/class/net")
+		if status != 0 || strings.Count(out, "hello x") != 2 {
+			t.Errorf("status %d\n%s\n%s", status, out, errs)
+		}
+		for _, want := range []string{"\tbox\n", "127.0.0.1\tlocalhost\n", "\n3\n", "eth0\nlo\n"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in\n%s", want, out)
+			}
+		}
+		if !strings.Contains(errs, "/etc/hosts: Read-only file system") || strings.Contains(errs, "hull: ") {
+			t.Errorf("it says %s", errs)
+		}
+		if after := h.state(t); after != before {
+			t.Errorf("the host's network is\n%s\nit was\n%s", after, before)
+		}
+	})
+}
+
+// state is what a network of hull's must not change.
+func (h *host) state(t *testing.T) string {
+	return h.Host.Run(t, "ip", "-o", "link") + h.Host.Run(t, "ip", "-o", "addr") + h.Host.Run(t, "ip", "route") + h.Host.Run(t, "ip", "rule")
+}
+
+func TestNetworkAllow(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		out, errs, status := h.do(t, "--network", "nat", "--allow", "four.test:8000", "--json", "/dev/stdout", "bash", "-c",
+			get("four.test")+get("bad.test")+get("10.99.0.3")+"echo; echo end")
+		if status != 0 || strings.Count(out, "hello x") != 1 || !strings.Contains(out, "end\n") {
+			t.Errorf("status %d\n%s\n%s", status, out, errs)
+		}
+		if want := `{"protocol":"tcp","host":"10.99.0.3","port":8000,"times":1}`; !strings.Contains(out, want) {
+			t.Errorf("no %s in %s", want, out)
+		}
+		for _, want := range []string{"network nat: refused dns bad.test", "network nat: refused tcp 10.99.0.3 port 8000\n"} {
+			if !strings.Contains(errs, want) {
+				t.Errorf("no %q in\n%s", want, errs)
+			}
+		}
+	})
+}
+
+func TestNetworkPublish(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		// Two at once, with the same ports inside.
+		for i := range 2 {
+			cmd := h.command("--network", "nat", "-p", fmt.Sprintf("%d:80", 8080+i), "sh", "-c",
+				fmt.Sprintf("cd /tmp && echo %d >index.html && exec busybox httpd -f -p 80", i))
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			h.start(t, cmd)
+			t.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			})
+		}
+		for i := range 2 {
+			if got := h.fetch(t, fmt.Sprintf("127.0.0.1:%d", 8080+i)); !strings.HasSuffix(got, fmt.Sprintf("\r\n%d\n", i)) {
+				t.Errorf("port %d: %q", 8080+i, got)
+			}
+		}
+		out, errs, status := h.do(t, "--network", "nat", "-p", "8080:80", "echo", "started")
+		if want := "publish 127.0.0.1:8080: bind: address already in use"; out != "" || status != 1 || !strings.Contains(errs, want) {
+			t.Errorf("status %d, %q, %q, want %q", status, out, errs, want)
+		}
+	})
+}
+
+// fetch asks a web server from the host, until one answers.
+func (h *host) fetch(t *testing.T, at string) string {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := h.Host.Dial("tcp", at)
+		var p []byte
+		if err == nil {
+			_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+			p, err = io.ReadAll(c)
+			c.Close()
+		}
+		if err == nil && len(p) > 0 {
+			return string(p)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %v", at, err)
+		}
+	}
+}
+
+func TestNetworkErrors(t *testing.T) {
+	h := newHost(t, false)
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"--network x true", 2, `network "x": want none, host or nat`},
+		{"--publish 80:80 true", 2, `publish "80:80": that is for the network nat`},
+		{"--network host --allow x true", 2, `allow "x": that is for the network nat`},
+		{"--ip 10.1.2.3 true", 2, `ip "10.1.2.3": that is for the network nat`},
+		{"--network nat --publish 80 true", 2, `publish "80": not [HOST:]PORT:PORT`},
+		{"--network nat --allow http://x true", 2, `allow "http://x": a URL, not HOST or HOST:PORT`},
+		{"--network nat --ip fd00::1 true", 2, `ip "fd00::1": not an IPv4 address`},
+		{"--network nat --ip 10.1.2.255 true", 2, `ip "10.1.2.255": the last number`},
+		{"--network nat --ip 10.99.0.9 true", 1, "ip 10.99.0.9: already used: the host has the network 10.99.0.0/24"},
+		{"--network nat --publish 10.99.0.9:80:80 true", 1, "publish 10.99.0.9:80: bind: cannot assign requested address"},
+		{"--network nat hull-no-such-program", 127, "executable file not found"},
+	} {
+		if out, errs, status := h.do(t, strings.Fields(c.args)...); status != c.status || out != "" || !strings.Contains(errs, c.want) {
+			t.Errorf("%s: status %d, %q, want %d, %q", c.args, status, errs, c.status, c.want)
+		}
+	}
+	h.Host.Do(func() { _ = os.Remove("/dev/net/tun") })
+	if _, errs, status := h.do(t, "--network", "nat", "true"); status != 1 || !strings.Contains(errs, "the host has no /dev/net/tun: modprobe tun") {
+		t.Errorf("status %d, %q", status, errs)
+	}
+}
+
+// Whenever hull is killed, nothing of a network is left.
+func TestNetworkKill(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+		before := h.state(t)
+		seen := 0
+		for round := range 15 {
+			cmd := h.command("--network", "nat", "-p", "8080:80", "sleep", "1000")
+			h.start(t, cmd)
+			time.Sleep(time.Duration(rand.IntN(60_000)) * time.Microsecond)
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			for end := time.Now().Add(5 * time.Second); len(orphans(t)) > 0; time.Sleep(time.Millisecond) {
+				seen++
+				if time.Now().After(end) {
+					t.Fatalf("round %d: still there: %q", round, orphans(t))
+				}
+			}
+		}
+		if seen == 0 {
+			t.Error("hull has never left a process: what is looked for isn't found")
+		}
+		if after := h.state(t); after != before {
+			t.Errorf("the host's network is\n%s\nit was\n%s", after, before)
+		}
+	})
+}
+
+// orphans returns processes that a killed hull has left to this one, which must be a subreaper, and that go on.
+func orphans(t *testing.T) (left []string) {
+	t.Helper()
+	p, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range strings.Fields(string(p)) {
+		pid, _ := strconv.Atoi(child)
+		if n, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); n != pid && err == nil {
+			cmdline, _ := os.ReadFile("/proc/" + child + "/cmdline")
+			left = append(left, child+" "+string(cmdline))
+		}
+	}
+	return left
+}
