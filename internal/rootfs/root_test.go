@@ -32,14 +32,15 @@ func TestDefaultNeedsFewCalls(t *testing.T) {
 	c := newContainer(t)
 	n := 0
 	c.trace = func(call stub.Call) {
-		if call.Field != "" {
+		// How many of the paths to hide there are is the machine's.
+		if call.Field != "" && !strings.HasPrefix(call.Field, "linux.maskedPaths") && !strings.HasPrefix(call.Field, "linux.readonlyPaths") {
 			n++
 		}
 	}
 	if _, err := c.run(t); err != nil {
 		t.Fatal(err)
 	}
-	if n > 125 {
+	if n > 75 {
 		t.Errorf("%d system calls", n)
 	}
 }
