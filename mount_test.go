@@ -1,9 +1,11 @@
 package hull_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -98,6 +100,64 @@ func TestTmpcopyup(t *testing.T) {
 	}
 	says(t, got, "original")
 	expect(t, "original", readFile(t, filepath.Join(bundle, "rootfs/etc/conf")))
+}
+
+// What a copy has of the original beside the contents: extended attributes, of which access control lists are some, and
+// that two names are of one file.
+func TestTmpcopyupAttributes(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Openat2)
+	bundle := hulltest.Bundle(t, mounting(specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}))
+	src := filepath.Join(bundle, "rootfs/etc")
+	// No file system may be without all of them: tmpfs knows user.* since Linux 6.6 only.
+	mkdir(t, filepath.Join(src, "dir"), 0o755)
+	write(t, filepath.Join(src, "dir/file"), "content")
+	write(t, filepath.Join(src, "empty"), "")
+	if err := errors.Join(os.Link(filepath.Join(src, "dir/file"), filepath.Join(src, "a-link")), os.Link(filepath.Join(src, "dir/file"), filepath.Join(src, "dir/link"))); err != nil {
+		t.Fatal(err)
+	}
+	// ACLs of linux/posix_acl_xattr.h: version 2, then tag, permissions and id of owner, user 1234, group, mask and others.
+	acl := "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x05\x00\xd2\x04\x00\x00" +
+		"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
+	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // of version 2: CAP_NET_RAW
+	attrs := []struct{ file, name, value string }{
+		{"dir", "system.posix_acl_default", acl},
+		{"dir", "trusted.dir", "d"},
+		{"dir/file", "trusted.long", strings.Repeat("x", 2000)},
+		{"dir/file", "trusted.empty", ""},
+		{"dir/file", "security.capability", capability},
+		{".", "trusted.top", "t"},
+	}
+	for i := range 40 {
+		attrs = append(attrs, struct{ file, name, value string }{"empty", "trusted." + strconv.Itoa(i), strconv.Itoa(i)})
+	}
+	for _, a := range attrs {
+		if err := unix.Setxattr(filepath.Join(src, a.file), a.name, []byte(a.value), 0); err != nil {
+			t.Skipf("needs a file system that keeps %s: %v", a.name, err)
+		}
+	}
+	r := newRuntime(t)
+	c, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	etc := filepath.Join("/proc", strconv.Itoa(c.Init().Pid), "root/etc")
+	for _, a := range attrs {
+		value := make([]byte, 64<<10)
+		n, err := unix.Getxattr(filepath.Join(etc, a.file), a.name, value)
+		if err != nil || string(value[:n]) != a.value {
+			t.Errorf("%s of %s: %q, %v; want %q", a.name, a.file, value[:max(n, 0)], err, a.value)
+		}
+	}
+	var links [3]unix.Stat_t
+	for i, name := range []string{"a-link", "dir/file", "dir/link"} {
+		if err := unix.Lstat(filepath.Join(etc, name), &links[i]); err != nil {
+			t.Fatal(err)
+		}
+		if links[i].Ino != links[0].Ino || links[i].Nlink != 3 || readFile(t, filepath.Join(etc, name)) != "content" {
+			t.Errorf("%s is not the same file as a-link: inode %d of %d links, and %d", name, links[i].Ino, links[i].Nlink, links[0].Ino)
+		}
+	}
 }
 
 // Mounts are made in their order (config.md, "Mounts").

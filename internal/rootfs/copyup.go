@@ -37,7 +37,7 @@ func (p *Plan) CopyUp(s *stub.Stub) error {
 		}
 		none := new(stub.Batch)
 		k := copier{s: s, field: c.field, from: c.from.in(none), to: c.to.in(none)}
-		if err := k.dir("."); err != nil {
+		if err := k.top(); err != nil {
 			return err
 		}
 	}
@@ -51,17 +51,26 @@ type copier struct {
 	s        *stub.Stub
 	field    string
 	from, to stub.FD
+	first    map[fileID]string // of files with several links: the path of the copy
 }
+
+// fileID names a file of the original.
+type fileID struct{ dev, ino uint64 }
 
 // inode is what a copy needs to know of a file.
 type inode struct {
 	name     string
+	id       fileID
+	links    uint32
 	mode     uint32
 	uid, gid uint32
 	dev      uint64
 	size     uint64
 	link     string
+	xattrs   []xattr
 }
+
+func (f *inode) is(kind uint32) bool { return f.mode&unix.S_IFMT == kind }
 
 func (c *copier) batch() *stub.Batch {
 	b := new(stub.Batch)
@@ -74,6 +83,19 @@ func (c *copier) open(b *stub.Batch, dir stub.FD, path string, flags uint64) stu
 		Flags:   flags | unix.O_CLOEXEC | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})
+}
+
+// top copies what the tmpfs covers. Who owns its root is said by options of its own.
+func (c *copier) top() error {
+	c.first = make(map[fileID]string)
+	root := []inode{{name: ".", mode: unix.S_IFDIR}}
+	if err := c.xattrs(".", root); err != nil {
+		return err
+	}
+	if err := c.setXattrs(".", root); err != nil {
+		return err
+	}
+	return c.dir(".")
 }
 
 // dir copies what is in a directory, and the directories below.
@@ -91,11 +113,18 @@ func (c *copier) dir(rel string) error {
 		if err != nil {
 			return err
 		}
+		if err := c.xattrs(rel, files); err != nil {
+			return err
+		}
 		if err := c.make(rel, files); err != nil {
 			return err
 		}
+		// After chown, which takes file capabilities away.
+		if err := c.setXattrs(rel, files); err != nil {
+			return err
+		}
 		for _, f := range files {
-			if f.mode&unix.S_IFMT == unix.S_IFDIR {
+			if f.is(unix.S_IFDIR) {
 				dirs = append(dirs, f)
 			}
 		}
@@ -186,11 +215,16 @@ func (c *copier) stat(rel string, names []string) ([]inode, error) {
 		}
 		f := inode{
 			name: names[i],
-			mode: b.Uint32(a.st, stub.StatxMode) & 0xffff,
-			uid:  b.Uint32(a.st, stub.StatxUID),
-			gid:  b.Uint32(a.st, stub.StatxGID),
-			dev:  unix.Mkdev(b.Uint32(a.st, stub.StatxRdevMajor), b.Uint32(a.st, stub.StatxRdevMinor)),
-			size: binary.LittleEndian.Uint64(b.Bytes(a.st)[statxSize:]),
+			id: fileID{
+				unix.Mkdev(b.Uint32(a.st, stub.StatxDevMajor), b.Uint32(a.st, stub.StatxDevMinor)),
+				binary.LittleEndian.Uint64(b.Bytes(a.st)[stub.StatxIno:]),
+			},
+			links: b.Uint32(a.st, statxNlink),
+			mode:  b.Uint32(a.st, stub.StatxMode) & 0xffff,
+			uid:   b.Uint32(a.st, stub.StatxUID),
+			gid:   b.Uint32(a.st, stub.StatxGID),
+			dev:   unix.Mkdev(b.Uint32(a.st, stub.StatxRdevMajor), b.Uint32(a.st, stub.StatxRdevMinor)),
+			size:  binary.LittleEndian.Uint64(b.Bytes(a.st)[statxSize:]),
 		}
 		if n := b.Value(a.n); n > 0 && n <= unix.PathMax {
 			link, _, _ := bytes.Cut(b.Bytes(a.link)[:n], []byte{0})
@@ -201,7 +235,10 @@ func (c *copier) stat(rel string, names []string) ([]inode, error) {
 	return files, nil
 }
 
-const statxSize = 40 // offset in struct statx
+const (
+	statxNlink = 16 // offsets in struct statx
+	statxSize  = 40
+)
 
 // make makes the files of a directory of the copy.
 func (c *copier) make(rel string, files []inode) error {
@@ -219,9 +256,20 @@ func (c *copier) make(rel string, files []inode) error {
 
 func (c *copier) makeOne(b *stub.Batch, rel string, dir stub.FD, f inode) {
 	next := b.Label()
+	if f.links > 1 && !f.is(unix.S_IFDIR) {
+		if first, ok := c.first[f.id]; ok {
+			linked := b.Call(unix.SYS_LINKAT, c.to.Arg(), b.String(first).Arg(), dir.Arg(), b.String(f.name).Arg(), stub.Int(0))
+			b.Note(path.Join(rel, f.name))
+			b.OnOK(linked, next)
+			b.Ignore(linked, 0) // the first was a mount point, and not copied; or this one is
+		} else {
+			c.first[f.id] = path.Join(rel, f.name)
+		}
+	}
 	var made stub.Result
 	switch f.mode & unix.S_IFMT {
 	case unix.S_IFSOCK:
+		b.Mark(next)
 		return // nobody listens to a copy
 	case unix.S_IFLNK:
 		made = symlinkat(b, f.link, dir, f.name)
@@ -233,12 +281,12 @@ func (c *copier) makeOne(b *stub.Batch, rel string, dir stub.FD, f inode) {
 		made = mknodat(b, dir, f.name, f.mode, f.dev)
 	}
 	b.OnErr(made, unix.EEXIST, next) // a mount point
-	if f.mode&unix.S_IFMT == unix.S_IFREG && f.size > 0 {
+	if f.is(unix.S_IFREG) && f.size > 0 {
 		c.contents(b, rel, dir, f)
 	}
 	// Ids that the user namespace does not have can't be given to a file.
 	b.Ignore(fchownat(b, dir, f.name, f.uid, f.gid), unix.EINVAL)
-	if f.mode&unix.S_IFMT != unix.S_IFLNK {
+	if !f.is(unix.S_IFLNK) {
 		// After chown, which takes the set-user-ID bit away.
 		b.Call(unix.SYS_FCHMODAT, dir.Arg(), b.String(f.name).Arg(), stub.Int(f.mode&0o7777))
 	}

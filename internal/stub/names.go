@@ -63,6 +63,10 @@ func callName(nr uint32) string {
 		return "sendfile"
 	case unix.SYS_FSETXATTR:
 		return "fsetxattr"
+	case unix.SYS_FGETXATTR:
+		return "fgetxattr"
+	case unix.SYS_FLISTXATTR:
+		return "flistxattr"
 	case unix.SYS_FCHMOD:
 		return "fchmod"
 	case unix.SYS_FCHMODAT:
