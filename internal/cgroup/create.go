@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -42,7 +43,8 @@ func (g *Group) makeDirs() error {
 	if g.mode == V2 {
 		return g.createUnified()
 	}
-	var made []string
+	var made, missing []string
+	var first error
 	for _, d := range g.dirs() {
 		created, err := g.createV1(d)
 		if created {
@@ -50,14 +52,21 @@ func (g *Group) makeDirs() error {
 		}
 		switch {
 		case err == nil:
-		case d.optional(), g.tolerates(err):
-			g.drop(d, err)
+		case d.optional():
+			g.drop(d)
+		case g.tolerates(err):
+			g.drop(d)
+			missing = append(missing, d.controllers...)
+			first = cmp.Or(first, err)
 		default:
 			for _, p := range made {
 				unix.Rmdir(p)
 			}
 			return &fault.Error{Step: "make the cgroup", Err: err, Hint: createHint(err)}
 		}
+	}
+	if first != nil {
+		g.warn("no cgroup for " + strings.Join(missing, ", ") + ": " + first.Error())
 	}
 	return nil
 }
@@ -76,12 +85,9 @@ func (g *Group) tolerates(err error) bool {
 }
 
 // drop takes d's controllers out of g.
-func (g *Group) drop(d dir, err error) {
+func (g *Group) drop(d dir) {
 	for _, c := range d.controllers {
 		delete(g.paths, c)
-	}
-	if !d.optional() {
-		g.warn("no " + strings.Join(d.controllers, ",") + " cgroup: " + err.Error())
 	}
 }
 
@@ -240,7 +246,7 @@ func (g *Group) createUnified() error {
 			return &fault.Error{Field: field, Step: "make the cgroup", Err: err,
 				Hint: "without root, limits need a cgroup that was delegated to the user"}
 		}
-		g.drop(dir{path, []string{unified}}, err)
+		g.drop(dir{path, []string{unified}})
 		g.warn("no cgroup: " + err.Error())
 		return nil
 	}

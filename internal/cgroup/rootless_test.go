@@ -75,8 +75,8 @@ func rootless(t *testing.T, name string) {
 	switch name {
 	case "tolerated":
 		warnings := g.Warnings()
-		if err != nil || len(warnings) == 0 || g.Exists() {
-			t.Errorf("no path and no limits: %v, warnings %q", err, warnings)
+		if err != nil || len(warnings) != 1 || g.Exists() {
+			t.Errorf("no path and no limits: %v, want one warning, got %q", err, warnings)
 		}
 		if again := g.Warnings(); len(again) > 0 {
 			t.Errorf("warnings come twice: %q", again)

@@ -63,7 +63,7 @@ func TestWarnsOfCgroup(t *testing.T) {
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	contains(t, out, []string{" cgroup: mkdir ", "permission denied"}, nil)
+	contains(t, out, []string{"no cgroup", ": mkdir ", "permission denied"}, nil)
 }
 
 // What `hull spec --rootless` writes runs as it is, whichever cgroups the user has.
