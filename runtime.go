@@ -40,13 +40,9 @@ type Runtime struct {
 	Warn func(line string)
 }
 
-// DefaultRoot is /run/hull for root, and $XDG_RUNTIME_DIR/hull for others.
-func DefaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
-		return filepath.Join(dir, "hull")
-	}
-	return "/run/hull"
-}
+// DefaultRoot is /run/hull for root. For others it is $XDG_RUNTIME_DIR/hull; if that is not set, /run/user/UID/hull where
+// the user has a /run/user/UID.
+func DefaultRoot() string { return store.DefaultRoot() }
 
 // Stdio are the standard streams of a process without a terminal. Nil means /dev/null.
 type Stdio struct {

@@ -90,14 +90,6 @@ func (s Store) Create(id string) (*Dir, *Lock, error) {
 	return d, lock, nil
 }
 
-func (s Store) hint(err error) error {
-	e := &fault.Error{Step: "state directory", Err: err}
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
-		e.Hint = "--root names another directory for the state"
-	}
-	return e
-}
-
 // Open returns the directory of a container.
 func (s Store) Open(id string) (*Dir, error) {
 	if err := CheckID(id); err != nil {
@@ -106,7 +98,7 @@ func (s Store) Open(id string) (*Dir, error) {
 	d := &Dir{ID: id, Path: filepath.Join(s.Root, id)}
 	if fi, err := os.Lstat(d.Path); err != nil || !fi.IsDir() {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
+			return nil, s.hint(err)
 		}
 		return nil, notExist()
 	}
@@ -122,7 +114,7 @@ func (s Store) Dirs() ([]Dir, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.hint(err)
 	}
 	dirs := make([]Dir, 0, len(entries))
 	for _, e := range entries {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hull/hulltest"
 	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
@@ -85,6 +86,44 @@ func FuzzRecord(f *testing.F) {
 		}
 		if diff := cmp.Diff(r, again); diff != "" {
 			t.Errorf("not the same again:\n%s", diff)
+		}
+	})
+}
+
+func TestDefaultRoot(t *testing.T) {
+	users := t.TempDir()
+	uid := os.Getuid() + 1000 // not root, and not the owner of what the test makes
+	own := filepath.Join(users, strconv.Itoa(uid))
+	for _, c := range []struct {
+		name    string
+		uid     int
+		env     string
+		prepare func() error
+		want    string
+	}{
+		{"root", 0, "/x", nil, "/run/hull"},
+		{"user", uid, "/x", nil, "/x/hull"},
+		{"user without a directory", uid, "", nil, "/run/hull"},
+		{"somebody else's directory", uid, "", func() error { return os.Mkdir(own, 0o700) }, "/run/hull"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.prepare != nil {
+				if err := c.prepare(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := defaultRoot(c.uid, c.env, users); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+	t.Run("own directory", func(t *testing.T) {
+		hulltest.Require(t, hulltest.Root)
+		if err := os.Chown(own, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := defaultRoot(uid, "", users), filepath.Join(own, "hull"); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	})
 }

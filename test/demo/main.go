@@ -62,7 +62,8 @@ func demo(runtime string, args []string) error {
 	if err := makeConfig(runtime, bundle, args); err != nil {
 		return err
 	}
-	run := []string{"run", "--bundle", bundle, "demo-" + strconv.Itoa(os.Getpid())}
+	// An ordinary user has a directory for the state in a session only.
+	run := []string{"--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, "demo-" + strconv.Itoa(os.Getpid())}
 	fmt.Printf("$ %s spec && %[1]s run demo\n", cmp.Or(os.Getenv("RUNTIME"), "hull"))
 	cmd := exec.Command(runtime, run...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -71,7 +72,7 @@ func demo(runtime string, args []string) error {
 
 // build builds a static program.
 func build(file, pkg string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, pkg)
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", file, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
