@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -66,6 +67,17 @@ func TestEveryFieldIsClaimed(t *testing.T) {
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fields of specs.Spec and claims (-spec +claims):\n%s", diff)
+	}
+}
+
+func TestClaimsNamePackages(t *testing.T) {
+	for _, c := range Claims() {
+		if c.How != Applied {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join("..", c.By)); err != nil {
+			t.Errorf("%s is applied by a package that isn't there: %v", c.Field, err)
+		}
 	}
 }
 
