@@ -119,6 +119,9 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 	mkdirat(b, e.stage, work, 0o700)
 	lower := e.openHost(m.Source, openDir)
 	refused, shown := b.Label(), b.Label()
+	if m.Path != "/" {
+		b.OnErr(lower.Result(), unix.ENOENT, shown) // gone since it was planned: a mount of the host that ended
+	}
 	fs := b.Fsopen("overlay")
 	b.FsconfigString(fs, "source", "hull")
 	lowerdir := b.FsconfigString(fs, "lowerdir", at(b, lower))
@@ -256,10 +259,13 @@ func (e *emitter) reveal(m overlay.Entry) {
 
 // showFile binds a file of the host, read-only.
 func (e *emitter) showFile(m overlay.Entry) {
-	fd := e.b.OpenTree(e.openHost(m.Source, openPath), "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	file, gone := e.openHost(m.Source, openPath), e.b.Label()
+	e.b.OnErr(file.Result(), unix.ENOENT, gone)
+	fd := e.b.OpenTree(file, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 	e.b.MoveMount(fd, e.open(m.Path, openPath, noLinks))
 	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
+	e.b.Mark(gone)
 }
 
 // escape puts a backslash before each of the characters that overlayfs takes for its own.
