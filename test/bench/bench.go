@@ -22,6 +22,7 @@ type bench struct {
 	bundles  bundles
 	engine   config
 	runtimes []*contestant
+	doers    []*contestant // who runs a command without a bundle
 	random   *rand.Rand
 	figures  []*figure
 	notes    []string
@@ -60,8 +61,8 @@ func (b *bench) close() error {
 }
 
 // figure adds a row to the tables.
-func (b *bench) figure(table, name string, u unit, budgets ...budget) *figure {
-	f := &figure{table: table, name: name, unit: u, budgets: budgets, samples: map[role][]float64{}}
+func (b *bench) figure(t *table, name string, u unit, budgets ...budget) *figure {
+	f := &figure{table: t, name: name, unit: u, budgets: budgets, samples: map[role][]float64{}}
 	b.figures = append(b.figures, f)
 	return f
 }

@@ -20,19 +20,18 @@ import (
 type role int
 
 const (
-	nobody    role = iota
-	hull           // the runtime whose budgets are checked
-	crun           // as it is installed
-	installed      // runc, as it is installed
-	newest         // runc, as the module proxy has it
-	empty          // a static Go program that does nothing
+	nobody     role = iota
+	hull            // the runtime whose budgets are checked
+	crun            // as it is installed
+	installed       // runc, as it is installed
+	newest          // runc, as the module proxy has it
+	empty           // a static Go program that does nothing
+	bubblewrap      // as it is installed
+	runsc           // as the module proxy has it
 )
 
-// columns are the roles that are runtimes, in the order of the tables.
-var columns = []role{hull, crun, installed, newest}
-
 func (r role) String() string {
-	return [...]string{"nobody", "hull", "crun", "installed runc", "newest runc", "an empty Go program"}[r]
+	return [...]string{"nobody", "hull", "crun", "installed runc", "newest runc", "an empty Go program", "bubblewrap", "newest runsc"}[r]
 }
 
 // contestant is a runtime with a state directory of its own.
@@ -153,7 +152,7 @@ func contestants(o options, dir string) ([]*contestant, error) {
 		found = append(found, &contestant{role: peer.role, path: path})
 	}
 	if o.newest == "" {
-		if o.newest, err = buildNewest(o.cache); err != nil {
+		if o.newest, err = newestRunc.build(o.cache); err != nil {
 			return nil, err
 		}
 	}
@@ -195,31 +194,45 @@ func parseVersion(out string) (string, error) {
 	return name + " " + version, nil
 }
 
-const runcModule = "github.com/opencontainers/runc"
+// goProgram is a program of the module proxy.
+type goProgram struct {
+	name   string
+	module string
+	pkg    string // its main package
+	cgo    string // CGO_ENABLED
+	wants  string // what it can't be built without
+	flags  []string
+}
 
-// buildNewest returns runc's newest release. It is linked statically, as its releases are: that starts faster.
-func buildNewest(cache string) (string, error) {
-	version, err := newestVersion()
+var (
+	// runc is linked statically, as its releases are: that starts faster.
+	newestRunc = goProgram{"runc", "github.com/opencontainers/runc", "github.com/opencontainers/runc", "1", ", which wants a C compiler and libseccomp's headers",
+		[]string{"-tags=seccomp,netgo,osusergo,urfave_cli_no_docs", "-ldflags=-s -w -extldflags -static"}}
+	newestRunsc = goProgram{"runsc", "gvisor.dev/gvisor", "gvisor.dev/gvisor/runsc", "0", "", []string{"-ldflags=-s -w"}}
+)
+
+// build returns the newest release, which it builds unless the cache has it.
+func (p goProgram) build(cache string) (string, error) {
+	version, err := p.newestVersion()
 	if err != nil {
-		return "", fmt.Errorf("newest runc: %w", err)
+		return "", fmt.Errorf("newest %s: %w", p.name, err)
 	}
-	dir := filepath.Join(cache, "runc-"+version)
-	file := filepath.Join(dir, "runc")
+	dir := filepath.Join(cache, p.name+"-"+version)
+	file := filepath.Join(dir, p.name)
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return file, err
 	}
-	fmt.Fprintf(os.Stderr, "bench: building runc %s\n", version)
-	cmd := exec.Command("go", "install", "-trimpath", "-tags=seccomp,netgo,osusergo,urfave_cli_no_docs",
-		"-ldflags=-s -w -extldflags -static", runcModule+"@"+version)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOFLAGS=", "GOBIN="+dir)
+	fmt.Fprintf(os.Stderr, "bench: building %s %s\n", p.name, version)
+	cmd := exec.Command("go", slices.Concat([]string{"install", "-trimpath"}, p.flags, []string{p.pkg + "@" + version})...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+p.cgo, "GOFLAGS=", "GOBIN="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("newest runc, which wants a C compiler and libseccomp's headers: %w\n%s", err, out)
+		return "", fmt.Errorf("newest %s%s: %w\n%s", p.name, p.wants, err, out)
 	}
 	return file, nil
 }
 
-func newestVersion() (string, error) {
-	out, err := exec.Command("go", "list", "-m", "-json", runcModule+"@latest").Output()
+func (p goProgram) newestVersion() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-json", p.module+"@latest").Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}

@@ -8,7 +8,7 @@ import (
 
 // figure is a row of the tables: what was measured of each contestant.
 type figure struct {
-	table   string
+	table   *table
 	name    string
 	unit    unit
 	budgets []budget

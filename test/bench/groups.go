@@ -23,6 +23,7 @@ var groups = []group{
 	{"many", measureMany},
 	{"memory", measureMemory},
 	{"floor", measureFloor},
+	{"do", measureDo},
 }
 
 func chooseGroups(names []string) ([]group, error) {
@@ -40,13 +41,6 @@ func chooseGroups(names []string) ([]group, error) {
 	return chosen, nil
 }
 
-// The tables, by their headings.
-const (
-	exampleTable = "Time, the configuration of `hull spec`"
-	engineTable  = "Time, the configuration of a container engine"
-	otherTable   = "Memory and numbers"
-)
-
 func measureLife(ctx context.Context, b *bench) error {
 	run := []budget{{crun, 0.7}, {newest, 0.25}}
 	atMostCrun := []budget{{crun, 1}}
@@ -61,7 +55,7 @@ func measureEngine(ctx context.Context, b *bench) error {
 }
 
 // life measures the commands that take a container through its life, exec in a container that stands by, and its state.
-func life(ctx context.Context, b *bench, c config, table string, budgets map[string][]budget) error {
+func life(ctx context.Context, b *bench, c config, table *table, budgets map[string][]budget) error {
 	runtimes, err := b.fit(ctx, c)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Command bench measures hull beside crun, the runc that is installed and the newest runc, in one run, and compares the
+// Command bench measures hull beside crun, the runc that is installed, the newest runc, bubblewrap and runsc, in one run, and compares the
 // figures with hull's budgets.
 //
 //	go run ./test/bench -runtime bin/hull
@@ -37,6 +37,7 @@ const inside = "HULL_BENCH_NAMESPACE"
 type options struct {
 	runtime string
 	newest  string
+	runsc   string
 	cache   string
 	rounds  int
 	crowd   int
@@ -70,6 +71,7 @@ func parseFlags() options {
 	var o options
 	flag.StringVar(&o.runtime, "runtime", cmp.Or(os.Getenv("RUNTIME"), "bin/hull"), "runtime whose budgets are checked")
 	flag.StringVar(&o.newest, "newest", "", "the newest runc, as a built `program`; default: fetch and build it")
+	flag.StringVar(&o.runsc, "runsc", "", "the newest runsc, as a built `program`; default: fetch and build it, if group do is measured")
 	flag.StringVar(&o.cache, "cache", defaultCache(), "`directory` for what is built")
 	flag.IntVar(&o.rounds, "n", 50, "rounds, in each of which every runtime has its turn")
 	flag.IntVar(&o.crowd, "crowd", 200, "containers that are there for list and for the start in a crowd")

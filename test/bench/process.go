@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,10 @@ var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 // spend runs a program to its end and returns the time from before the fork to after the wait. An exit status other than
 // 0 is an error with the last line of what the program wrote to standard error.
 func spend(ctx context.Context, argv []string) (time.Duration, error) {
+	return spendWith(ctx, argv, nil)
+}
+
+func spendWith(ctx context.Context, argv []string, sys *syscall.SysProcAttr) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -29,6 +34,7 @@ func spend(ctx context.Context, argv []string) (time.Duration, error) {
 		return 0, err
 	}
 	defer p.close()
+	p.sys = sys
 	begin := time.Now()
 	if err := p.start(); err != nil {
 		return 0, err
@@ -45,6 +51,7 @@ type process struct {
 	null   *os.File
 	out    *os.File // null unless changed
 	stderr *os.File
+	sys    *syscall.SysProcAttr
 }
 
 func prepare(argv []string) (*process, error) {
@@ -66,7 +73,7 @@ func (p *process) close() {
 }
 
 func (p *process) start() (err error) {
-	p.Process, err = os.StartProcess(p.argv[0], p.argv, &os.ProcAttr{Env: environment, Files: []*os.File{p.null, p.out, p.stderr}})
+	p.Process, err = os.StartProcess(p.argv[0], p.argv, &os.ProcAttr{Env: environment, Files: []*os.File{p.null, p.out, p.stderr}, Sys: p.sys})
 	return err
 }
 

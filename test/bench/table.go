@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +16,31 @@ const (
 	endMark   = "<!-- go run ./test/bench -write ends here -->\n"
 )
 
+// table is a set of figures: who is measured, and with whom hull is compared.
+type table struct {
+	heading  string
+	columns  []role
+	compared []role
+}
+
+var (
+	runtimes = []role{hull, crun, installed, newest}
+	peers    = []role{crun, newest}
+
+	exampleTable = &table{"Time, the configuration of `hull spec`", runtimes, peers}
+	engineTable  = &table{"Time, the configuration of a container engine", runtimes, peers}
+	otherTable   = &table{"Memory and numbers", runtimes, peers}
+	doTable      = &table{"`hull do`", []role{hull, bubblewrap, runsc}, []role{bubblewrap, runsc}}
+
+	tables = []*table{exampleTable, engineTable, otherTable, doTable}
+)
+
 // report returns the tables and what they were measured on, in Markdown.
 func (b *bench) report() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s\n", b.conditions())
-	for _, table := range []string{exampleTable, engineTable, otherTable} {
-		b.table(&out, table)
+	for _, t := range tables {
+		b.table(&out, t)
 	}
 	if len(b.notes) > 0 {
 		out.WriteString("\n")
@@ -31,10 +51,10 @@ func (b *bench) report() string {
 	return out.String()
 }
 
-func (b *bench) table(out *strings.Builder, table string) {
+func (b *bench) table(out *strings.Builder, t *table) {
 	var rows []string
 	for _, f := range b.figures {
-		if f.table == table {
+		if f.table == t {
 			rows = append(rows, b.row(f))
 		}
 	}
@@ -42,19 +62,22 @@ func (b *bench) table(out *strings.Builder, table string) {
 		return
 	}
 	head := []string{""}
-	for _, r := range columns {
+	for _, r := range t.columns {
 		head = append(head, b.heading(r))
 	}
-	head = append(head, "÷ crun", "÷ newest runc", "budget")
-	fmt.Fprintf(out, "\n### %s\n\n%s\n|%s\n%s\n", table, line(head), strings.Repeat(" --- |", len(head)), strings.Join(rows, "\n"))
+	for _, r := range t.compared {
+		head = append(head, "÷ "+r.String())
+	}
+	head = append(head, "budget")
+	fmt.Fprintf(out, "\n### %s\n\n%s\n|%s\n%s\n", t.heading, line(head), strings.Repeat(" --- |", len(head)), strings.Join(rows, "\n"))
 }
 
 func (b *bench) row(f *figure) string {
 	cells := []string{f.name}
-	for _, r := range columns {
+	for _, r := range f.table.columns {
 		cells = append(cells, f.cell(r))
 	}
-	for _, r := range []role{crun, newest} {
+	for _, r := range f.table.compared {
 		ratio := ""
 		if v, ok := f.ratio(r); ok {
 			ratio = fmt.Sprintf("%.2f", v)
@@ -71,7 +94,7 @@ func (b *bench) row(f *figure) string {
 func line(cells []string) string { return "| " + strings.Join(cells, " | ") + " |" }
 
 func (b *bench) heading(r role) string {
-	for _, c := range b.runtimes {
+	for _, c := range slices.Concat(b.runtimes, b.doers) {
 		if c.role == r {
 			return c.version
 		}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ordinary is the user who isn't root.
+const ordinary = 65534
+
+// measureDo compares `hull do` with what else runs a command over the host's files. All show all of them, and have the
+// same namespaces; runsc has a kernel of its own.
+func measureDo(ctx context.Context, b *bench) error {
+	if err := b.findDoers(); err != nil {
+		return err
+	}
+	hullThere, err := b.readable(b.doers[0].path)
+	if err != nil {
+		return err
+	}
+	// The directory that a command is called in is in the way of nobody.
+	here := []string{"--root=" + filepath.Join(b.stage.dir, "runsc"), "--ignore-cgroups", "--platform=systrap", "--network=none"}
+	command := func(c *contestant, hullPath string, user bool) []string {
+		switch c.role {
+		case hull:
+			return []string{hullPath, "do", "--all", "--cwd", "/", "true"}
+		case bubblewrap:
+			args := []string{c.path, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup",
+				"--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--die-with-parent", "--chdir", "/"}
+			if user {
+				args = append(args, "--unshare-user")
+			}
+			return append(args, "true")
+		default:
+			return append(append([]string{c.path}, here...), "do", "-cwd=/", "true")
+		}
+	}
+	root := action{
+		b.figure(doTable, "`do` of true, as root", milliseconds, budget{bubblewrap, 1.5}, budget{runsc, 0.25}),
+		func(ctx context.Context, c *contestant) (time.Duration, error) {
+			return spend(ctx, command(c, c.path, false))
+		},
+	}
+	if err := b.alternate(ctx, b.doers, b.rounds, root); err != nil {
+		return err
+	}
+	var rootless []*contestant
+	for _, c := range b.doers {
+		if c.role != runsc { // its do wants root for its network and its cgroups
+			rootless = append(rootless, c)
+		}
+	}
+	return b.alternate(ctx, rootless, b.rounds, action{
+		b.figure(doTable, "`do` of true, as an ordinary user", milliseconds, budget{bubblewrap, 1.5}),
+		func(ctx context.Context, c *contestant) (time.Duration, error) {
+			return spendAs(ctx, ordinary, command(c, hullThere, true))
+		},
+	})
+}
+
+// findDoers finds or makes who runs commands. A peer that isn't installed is left out.
+func (b *bench) findDoers() error {
+	for _, c := range b.runtimes {
+		if c.role == hull {
+			b.doers = append(b.doers, c)
+		}
+	}
+	path, err := exec.LookPath("bwrap")
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		fmt.Fprintln(os.Stderr, "bench: no bwrap here")
+	case err != nil:
+		return err
+	default:
+		b.doers = append(b.doers, &contestant{role: bubblewrap, path: path})
+	}
+	if b.options.runsc == "" {
+		if b.options.runsc, err = newestRunsc.build(b.cache); err != nil {
+			return err
+		}
+	}
+	b.doers = append(b.doers, &contestant{role: runsc, path: b.options.runsc})
+	for _, c := range b.doers[1:] {
+		if c.path, err = filepath.Abs(c.path); err != nil {
+			return err
+		}
+		out, err := exec.Command(c.path, "--version").Output()
+		if err != nil {
+			return fmt.Errorf("%s --version: %w", c.path, err)
+		}
+		line, _, _ := strings.Cut(string(out), "\n")
+		c.version = strings.Replace(line, " version ", " ", 1)
+	}
+	return nil
+}
+
+// readable copies a program to where an ordinary user can run it.
+func (b *bench) readable(program string) (string, error) {
+	data, err := os.ReadFile(program)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(b.stage.dir, "bin", filepath.Base(program))
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, data, 0o755)
+}
+
+// spendAs is spend by another user.
+func spendAs(ctx context.Context, id uint32, argv []string) (time.Duration, error) {
+	return spendWith(ctx, argv, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}})
+}
