@@ -133,6 +133,42 @@ func TestNetworkAllow(t *testing.T) {
 	})
 }
 
+// What a command has sent before it ended arrives.
+func TestNetworkLastWords(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		l := h.Outside.Listen(t, hulltest.Outside4+":8001")
+		got := make(chan int64)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				time.Sleep(50 * time.Millisecond) // a window is full meanwhile
+				n, err := io.Copy(io.Discard, c)
+				if err != nil {
+					n = -1
+				}
+				c.Close()
+				got <- n
+			}
+		}()
+		for _, size := range []int64{10, 3_000_000} {
+			if _, errs, status := h.do(t, "--network", "nat", "bash", "-c", fmt.Sprintf("head -c %d /dev/zero >/dev/tcp/four.test/8001", size)); status != 0 {
+				t.Fatalf("status %d, %s", status, errs)
+			}
+			select {
+			case n := <-got:
+				if n != size {
+					t.Errorf("%d bytes were sent, and %d arrived", size, n)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("of %d bytes that were sent no end has arrived", size)
+			}
+		}
+	})
+}
+
 func TestNetworkPublish(t *testing.T) {
 	asBoth(t, func(t *testing.T, h *host) {
 		// Two at once, with the same ports inside.

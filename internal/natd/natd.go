@@ -35,6 +35,7 @@ type daemon struct {
 	policy    *policy
 	resolver  *resolver
 	listeners []*listener
+	stack     *gateway // once it is attached
 }
 
 // IsControl tells whether a descriptor can be the socket that hull passes.
@@ -71,6 +72,9 @@ func Serve(control *os.File) error {
 		case "close":
 			if d == nil {
 				return nil
+			}
+			if d.stack != nil {
+				d.stack.drain()
 			}
 			return nat.Send(control, d.policy.report().Lines(), nil)
 		default:
@@ -187,6 +191,7 @@ func (d *daemon) attach(netns *os.File) (nat.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.stack = s
 	if err := d.resolver.serve(s, d.plan); err != nil {
 		return nil, err
 	}

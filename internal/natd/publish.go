@@ -72,7 +72,8 @@ func (l *listener) serve(g *gateway, container netip.Addr) {
 				reset(outside)
 				return
 			}
-			relay(inside, outside.(*net.TCPConn), func() {})
+			g.out.begin()
+			g.relay(inside, outside.(*net.TCPConn), func() {})
 		}()
 	}
 }

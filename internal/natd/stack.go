@@ -47,6 +47,7 @@ type gateway struct {
 	plan   plan
 	policy *policy
 	flows  atomic.Int32
+	out    uploads
 }
 
 func newStack(tap *os.File, p plan, pol *policy, echo *echo) (*gateway, error) {
@@ -121,15 +122,17 @@ func (g *gateway) connect(r *tcp.ForwarderRequest) {
 			r.Complete(true)
 			return
 		}
+		g.out.begin() // before the container knows that it is connected, and can send
 		var wq waiter.Queue
 		ep, tcpErr := r.CreateEndpoint(&wq)
 		if tcpErr != nil {
+			g.out.end()
 			r.Complete(true)
 			reset(outside)
 			return
 		}
 		r.Complete(false)
-		relay(gonet.NewTCPConn(&wq, ep), outside.(*net.TCPConn), ep.Abort)
+		g.relay(gonet.NewTCPConn(&wq, ep), outside.(*net.TCPConn), ep.Abort)
 	}()
 }
 
@@ -197,8 +200,8 @@ func isTimeout(err error) bool {
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
 // relay carries a connection on, with the ends of its two directions apart, until both have ended or one has failed.
-// abort resets the inside.
-func relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func()) {
+// abort resets the inside. g.out knows of it.
+func (g *gateway) relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func()) {
 	var failed atomic.Bool
 	carry := func(to, from interface {
 		Read([]byte) (int, error)
@@ -214,6 +217,7 @@ func relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func()) {
 					failed.Store(true)
 					break
 				}
+				g.out.carried.Add(int64(n))
 			}
 			if err != nil {
 				if errors.Is(err, io.EOF) {
@@ -229,7 +233,10 @@ func relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func()) {
 		_ = inside.SetDeadline(time.Unix(1, 0))
 	}
 	var both sync.WaitGroup
-	both.Go(func() { carry(outside, inside) })
+	both.Go(func() {
+		defer g.out.end()
+		carry(outside, inside)
+	})
 	both.Go(func() { carry(inside, outside) })
 	both.Wait()
 	if failed.Load() {

@@ -1,0 +1,51 @@
+package natd
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// drainTime bounds how long a network goes on after its last process, and drainPause how long it does without anything
+	// being taken.
+	drainTime  = 10 * time.Second
+	drainPause = time.Second
+)
+
+// uploads are the directions of connections that lead out of the container.
+type uploads struct {
+	open    atomic.Int32
+	carried atomic.Int64 // bytes, of the other direction as well
+}
+
+func (u *uploads) begin() { u.open.Add(1) }
+func (u *uploads) end()   { u.open.Add(-1) }
+
+// drain waits until what the container has sent is on its way. Its processes have ended, and so its kernel ends all
+// connections, once what was written to them is read.
+func (g *gateway) drain() {
+	begin := time.Now()
+	last, carried := begin, g.out.carried.Load()
+	for g.out.open.Load() > 0 || g.link.readable() {
+		time.Sleep(time.Millisecond)
+		now := time.Now()
+		if n := g.out.carried.Load(); n != carried {
+			last, carried = now, n
+		}
+		if now.Sub(last) > drainPause || now.Sub(begin) > drainTime {
+			return
+		}
+	}
+	if g.flows.Load() > 0 {
+		time.Sleep(2 * time.Millisecond) // from the stack to the sockets, which nobody counts
+	}
+}
+
+// readable tells whether the container has sent something that wasn't looked at.
+func (l *link) readable() bool {
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
+}
