@@ -9,7 +9,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/nat"
 	"hull/internal/overlay"
@@ -101,10 +100,11 @@ func (c *Cmd) networkSpec(s *specs.Spec, v *view) {
 
 // network is that of one command.
 type network struct {
-	nat   *nat.Network // or nil
-	netns *os.File     // kept until the network has carried what the program has sent; or nil
-	trace func(string)
-	warn  func(string)
+	nat      *nat.Network // or nil
+	netns    *os.File     // kept until the network has carried what the program has sent; or nil
+	attached chan error   // of the attempt to give the container its network; or nil
+	trace    func(string)
+	warn     func(string)
 }
 
 // startNetwork begins what takes longest. Nil is a network that needs nothing.
@@ -188,19 +188,28 @@ func (n *network) addFile(v *view, p *overlay.Plan, name string, content []byte)
 	p.Files = append(p.Files, overlay.Made{Path: real, Content: content})
 }
 
-// attach gives the container its network, before the program starts.
-func (n *network) attach(p *engine.Process) error {
+// attach returns what begins to give the container its network, while the rest of it is made; or nil.
+func (n *network) attach() func(netns *os.File) {
 	if n == nil || n.nat == nil {
 		return nil
 	}
-	n.netns, p.NetNS = p.NetNS, nil
-	if err := n.nat.Attach(n.netns); err != nil {
-		return err
+	return func(netns *os.File) {
+		n.netns, n.attached = netns, make(chan error, 1)
+		go func() { n.attached <- n.nat.Attach(netns) }()
 	}
-	if n.trace != nil {
+}
+
+// await waits until the container has its network.
+func (n *network) await() error {
+	if n == nil || n.attached == nil {
+		return nil
+	}
+	err := <-n.attached
+	n.attached = nil
+	if err == nil && n.trace != nil {
 		n.trace("network nat: by a " + n.nat.Path())
 	}
-	return nil
+	return err
 }
 
 // abandon ends the network of a program that was not started.
@@ -208,6 +217,7 @@ func (n *network) abandon() {
 	if n == nil {
 		return
 	}
+	_ = n.await() // nat is used by one goroutine at a time
 	if n.nat != nil {
 		n.nat.Abandon()
 	}

@@ -112,11 +112,11 @@ func (c *Cmd) startThrowaway() (err error) {
 		IO:        io,
 		Overlay:   plan,
 		Supervise: true,
-		SendNetNS: c.Network == NetworkNAT,
+		NetNS:     network.attach(),
 		Begun:     begun,
 		Prepared: func(p *engine.Process) error {
 			changes.awaitTick()
-			if err := network.attach(p); err != nil {
+			if err := network.await(); err != nil {
 				return err
 			}
 			return handover{console: c.Console}.make(p)

@@ -55,8 +55,6 @@ type CreateRequest struct {
 	Overlay *overlay.Plan
 	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
 	Supervise bool
-	// SendNetNS has the engine hand over the container's network namespace, which must be a new one.
-	SendNetNS bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.
 	Begun Beginning
 	// Park leaves the init waiting for Start. Otherwise it runs at once.
@@ -64,6 +62,8 @@ type CreateRequest struct {
 	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
 	// visible: prestart and createRuntime hooks run then.
 	Hooks func(pid int) error
+	// NetNS is called with the network namespace as soon as the init is in it, unless NetNS is nil. It takes the descriptor.
+	NetNS func(*os.File)
 	// Forked is called with the init while it is set up, unless it is nil.
 	Forked func(Init) error
 	// Prepared is called with the init's pid when all is set up, before the container's program can run.
@@ -102,7 +102,6 @@ type Process struct {
 	Init
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
-	NetNS   *os.File // its network namespace, if SendNetNS asked for it
 	Upper   *os.File // what its changes go to, if Overlay.Send asked for it
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor

@@ -13,7 +13,7 @@
 //	(end of file on the socket)         ─────────>  exits
 //
 // Nothing outlives hull, by construction: the socket's end of file ends hull-net, and the interface is in the container's
-// anonymous namespace, or ends with the descriptor that hull-net has. No link, address, route, rule or sysctl of the host
+// anonymous namespace, and ends with it. No link, address, route, rule or sysctl of the host
 // is changed.
 package nat
 

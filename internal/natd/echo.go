@@ -24,8 +24,6 @@ const (
 // (icmp(7)). Without them there is no reply.
 type echo struct{ waiting atomic.Int32 }
 
-func openEcho() *echo { return new(echo) }
-
 // handle takes an echo request that is not for the gateway. For that one the stack answers itself.
 func (e *echo) handle(g *gateway, id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	to, _ := netip.AddrFromSlice(id.LocalAddress.AsSlice())

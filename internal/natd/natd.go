@@ -26,6 +26,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/nat"
+	"hull/internal/stub"
 )
 
 // daemon serves one container.
@@ -48,6 +49,7 @@ func IsControl(fd int) bool {
 func Serve(control *os.File) error {
 	unix.CloseOnExec(int(control.Fd()))
 	var d *daemon
+	early := prepare()
 	for {
 		m, passed, err := nat.Receive(control)
 		if errors.Is(err, io.EOF) {
@@ -67,7 +69,7 @@ func Serve(control *os.File) error {
 			if d == nil || passed == nil {
 				err = errors.New("attach without settings or namespace")
 			} else {
-				answer, err = d.attach(passed)
+				answer, err = d.attach(passed, <-early)
 			}
 		case "close":
 			if d == nil {
@@ -177,18 +179,42 @@ func raiseFileLimit() {
 	}
 }
 
+// prepared is what attach needs and nothing has to be known for.
+type prepared struct {
+	stub  *stub.Stub // that will enter the container's namespace
+	stack *gateway
+	err   error
+}
+
+// prepare makes it at once, while hull makes the container.
+func prepare() <-chan prepared {
+	early := make(chan prepared, 1)
+	go func() {
+		var p prepared
+		if p.stub, p.err = stub.Start(stub.Config{}); p.err == nil {
+			p.stack, p.err = newStack()
+		}
+		early <- p
+	}()
+	return early
+}
+
 // attach makes the interface in the container's namespace and serves it.
-func (d *daemon) attach(netns *os.File) (nat.Message, error) {
-	t, err := openTap(netns, d.plan)
+func (d *daemon) attach(netns *os.File, p prepared) (nat.Message, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	t, err := openTap(p.stub, netns, d.plan)
+	p.stub.Kill()
 	if err != nil {
 		return nil, err
 	}
-	echo := openEcho()
 	if err := dropPrivileges(); err != nil {
 		return nil, err
 	}
-	s, err := newStack(t, d.plan, d.policy, echo)
-	if err != nil {
+	s := p.stack
+	s.plan, s.policy = d.plan, d.policy
+	if err := s.connectTap(t); err != nil {
 		return nil, err
 	}
 	d.stack = s

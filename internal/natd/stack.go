@@ -50,16 +50,14 @@ type gateway struct {
 	out    uploads
 }
 
-func newStack(tap *os.File, p plan, pol *policy, echo *echo) (*gateway, error) {
-	l, err := newLink(tap)
-	if err != nil {
-		return nil, err
-	}
+// newStack makes a gateway that lacks its plan, its policy and its link.
+func newStack() (*gateway, error) {
+	echo := new(echo)
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	g := &gateway{Stack: s, link: l, plan: p, policy: pol}
+	g := &gateway{Stack: s}
 	sack := tcpip.TCPSACKEnabled(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: tcpBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: tcpBuffer}
@@ -77,8 +75,17 @@ func newStack(tap *os.File, p plan, pol *policy, echo *echo) (*gateway, error) {
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber6, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		return echo.handle(g, id, pkt)
 	})
-	if err := s.CreateNIC(nic, l); err != nil {
-		return nil, fmt.Errorf("stack: %v", err)
+	return g, nil
+}
+
+// connectTap has the stack serve the container.
+func (g *gateway) connectTap(tap *os.File) (err error) {
+	s, p := g.Stack, g.plan
+	if g.link, err = newLink(tap); err != nil {
+		return err
+	}
+	if err := s.CreateNIC(nic, g.link); err != nil {
+		return fmt.Errorf("stack: %v", err)
 	}
 	addresses := []tcpip.ProtocolAddress{{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddrFromSlice(p.gateway4.AsSlice()).WithPrefix()}}
 	if p.gateway6.IsValid() {
@@ -86,18 +93,18 @@ func newStack(tap *os.File, p plan, pol *policy, echo *echo) (*gateway, error) {
 	}
 	for _, a := range addresses {
 		if err := s.AddProtocolAddress(nic, a, stack.AddressProperties{}); err != nil {
-			return nil, fmt.Errorf("stack: %v", err)
+			return fmt.Errorf("stack: %v", err)
 		}
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
 	// Every address is the stack's own, to receive for and to send from.
 	if err := s.SetPromiscuousMode(nic, true); err != nil {
-		return nil, fmt.Errorf("stack: %v", err)
+		return fmt.Errorf("stack: %v", err)
 	}
 	if err := s.SetSpoofing(nic, true); err != nil {
-		return nil, fmt.Errorf("stack: %v", err)
+		return fmt.Errorf("stack: %v", err)
 	}
-	return g, nil
+	return nil
 }
 
 // destination is what a packet of the container's is for.

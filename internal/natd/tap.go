@@ -29,44 +29,49 @@ var (
 
 // openTap makes the tap in the namespace and configures it as planned.
 //
-// A stub enters the namespace: an ordinary user may only do so by way of the user namespace that owns it, which no
+// The stub s enters the namespace: an ordinary user may only do so by way of the user namespace that owns it, which no
 // process with threads can enter.
-func openTap(netns *os.File, p plan) (*os.File, error) {
+func openTap(s *stub.Stub, netns *os.File, p plan) (*os.File, error) {
 	owner, err := unix.IoctlRetInt(int(netns.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
 		return nil, &fault.Error{Step: "owner of the network namespace", Err: os.NewSyscallError("ioctl NS_GET_USERNS", err)}
 	}
 	userns := os.NewFile(uintptr(owner), "user namespace")
 	defer userns.Close()
-	s, err := stub.Start(stub.Config{Extra: []*os.File{netns, userns}})
-	if err != nil {
-		return nil, err
-	}
-	defer s.Kill()
 	const (
 		offloadHeader = 10 // struct virtio_net_hdr
 		offloads      = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 	)
 	b := new(stub.Batch)
+	passed := b.RecvFDs(2)
 	// Who is root over both namespaces needs no detour, and is forbidden it when the owner is his own.
 	join, joined := b.Label(), b.Label()
-	direct := b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra), stub.Int(unix.CLONE_NEWNET))
+	direct := b.Call(unix.SYS_SETNS, passed[0].Arg(), stub.Int(unix.CLONE_NEWNET))
 	b.OnErr(direct, unix.EPERM, join)
 	b.OnOK(direct, joined)
 	b.Mark(join)
-	b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra+1), stub.Int(unix.CLONE_NEWUSER))
-	b.Call(unix.SYS_SETNS, stub.Int(stub.FirstExtra), stub.Int(unix.CLONE_NEWNET))
+	b.Call(unix.SYS_SETNS, passed[1].Arg(), stub.Int(unix.CLONE_NEWUSER))
+	b.Call(unix.SYS_SETNS, passed[0].Arg(), stub.Int(unix.CLONE_NEWNET))
 	b.Mark(joined)
 	fd := b.Openat(stub.CWD, "/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	request := make([]byte, 40) // struct ifreq
 	copy(request, device)
 	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	b.Ioctl(fd, unix.TUNSETIFF, b.Const(request).Arg())
+	// The end of the descriptor would be that of the device, which takes the kernel some 15 ms. So it ends with its
+	// namespace, which nobody waits for.
+	b.Ioctl(fd, unix.TUNSETPERSIST, stub.Int(1))
 	b.Ioctl(fd, unix.TUNSETVNETHDRSZ, b.Const(binary.NativeEndian.AppendUint32(nil, offloadHeader)).Arg())
 	b.Ioctl(fd, unix.TUNSETOFFLOAD, stub.Int(offloads))
 	sock := b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_NETLINK), stub.Int(unix.SOCK_RAW|unix.SOCK_CLOEXEC), stub.Int(unix.NETLINK_ROUTE))
 	b.SendFDs(fd.Arg(), sock.Arg())
-	if err := s.Do(b); err != nil {
+	if err := s.Send(b); err != nil {
+		return nil, err
+	}
+	if err := s.PassFDs(netns, userns); err != nil {
+		return nil, err
+	}
+	if err := s.Receive(); err != nil {
 		return nil, explainTun(err)
 	}
 	files := s.Files()

@@ -63,7 +63,6 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	}
 	c.process.keyring = !r.NoNewKeyring
 	c.process.status = specs.StateCreating
-	c.process.netns = c.SendNetNS
 	c.process.upper = c.Overlay != nil && c.Overlay.Send
 	return c, nil
 }
@@ -166,6 +165,11 @@ func reportFD(extra int) int { return stub.FirstExtra + extra }
 func (c *creation) setUp() (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: c.init.Pid}, PidFD: c.init.PidFD}
 	defer func() { closeSent(p, err) }()
+	if c.NetNS != nil {
+		if err := c.sendNetNS(); err != nil {
+			return nil, err
+		}
+	}
 	if p.StartTime, err = startTime(p.Pid); err != nil {
 		return nil, err
 	}
@@ -305,9 +309,6 @@ func (c *creation) isolate(b *stub.Batch) {
 	allCPUs(b)
 	if c.ns.clone&unix.CLONE_NEWNET != 0 && c.Begun == nil {
 		loopbackUp(b)
-	}
-	if c.SendNetNS {
-		sendNetNS(b)
 	}
 	if c.ns.newCgroup {
 		// After the init is in its cgroup, which becomes the root of the namespace.

@@ -29,15 +29,8 @@ func (t *process) openPasswd(b *stub.Batch) {
 	t.asked = true
 }
 
-// takeFiles sorts what the stub has sent: the network namespace first, then the upper directory, the terminal's master,
-// the passwd file.
+// takeFiles sorts what the stub has sent: the upper directory first, then the terminal's master, then the passwd file.
 func (t *process) takeFiles(files []*os.File, p *engine.Process) error {
-	if t.netns {
-		if len(files) == 0 {
-			return &fault.Error{Err: errors.New("no network namespace was sent")}
-		}
-		p.NetNS, files = files[0], files[1:]
-	}
 	if t.upper {
 		if len(files) == 0 {
 			return &fault.Error{Err: errors.New("no upper directory was sent")}

@@ -1,8 +1,11 @@
 package native
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
+	"hull/internal/fault"
 	"hull/internal/stub"
 )
 
@@ -18,11 +21,21 @@ func loopbackUp(b *stub.Batch) {
 	b.Close(s.FD())
 }
 
-// sendNetNS emits what hands the network namespace over. The stub opens it: an ordinary user who has started the stub
-// may not look into /proc for what is its own.
-func sendNetNS(b *stub.Batch) {
+// sendNetNS hands the network namespace over. The stub opens it: an ordinary user who has started the stub may not look
+// into /proc for what is its own.
+func (c *creation) sendNetNS() error {
+	b := new(stub.Batch)
 	b.In("linux.namespaces")
 	fd := b.Openat(stub.CWD, "/proc/thread-self/ns/net", unix.O_RDONLY, 0)
 	b.SendFDs(fd.Arg())
 	b.Close(fd)
+	if err := c.init.Do(b); err != nil {
+		return err
+	}
+	files := c.init.Files()
+	if len(files) != 1 {
+		return &fault.Error{Field: "linux.namespaces", Err: errors.New("no network namespace was sent")}
+	}
+	c.NetNS(files[0])
+	return nil
 }

@@ -39,7 +39,6 @@ type process struct {
 	initPid int                  // of the container's init; 0: this process
 
 	opened int         // descriptors that earlier batches may have left open
-	netns  bool        // the network namespace was asked for
 	upper  bool        // the upper directory was asked for
 	asked  bool        // the passwd file was asked for
 	found  []candidate // of the search for the program

@@ -48,7 +48,7 @@ func closeSent(p *engine.Process, err error) {
 	if err == nil {
 		return
 	}
-	for _, f := range []**os.File{&p.NetNS, &p.Upper, &p.Console} {
+	for _, f := range []**os.File{&p.Upper, &p.Console} {
 		if *f != nil {
 			(*f).Close()
 			*f = nil
