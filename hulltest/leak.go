@@ -113,9 +113,16 @@ func (w watch) leakedFDs() ([]string, error) {
 	return leaks, nil
 }
 
-// describe returns a process's id and command line.
+// describe returns a process's id and command line, and more of one that has none: a stub, or one that is dead.
 func describe(pid string) string {
 	content, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+	if len(content) == 0 {
+		stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+		where, _ := os.ReadFile("/proc/" + pid + "/syscall")
+		groups, _ := os.ReadFile("/proc/" + pid + "/cgroup")
+		last, _, _ := bytes.Cut(groups, []byte("\n"))
+		return fmt.Sprintf("process %.60s… at %.60s… in %s", stat, where, last)
+	}
 	args := strings.Split(strings.TrimRight(string(content), "\x00"), "\x00")
 	return fmt.Sprintf("process %s %q", pid, args)
 }
