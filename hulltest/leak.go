@@ -121,7 +121,7 @@ func describe(pid string) string {
 		where, _ := os.ReadFile("/proc/" + pid + "/syscall")
 		groups, _ := os.ReadFile("/proc/" + pid + "/cgroup")
 		last, _, _ := bytes.Cut(groups, []byte("\n"))
-		return fmt.Sprintf("process %.60s… at %.60s… in %s", stat, where, last)
+		return fmt.Sprintf("process %.60s… at %.60s… in %s", bytes.TrimSpace(stat), bytes.TrimSpace(where), last)
 	}
 	args := strings.Split(strings.TrimRight(string(content), "\x00"), "\x00")
 	return fmt.Sprintf("process %s %q", pid, args)

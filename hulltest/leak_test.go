@@ -110,7 +110,7 @@ func TestNoLeaks(t *testing.T) {
 		"failure":    {"", true, nil},
 		"descriptor": {`descriptor of /dev/zero \(1\)`, true, nil},
 		"child":      {`process \d+ \["sleep" "600"\]`, true, nil},
-		"zombie":     {`process \d+ \[""\]`, true, nil},
+		"zombie":     {`process \d+ \(true\) Z .* in .*`, true, nil},
 		"daemon":     {`process \d+ \["DIR/root/bin/testprog" "sleep" "600"\]`, true, nil},
 		"mount":      {`mount of tmpfs at DIR/mnt`, true, []Need{Root}},
 		"file":       {`file DIR/left`, true, nil},
