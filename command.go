@@ -79,7 +79,8 @@ type Cmd struct {
 	Spec func(*specs.Spec)
 	// Runtime keeps the container's state. Nil means one with defaults.
 	Runtime *Runtime
-	// Cancel is called when the context of CommandContext ends. Nil means to kill the program with SIGKILL.
+	// Cancel is called when the context of CommandContext ends. Nil means to kill the program with SIGKILL. If it returns
+	// os.ErrProcessDone, Wait returns how the program has ended by itself.
 	Cancel func() error
 
 	// Container and Process are set by Start. There is no Container over the host's files: nothing is kept that others
@@ -392,7 +393,10 @@ func (c *Cmd) Wait() error {
 	}
 	cancelled := !c.stop()
 	if cancelled {
-		if err := <-c.killed; err != nil && !errors.Is(err, ErrBadState) && !errors.Is(err, os.ErrProcessDone) {
+		switch err := <-c.killed; {
+		case errors.Is(err, os.ErrProcessDone):
+			cancelled = false
+		case err != nil && !errors.Is(err, ErrBadState):
 			errs = append(errs, err)
 		}
 	}

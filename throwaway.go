@@ -119,7 +119,10 @@ func (c *Cmd) startThrowaway() (err error) {
 			if err := network.await(); err != nil {
 				return err
 			}
-			return handover{console: c.Console}.make(p)
+			if err := (handover{console: c.Console}).make(p); err != nil {
+				return err
+			}
+			return context.Cause(c.ctx) // from here on the program runs
 		},
 		Trace: c.Runtime.Trace,
 		Warn:  c.Runtime.warn,

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull"
-	"hull/internal/tty"
 )
 
 type doFlags struct {
@@ -161,7 +160,7 @@ The command is the caller's user without any capability and can't gain privilege
 
 What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed and left out.
 
-With a terminal as standard input the command gets one of its own; otherwise hull's streams.`,
+If standard input and output are both a terminal, the command gets one of its own; otherwise hull's streams.`,
 		Exit: `The status of the command, or 128 and the number of the signal that ended it: 137 if it ran out of memory. 124 if its time was over, 127 if it was not found, 126 if it can't be executed, 2 if the options can't be understood, 1 for anything else that hull could not do.`,
 		Examples: `# Does it build and pass its tests?
 hull do -- make test
@@ -224,7 +223,6 @@ func (f *doFlags) do(env *Env, args []string) error {
 func (f *doFlags) run(env *Env, args []string, r *result) error {
 	ctx, signals := catchSignals()
 	signals.catchAll()
-	terminal := attachment{env: env}
 	cmd, err := f.command(ctx, args)
 	if err != nil {
 		return misused(env, err)
@@ -232,23 +230,16 @@ func (f *doFlags) run(env *Env, args []string, r *result) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.Stdin, env.Stdout, env.Stderr
 	env.log.quiet = f.quiet
 	cmd.Runtime = env.Runtime()
-	if tty.Is(env.Stdin) {
-		cmd.Console = terminal.connect
-	}
+	j := &job{env: env, cmd: cmd, terminal: attachment{env: env}}
+	j.connect()
 	if err := cmd.Start(); err != nil {
-		terminal.close()
+		j.terminal.close()
 		if errors.Is(err, hull.ErrBadUsage) {
 			return statusError{exitUsage, err}
 		}
 		return notStarted(signals.explain(ctx, "do", "", err))
 	}
-	defer terminal.close()
-	if terminal.session == nil {
-		signals.catchJobControl()
-	}
-	signals.forward(func(sig unix.Signal) { env.deliver(cmd.Process, &terminal, sig) })
-	err = cmd.Wait()
-	terminal.close()
+	err = j.wait(signals)
 	r.take(cmd)
 	env.tellLimits(cmd)
 	env.tellRefused(cmd)

@@ -12,6 +12,10 @@ import (
 	"hull/internal/linux"
 )
 
+// idleAfter is when hull gives back memory: most programs that run longer than this run much longer, and hull is one of
+// many that wait.
+const idleAfter = 200 * time.Millisecond
+
 // wait stays with a process to its end, passes signals on, and returns its exit status.
 func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err error) {
 	// On a panic, too, or the user is left with a terminal that shows nothing.
@@ -20,8 +24,7 @@ func (e *Env) wait(p *hull.Process, a *attachment, s *signals) (status int, err 
 		s.catchJobControl()
 	}
 	s.forward(func(sig unix.Signal) { e.deliver(p, a, sig) })
-	// Most programs that run longer than this run much longer, and hull is one of many that wait.
-	idle := time.AfterFunc(200*time.Millisecond, func() { _ = linux.ReleaseMemory() })
+	idle := time.AfterFunc(idleAfter, func() { _ = linux.ReleaseMemory() })
 	ws, err := p.Wait()
 	idle.Stop()
 	if err != nil {

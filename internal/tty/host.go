@@ -76,17 +76,25 @@ func (h *Host) MakeRaw() error {
 // Restore brings the terminal back to what it was before MakeRaw. It may be called at any time, from any goroutine, and
 // more than once.
 func (h *Host) Restore() error {
+	err := h.cook()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var err error
-	if h.saved != nil {
-		err = setTermios(h.file, h.saved)
-		h.saved = nil
-	}
 	if h.opened {
 		h.opened = false
 		err = errors.Join(err, h.file.Close())
 	}
+	return err
+}
+
+// cook is Restore for a while: the terminal can be made raw again.
+func (h *Host) cook() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.saved == nil {
+		return nil
+	}
+	err := setTermios(h.file, h.saved)
+	h.saved = nil
 	return err
 }
 

@@ -22,6 +22,7 @@ type relay struct {
 	console, in, out *os.File
 	ended            *os.File // the eventfd
 	wg               sync.WaitGroup
+	writer           sync.Mutex // held by whoever copies what the process writes
 }
 
 // newRelay begins to copy. A panic of its goroutines calls restore first: else the terminal stays raw under the trace.
@@ -122,12 +123,19 @@ func (r *relay) copyOut() {
 			break
 		}
 	}
+	r.drain(buf)
+}
+
+// drain copies what the process has written until now.
+func (r *relay) drain(buf []byte) {
 	for deadline := time.Now().Add(lastWords); r.copyOnce(buf) && time.Now().Before(deadline); {
 	}
 }
 
 // copyOnce copies what can be had without waiting, and tells whether that was anything.
 func (r *relay) copyOnce(buf []byte) bool {
+	r.writer.Lock()
+	defer r.writer.Unlock()
 	n, _ := readRetry(r.console, buf)
 	writeAll(r.out, buf[:n])
 	return n > 0

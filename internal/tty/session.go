@@ -13,6 +13,7 @@ package tty
 import (
 	"errors"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,9 @@ type Session struct {
 	console *os.File
 	host    *Host // nil if the caller has no terminal
 	relay   *relay
+
+	mu       sync.Mutex // for Suspend and Resume
+	finished bool
 }
 
 // Attach shows the process's terminal, whose master is console, to the caller: what comes from stdin is typed there, what
@@ -64,10 +68,33 @@ func (s *Session) Resize() {
 	}
 }
 
+// Suspend shows what the process has written, and gives the caller its terminal for the time in which this process is
+// stopped. Resume takes it again.
+func (s *Session) Suspend() {
+	s.relay.drain(make([]byte, 4096))
+	if s.host != nil {
+		_ = s.host.cook()
+	}
+}
+
+// Resume is called when this process has been stopped and goes on, by whomever. In the background it stops it again, as
+// the terminal does with whoever wants to change it there (SIGTTOU, termios(3)).
+func (s *Session) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.host != nil && !s.finished {
+		_ = s.host.MakeRaw()
+		s.Resize()
+	}
+}
+
 // Finish ends the session of a process that has ended: what it wrote last is still shown, the caller's terminal gets its
 // mode back, and the console is closed.
 func (s *Session) Finish() error {
 	s.relay.finish()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished = true
 	return errors.Join(s.restore(), s.console.Close())
 }
 
