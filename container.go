@@ -171,11 +171,8 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
 		return os.NewSyscallError("pidfd_send_signal", err)
 	}
-	// A process that is frozen on cgroup v1 doesn't die before it is thawed.
 	if sig == unix.SIGKILL {
-		if frozen, err := c.group.Frozen(); err == nil && frozen {
-			return c.group.Thaw()
-		}
+		return c.group.ThawAll()
 	}
 	return nil
 }

@@ -115,6 +115,29 @@ func (g *Group) Thaw() error {
 	return nil
 }
 
+// ThawAll is Thaw, and on v1 it thaws what the container has frozen itself in cgroups of its own, too: what was killed there
+// dies when it runs again.
+func (g *Group) ThawAll() error {
+	err := g.Thaw()
+	if g.mode != V2 && g.paths["freezer"] != "" {
+		err = errors.Join(err, thawBelow(g.paths["freezer"]))
+	}
+	return err
+}
+
+func thawBelow(path string) error {
+	subs, err := children(path)
+	for _, sub := range subs {
+		if err := errors.Join(writeFile(sub, "freezer.state", "THAWED"), thawBelow(sub)); err != nil && !gone(err) {
+			return &fault.Error{Step: "thaw", Err: err}
+		}
+	}
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
 // Frozen tells whether Freeze holds for the container. One that is stopped only because a cgroup above it is frozen, is
 // not.
 func (g *Group) Frozen() (bool, error) { return g.State().Frozen() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -243,6 +245,54 @@ func TestKillForkingTree(t *testing.T) {
 	defer cancel()
 	if err := g.Kill(ctx); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A container that has frozen processes in cgroups of its own is killed all the same: on v1 those don't die while they
+// are frozen.
+func TestKillFrozenBelow(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, v1, controller("freezer"))
+	g := newGroup(t, newConfig(t, nil))
+	c := startIn(t, g, "sleep", "100")
+	sub := filepath.Join(g.Path("freezer"), "own", "deeper")
+	if err := os.MkdirAll(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writePid(sub, c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := freezeV1(t.Context(), sub); err != nil {
+		t.Fatal(err)
+	}
+	defer writeFile(sub, "freezer.state", "THAWED")
+	go c.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if err := g.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// In cgroup.procs of v2, processes from outside of the reader's pid namespace are 0, which to kill(2) is the caller's
+// process group.
+func TestSignalSparesTheCaller(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{procsFile: "0\n0\n", "cgroup.freeze": "0\n", "cgroup.events": "frozen 1\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, unix.SIGWINCH)
+	defer signal.Stop(got)
+	g := &Group{mode: V2, paths: map[string]string{unified: dir}}
+	if err := g.Signal(t.Context(), unix.SIGWINCH); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("%v, want that they can't be reached", err)
+	}
+	select {
+	case <-got:
+		t.Error("the caller got the signal")
+	case <-time.After(20 * time.Millisecond):
 	}
 }
 

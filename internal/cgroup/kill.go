@@ -23,7 +23,8 @@ func (g *Group) Kill(ctx context.Context) error {
 		if err != nil || len(pids) == 0 {
 			return err == nil, err
 		}
-		return false, g.Signal(ctx, unix.SIGKILL)
+		_, err = g.signal(ctx, unix.SIGKILL)
+		return false, err
 	})
 	if errors.Is(err, errUnfreezing) {
 		return &fault.Error{Step: "kill", Err: errors.Join(errors.New("processes are left"), ctx.Err())}
@@ -34,9 +35,19 @@ func (g *Group) Kill(ctx context.Context) error {
 // Signal sends sig to every process of the container, below its cgroup too. They are frozen meanwhile, so that no fork
 // escapes; a container that was frozen before stays so, except for SIGKILL, which v1 delivers to running processes only.
 func (g *Group) Signal(ctx context.Context, sig unix.Signal) error {
+	hidden, err := g.signal(ctx, sig)
+	if hidden > 0 {
+		err = errors.Join(err, &fault.Error{Step: "kill", Kind: fault.Unsupported,
+			Err: errorf("%d processes are in no pid namespace that is seen from here", hidden)})
+	}
+	return err
+}
+
+// signal is Signal that counts the processes without a pid here.
+func (g *Group) signal(ctx context.Context, sig unix.Signal) (hidden int, err error) {
 	was, err := g.Frozen()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if !was {
 		// Without a freezer, or with a process that can't be stopped, signals are still better than none.
@@ -44,12 +55,21 @@ func (g *Group) Signal(ctx context.Context, sig unix.Signal) error {
 	}
 	pids, err := g.Pids(true)
 	for _, pid := range pids {
+		if pid == 0 {
+			// So v2 shows what somebody else has put here, from outside of our pid namespace. To kill(2), it is the
+			// process group of the caller.
+			hidden++
+			continue
+		}
 		if kerr := unix.Kill(pid, sig); kerr != nil && kerr != unix.ESRCH && err == nil {
 			err = &fault.Error{Step: "kill", Err: kerr}
 		}
 	}
-	if !was || sig == unix.SIGKILL {
+	switch {
+	case sig == unix.SIGKILL:
+		err = errors.Join(err, g.ThawAll())
+	case !was:
 		err = errors.Join(err, g.Thaw())
 	}
-	return err
+	return hidden, err
 }
