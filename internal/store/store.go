@@ -69,25 +69,37 @@ func (s Store) Create(id string) (*Dir, *Lock, error) {
 		return nil, nil, err
 	}
 	d := &Dir{ID: id, Path: filepath.Join(s.Root, id)}
-	err := os.Mkdir(d.Path, 0o700)
-	if errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(s.Root, 0o700); err != nil {
-			return nil, nil, s.hint(err)
+	for {
+		if err := s.mkdir(d.Path); err != nil {
+			return nil, nil, err
 		}
-		err = os.Mkdir(d.Path, 0o700)
-	}
-	if errors.Is(err, os.ErrExist) {
-		return nil, nil, &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, d.Path)}
-	}
-	if err != nil {
-		return nil, nil, s.hint(err)
-	}
-	lock, err := d.Lock(context.Background())
-	if err != nil {
-		os.RemoveAll(d.Path)
+		lock, err := d.Lock(context.Background())
+		if err == nil {
+			return d, lock, nil
+		}
+		if errors.Is(err, fault.NotExist) {
+			continue // a forced deletion has had it first, and what is there now is somebody else's
+		}
+		os.Remove(d.Path) // if it is empty
 		return nil, nil, err
 	}
-	return d, lock, nil
+}
+
+func (s Store) mkdir(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(s.Root, 0o700); err != nil {
+			return s.hint(err)
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, path)}
+	}
+	if err != nil {
+		return s.hint(err)
+	}
+	return nil
 }
 
 // Open returns the directory of a container.

@@ -220,6 +220,49 @@ func TestRemoveTakesWhatIsMadeMeanwhile(t *testing.T) {
 	}
 }
 
+// A creation that loses its directory to a forced deletion, before it has the lock, leaves alone who makes it again.
+func TestCreateAmongDeletions(t *testing.T) {
+	s := Store{Root: t.TempDir()}
+	deadline := time.Now().Add(300 * time.Millisecond)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			for time.Now().Before(deadline) {
+				d, lock, err := s.Create("a")
+				if err != nil {
+					continue
+				}
+				if err := d.Save(record()); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(50 * time.Microsecond)
+				if _, err := d.Record(); err != nil {
+					t.Errorf("the record of a locked container: %v", err)
+				}
+				if err := d.Remove(); err != nil {
+					t.Error(err)
+				}
+				lock.Unlock()
+			}
+		})
+		all.Go(func() {
+			for time.Now().Before(deadline) {
+				d, err := s.Open("a")
+				if err != nil {
+					continue
+				}
+				if lock, err := d.Lock(t.Context()); err == nil {
+					if _, err := d.Record(); err != nil {
+						_ = d.Remove()
+					}
+					lock.Unlock()
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestLockWaitsAndNoticesDeletion(t *testing.T) {
 	s := Store{Root: t.TempDir()}
 	d, lock, err := s.Create("a")
