@@ -673,6 +673,21 @@ func TestPidFile(t *testing.T) {
 	}
 }
 
+// Neither what a creation has left that was killed, nor a place where no file can be, is in the way for good.
+func TestPidFileAgain(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "pid")
+	write(t, filepath.Join(dir, ".pid"), "1")
+	c := create(t, newRuntime(t), hull.CreateOptions{PidFile: file})
+	expect(t, strconv.Itoa(c.Init().Pid), readFile(t, file))
+	mkdir(t, filepath.Join(dir, "taken"), 0o755)
+	_, err := newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), PidFile: filepath.Join(dir, "taken")})
+	refused(t, err, unix.EEXIST, "pid file")
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
 func TestPidFileThatCannotBe(t *testing.T) {
 	r := newRuntime(t)
 	_, err := tryRunWith(t, r, hull.CreateOptions{Bundle: hulltest.Bundle(t), PidFile: "/nonexistent/pid"})

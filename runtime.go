@@ -349,16 +349,25 @@ func (h handover) giveConsole(p *engine.Process) error {
 // writePidFile replaces the file at once: whoever waits for it must not read half a number.
 func writePidFile(path string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_TRUNC|unix.O_CLOEXEC, 0o666)
+	open := func() (*os.File, error) {
+		return os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0o666)
+	}
+	f, err := open()
+	if errors.Is(err, os.ErrExist) && os.Remove(tmp) == nil {
+		f, err = open() // one that was killed here has left it
+	}
 	if err != nil {
 		return err
 	}
 	_, werr := fmt.Fprint(f, pid)
-	if err := errors.Join(werr, f.Close()); err != nil {
-		os.Remove(tmp)
-		return err
+	err = errors.Join(werr, f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
 	}
-	return os.Rename(tmp, path)
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
 }
 
 // abandon removes what a failed creation has left.
