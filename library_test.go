@@ -204,7 +204,7 @@ func TestHostPrograms(t *testing.T) {
 			cmd := actor(t, "host", habit, hulltest.Bundle(t, args("sleep", "3600"), quietHooks(t)), root)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
-			timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+			timer := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 			err := cmd.Run()
 			timer.Stop()
 			expect(t, strings.Repeat("signal SIGKILL\n", 5), out.String())
