@@ -145,7 +145,7 @@ func TestNetDevicesStayInJoinedNamespace(t *testing.T) {
 		t.Fatalf("exit status %d: %s", status, out)
 	}
 	contains(t, ip(t, joined, "addr show dev eth0"), []string{"192.0.2.7/24", "2001:db8::7/64", "02:00:00:00:00:01", "UP"}, nil)
-	contains(t, ip(t, host, "-o link show"), []string{"peer0"}, []string{"d0"})
+	contains(t, ip(t, host, "-o link show"), []string{"peer0"}, []string{" d0@"})
 }
 
 // A creation that fails gives the devices back.
