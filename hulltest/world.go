@@ -122,8 +122,8 @@ const (
 )
 
 // NewWorld makes namespaces for the host and for what is outside. What is run on the host is an ordinary user's if user is
-// set. The host's name server is on its loopback; ServeDNS has it answer.
-func NewWorld(t testing.TB, user bool) *World {
+// set. The host's name server is on its loopback; ServeDNS has it answer. What setUp does on the host is done by root.
+func NewWorld(t testing.TB, user bool, setUp ...func() error) *World {
 	t.Helper()
 	Require(t, Root, Command("ip"), Command("go"), Tun)
 	w := &World{Host: NewNetns(t, nil), Outside: NewNetns(t, nil), User: user}
@@ -161,6 +161,9 @@ func NewWorld(t testing.TB, user bool) *World {
 			os.Chmod("/dev/net/tun", 0o666),
 			os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0))
+		for _, f := range setUp {
+			err = errors.Join(err, f())
+		}
 		if err == nil && user {
 			// The thread alone; from here on it starts processes as that user.
 			for _, c := range [][]uintptr{{unix.SYS_SETGROUPS, 0, 0, 0}, {unix.SYS_SETRESGID, 1000, 1000, 1000}, {unix.SYS_SETRESUID, 1000, 1000, 1000}} {

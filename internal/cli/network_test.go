@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -26,13 +27,13 @@ type host struct {
 }
 
 // newHost has a web server outside, by the names of four.test and six.test at port 8000, that says hello.
-func newHost(t *testing.T, user bool) *host {
+func newHost(t *testing.T, user bool, setUp ...func() error) *host {
 	t.Helper()
 	hulltest.Require(t, hulltest.Command("bash"), hulltest.Command("busybox"))
 	if user {
 		hulltest.Require(t, hulltest.UserNS)
 	}
-	h := &host{hulltest.NewWorld(t, user), hulltest.HullBinary(t)}
+	h := &host{hulltest.NewWorld(t, user, setUp...), hulltest.HullBinary(t)}
 	if dir := filepath.Dir(hulltest.HullNetBinary(t)); dir != filepath.Dir(h.hull) {
 		t.Fatalf("hull-net is in %s, and hull in %s", dir, filepath.Dir(h.hull))
 	}
@@ -50,9 +51,9 @@ func newHost(t *testing.T, user bool) *host {
 }
 
 // asBoth runs a test with hull as root and as an ordinary user.
-func asBoth(t *testing.T, f func(t *testing.T, h *host)) {
-	t.Run("root", func(t *testing.T) { f(t, newHost(t, false)) })
-	t.Run("user", func(t *testing.T) { f(t, newHost(t, true)) })
+func asBoth(t *testing.T, f func(t *testing.T, h *host), setUp ...func() error) {
+	t.Run("root", func(t *testing.T) { f(t, newHost(t, false, setUp...)) })
+	t.Run("user", func(t *testing.T) { f(t, newHost(t, true, setUp...)) })
 }
 
 // command returns `hull do` with arguments.
@@ -128,6 +129,64 @@ func TestNetworkAllow(t *testing.T) {
 		for _, want := range []string{"network nat: refused dns bad.test", "network nat: refused tcp 10.99.0.3 port 8000\n"} {
 			if !strings.Contains(errs, want) {
 				t.Errorf("no %q in\n%s", want, errs)
+			}
+		}
+	})
+}
+
+// Where resolv.conf is a link into a place that is empty for commands, as with systemd-resolved, and hosts is missing.
+func TestNetworkFiles(t *testing.T) {
+	asBoth(t, func(t *testing.T, h *host) {
+		const look = "readlink /etc/resolv.conf; cat /etc/resolv.conf; ls -A /run /etc/hosts; "
+		out, errs, status := h.do(t, "--network", "nat", "--hostname", "box", "--diff", "bash", "-c", look+get("four.test")+"grep -c box /etc/hosts")
+		if want := "../run/systemd/resolve/stub.conf\nnameserver 10.213.7.1\n/etc/hosts\n\n/run:\nsystemd\n"; status != 0 || !strings.HasPrefix(out, want) {
+			t.Errorf("status %d, %q, %s, want %q", status, out, errs, want)
+		}
+		// Nothing is added to what the command has changed.
+		if want := "hello x\n2\n"; !strings.HasSuffix(out, want) {
+			t.Errorf("%q, want the end %q", out, want)
+		}
+		out, errs, status = h.do(t, "--network", "host", "--diff", "bash", "-c", "cat /etc/resolv.conf;"+get("four.test"))
+		if status != 0 || !strings.HasPrefix(out, "nameserver 127.0.0.53\n") || !strings.HasSuffix(out, "hello x\n") {
+			t.Errorf("status %d, %q, %s", status, out, errs)
+		}
+		// A bind of the caller's comes first, and nothing is made in its place.
+		out, errs, status = h.do(t, "--network", "nat", "--bind", "/etc/passwd:/etc/hosts", "--rw", "/run", "bash", "-c", "head -c 4 /etc/hosts; cat /etc/resolv.conf; ls /run/systemd/resolve")
+		if want := "rootnameserver 10.213.7.1\nstub.conf\n"; status != 0 || out != want {
+			t.Errorf("status %d, %q, %s, want %q", status, out, errs, want)
+		}
+	}, func() error {
+		return errors.Join(
+			unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"),
+			os.MkdirAll("/run/etc/upper", 0o755), os.Mkdir("/run/etc/work", 0o755),
+			unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work"),
+			unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"),
+			os.MkdirAll("/run/systemd/resolve", 0o755),
+			os.WriteFile("/run/systemd/resolve/stub.conf", []byte("nameserver 127.0.0.53\n"), 0o644),
+			os.Remove("/etc/hosts"), os.Remove("/etc/resolv.conf"),
+			os.Symlink("../run/systemd/resolve/stub.conf", "/etc/resolv.conf"))
+	})
+}
+
+// Another root has the host's name servers, too.
+func TestNetworkRoot(t *testing.T) {
+	hulltest.Require(t, hulltest.Command("busybox"))
+	asBoth(t, func(t *testing.T, h *host) {
+		root := t.TempDir()
+		program, err := exec.LookPath("busybox")
+		var p []byte
+		if err == nil {
+			p, err = os.ReadFile(program)
+		}
+		err = errors.Join(err, os.Chmod(root, 0o755), os.Chmod(filepath.Dir(root), 0o755), os.Chmod(filepath.Dir(filepath.Dir(root)), 0o755),
+			os.Mkdir(root+"/bin", 0o755), os.Mkdir(root+"/etc", 0o755), os.WriteFile(root+"/bin/sh", p, 0o755), os.Symlink("sh", root+"/bin/cat"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for network, want := range map[string]string{"nat": "10.213.7.1", "host": "127.0.0.53"} {
+			out, errs, status := h.do(t, "--root", root, "--cwd", "/", "--network", network, "/bin/sh", "-c", "/bin/cat /etc/resolv.conf /etc/hosts")
+			if status != 0 || !strings.HasPrefix(out, "nameserver "+want+"\n") || !strings.Contains(out, "localhost") {
+				t.Errorf("%s: status %d, %q, %s", network, status, out, errs)
 			}
 		}
 	})
