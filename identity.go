@@ -15,6 +15,7 @@ import (
 
 	"hull/internal/caps"
 	"hull/internal/fault"
+	"hull/internal/rootfs"
 	"hull/internal/user"
 	"hull/spec"
 )
@@ -68,7 +69,8 @@ func (c *Cmd) hostSpec(id *identity, v *view) (*specs.Spec, error) {
 }
 
 // bindSysfs shows the host's /sys to a container in the host's network namespace, where a user namespace may not mount
-// sysfs: read-only with all that is mounted in it, and without the cgroups, of which some may be the caller's.
+// sysfs: read-only with all that is mounted in it, and without the cgroups, of which some may be the caller's. Before Linux
+// 5.12 what is mounted in it would be writable; then it is empty.
 func bindSysfs(s *specs.Spec) {
 	for _, ns := range s.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace && ns.Path == "" {
@@ -76,10 +78,15 @@ func bindSysfs(s *specs.Spec) {
 		}
 	}
 	for i, m := range s.Mounts {
-		if m.Type == "sysfs" {
+		if m.Type != "sysfs" {
+			continue
+		}
+		if rootfs.Probe().MountSetattr {
 			s.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "none", Source: "/sys",
 				Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
 			s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/sys/fs/cgroup")
+		} else {
+			s.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}}
 		}
 	}
 }

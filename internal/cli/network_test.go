@@ -297,6 +297,28 @@ func TestNetworkErrors(t *testing.T) {
 			t.Errorf("%s: status %d, %q, want %d, %q", c.args, status, errs, c.status, c.want)
 		}
 	}
+	h.Host.Run(t, "ip", "route", "del", "default")
+	h.Host.Run(t, "ip", "-6", "route", "del", "default")
+	out, errs, status := h.do(t, "--network", "nat", "bash", "-c", get("four.test")+"ls /proc/sys/net/ipv6/conf; ip -6 addr show eth0")
+	if status != 0 || !strings.Contains(out, "hello x") || strings.Contains(out, "fd68:") || !strings.Contains(errs, "warning: network nat: the host has no default route (ip route)") {
+		t.Errorf("status %d, %q, %q", status, out, errs)
+	}
+
+	alone := filepath.Join(t.TempDir(), "hull")
+	p, err := os.ReadFile(h.hull)
+	if err == nil {
+		err = os.WriteFile(alone, p, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := h.hull
+	h.hull = alone
+	if _, errs, status := h.do(t, "--network", "nat", "true"); status != 1 || !strings.Contains(errs, "look for the program hull-net: file does not exist\n") || !strings.Contains(errs, "install it beside "+alone) {
+		t.Errorf("status %d, %q", status, errs)
+	}
+	h.hull = there
+
 	h.Host.Do(func() { _ = os.Remove("/dev/net/tun") })
 	if _, errs, status := h.do(t, "--network", "nat", "true"); status != 1 || !strings.Contains(errs, "the host has no /dev/net/tun: modprobe tun") {
 		t.Errorf("status %d, %q", status, errs)

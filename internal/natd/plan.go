@@ -46,7 +46,7 @@ func makePlan(h *host, ip string, servers []netip.AddrPort) (plan, error) {
 		p.ip6 = p.gateway6.Next()
 	}
 	if !h.default4 && !h.default6 {
-		p.notes = append(p.notes, "the host has no default route")
+		p.notes = append(p.notes, "the host has no default route (ip route): nothing is reached but the networks that it is in")
 	}
 	return p, nil
 }

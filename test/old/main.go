@@ -29,7 +29,7 @@ var cloning = []string{"-run=Cgroup|Exec|Hook|LifeCycle|Namespaces", "./internal
 // slow are the tests of those packages that take seconds, or that load the machine, and that go no other way than others do.
 var slow = []string{
 	"KilledAtEveryStep", "LeavesNothingRunning", "ProgramThatCannotBe", "AtOnce", "AtTheSameTime", "ManyContainers",
-	"HostPrograms", "CVE_2024_45310",
+	"HostPrograms", "CVE_2024_45310", "NetworkKill",
 	"ImportsGoDown", "CommandLineStartsFast", "NoCgo", "EveryPackage", // of the source, not of the kernel
 }
 
@@ -89,7 +89,7 @@ func names() (list string) {
 
 // build makes the programs that tests would each build for themselves.
 func build(dir string) error {
-	for env, pkg := range map[string]string{"HULL_TEST_BINARY": "./cmd/hull", "HULL_TEST_PROG": "./hulltest/testprog"} {
+	for env, pkg := range map[string]string{"HULL_TEST_BINARY": "./cmd/hull", "HULL_TEST_NET_BINARY": "./cmd/hull-net", "HULL_TEST_PROG": "./hulltest/testprog"} {
 		path := filepath.Join(dir, filepath.Base(pkg))
 		if err := command("go", "build", "-o", path, pkg); err != nil {
 			return err
