@@ -319,6 +319,34 @@ func TestIDTaken(t *testing.T) {
 	wantStatus(t, c, hull.Running)
 }
 
+// Who forgets that the container is there is told so, and not about the cgroup that the bundle's second one would have.
+func TestSameBundleTwice(t *testing.T) {
+	r := newRuntime(t)
+	bundle := hulltest.Bundle(t, args("sleep", "3600"))
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, r, c) })
+	_, err = r.Create(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	refused(t, err, hull.ErrExist, "create box", "exists")
+	wantStatus(t, c, hull.Running)
+}
+
+// Without systemd its driver is refused before anything is made that it would be needed for to take away.
+func TestSystemdDriverWithoutSystemd(t *testing.T) {
+	if hulltest.Systemd.Check() == nil {
+		t.Skip("needs a machine without systemd")
+	}
+	r := newRuntime(t)
+	r.SystemdCgroup = true
+	_, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, func(s *specs.Spec) { s.Linux.CgroupsPath = "" })})
+	refused(t, err, hull.ErrUnsupported, "create box", "systemd")
+	if _, err := r.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // Of two that want the same id at the same time one gets it.
 func TestIDTakenAtTheSameTime(t *testing.T) {
 	r := newRuntime(t)

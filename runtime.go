@@ -1,6 +1,7 @@
 package hull
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -116,7 +117,8 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 		Resources: cfg.Spec.Linux.Resources, Annotations: cfg.Spec.Annotations,
 	})
 	if err != nil {
-		return nil, err
+		// The cgroup that is in use may be the one of the container that has this id already: then that is the mistake.
+		return nil, cmp.Or(r.store().Taken(id), err)
 	}
 	resctrl, err := rdt.New(id, cfg.Spec.Linux.IntelRdt)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"hull/internal/cgroup/systemd"
 	"hull/internal/fault"
 
 	"golang.org/x/sys/unix"
@@ -21,13 +22,22 @@ func (g *Group) Destroy(ctx context.Context) error {
 	defer cancel()
 	defer g.unlock() // until then they are nobody else's
 	var errs []error
+	var unreachable error
 	if g.unit != nil {
-		errs = append(errs, g.stopUnit(ctx))
+		if err := g.stopUnit(ctx); errors.Is(err, systemd.ErrNoManager) {
+			unreachable = err
+		} else {
+			errs = append(errs, err)
+		}
 	}
 	for _, d := range g.dirs() {
 		if err := remove(ctx, d.path); err != nil && !(g.rootless && denied(err)) {
 			errs = append(errs, &fault.Error{Step: "remove the cgroup", Err: err})
 		}
+	}
+	// A unit whose cgroups are gone ends by itself, if there is one: a container must not stay because systemd has gone.
+	if g.Exists() {
+		errs = append(errs, unreachable)
 	}
 	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"hull/internal/cgroup/systemd"
 	"hull/internal/fault"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -92,6 +93,11 @@ func (g *Group) locate(c Config) (err error) {
 	}
 	if g.props, err = annotated(c.Annotations); err != nil {
 		return err
+	}
+	if !c.Rootless {
+		if err := systemd.Expect(false); err != nil {
+			return &fault.Error{Step: "have systemd make the cgroup", Kind: fault.Unsupported, Err: err}
+		}
 	}
 	base := ""
 	if c.Rootless {

@@ -1,8 +1,11 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func render(props []property) string {
@@ -36,6 +40,30 @@ TimeoutStopUSec=5
 `
 	if diff := cmp.Diff(want, render(g.startProperties(42))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A container can be deleted after systemd has gone; what can't be removed is still told, with why.
+func TestDestroyWithoutManager(t *testing.T) {
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	path := filepath.Join(t.TempDir(), "hull-c.scope")
+	g := &Group{mode: V2, rootless: true, unit: &unit{"hull-c.scope", "user.slice"}, paths: map[string]string{"": path}}
+	for _, made := range []bool{false, true} {
+		if made {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := g.Destroy(t.Context()); err != nil || g.Exists() {
+			t.Errorf("with a cgroup %t: %v, exists: %t", made, err, g.Exists())
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(path, "busy"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Destroy(t.Context()); !errors.Is(err, systemd.ErrNoManager) || !errors.Is(err, unix.ENOTEMPTY) {
+		t.Errorf("a cgroup that can't be removed: %v", err)
 	}
 }
 

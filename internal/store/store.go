@@ -94,12 +94,25 @@ func (s Store) mkdir(path string) error {
 		err = os.Mkdir(path, 0o700)
 	}
 	if errors.Is(err, os.ErrExist) {
-		return &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, path)}
+		return taken(path)
 	}
 	if err != nil {
 		return s.hint(err)
 	}
 	return nil
+}
+
+func taken(path string) error {
+	return &fault.Error{Kind: fault.Exist, Err: fmt.Errorf("%w: %s", fault.Exist, path)}
+}
+
+// Taken returns the error that Create would have now if there is a container of that id, else nil.
+func (s Store) Taken(id string) error {
+	d, err := s.Open(id)
+	if err != nil {
+		return nil
+	}
+	return taken(d.Path)
 }
 
 // Open returns the directory of a container.

@@ -121,15 +121,31 @@ func unescape(s string) string {
 
 // Dial connects to the system's manager, or to the caller's own with user.
 func Dial(ctx context.Context, user bool) (*Conn, error) {
-	errs := []error{ErrNoManager}
+	noManager := ErrNoManager
 	for _, a := range addresses(user) {
 		c, err := dial(ctx, a)
 		if err == nil {
 			return c, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", a.path, err))
+		noManager = fmt.Errorf("%w; %s: %v", noManager, a.path, err)
 	}
-	return nil, errors.Join(errs...)
+	return nil, noManager
+}
+
+// Expect returns ErrNoManager where there is no socket that Dial could connect to. It costs less than a connection.
+func Expect(user bool) error {
+	noManager := ErrNoManager
+	for _, a := range addresses(user) {
+		if strings.HasPrefix(a.path, "@") {
+			return nil
+		}
+		_, err := os.Stat(a.path)
+		if err == nil {
+			return nil
+		}
+		noManager = fmt.Errorf("%w; %v", noManager, err)
+	}
+	return noManager
 }
 
 func dial(ctx context.Context, a address) (*Conn, error) {
