@@ -226,8 +226,9 @@ func (c *Container) Delete(ctx context.Context, o DeleteOptions) error {
 		if err != nil && !o.Force {
 			return err
 		}
-		// A container that was never started has nothing to lose.
-		if !o.Force && status != Stopped && status != Created {
+		// A container that was never started has nothing to lose. And nobody creates one whose lock is ours: state and list
+		// call it stopped.
+		if !o.Force && status != Stopped && status != Created && status != Creating {
 			return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("the container is %s", status), Hint: "stop it first, or use delete --force"}
 		}
 		return c.destroy(ctx, status)

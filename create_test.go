@@ -18,6 +18,8 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/cgroup"
+	"hull/internal/store"
 )
 
 func TestLifeCycle(t *testing.T) {
@@ -343,6 +345,31 @@ func TestSystemdDriverWithoutSystemd(t *testing.T) {
 	_, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, func(s *specs.Spec) { s.Linux.CgroupsPath = "" })})
 	refused(t, err, hull.ErrUnsupported, "create box", "systemd")
 	if _, err := r.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// What a hull that was killed has left before there was an init is stopped, and deleted as such.
+func TestDeleteHalfMade(t *testing.T) {
+	r := newRuntime(t)
+	dir, lock, err := store.Store{Root: r.Root}.Create("box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(hulltest.Bundle(t), "config.json"))
+	if err == nil {
+		err = errors.Join(dir.SaveConfig(config), dir.Save(&store.Record{ID: "box", Cgroup: cgroup.None().State()}))
+	}
+	lock.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.Container("box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c, hull.Stopped)
+	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 }
