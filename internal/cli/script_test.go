@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(withoutLeaks{m}, map[string]func(){
 		"hull":     func() { os.Exit(Main(os.Args)) },
 		"notifier": notifier,
+		"killer":   killer,
 	})
 }
 
