@@ -34,6 +34,9 @@ func TestKilledDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			args := []string{"-time", killTime.String()}
+			if testing.Short() {
+				args = []string{"-time", "1s"}
+			}
 			if n := os.Getenv(envKills); n != "" {
 				args = []string{"-kills", n}
 			}
@@ -72,34 +75,24 @@ var whoKills = map[string]*syscall.SysProcAttr{
 // asKiller runs killer and returns what it prints.
 func asKiller(t *testing.T, attr *syscall.SysProcAttr, args ...string) string {
 	t.Helper()
-	dir := t.TempDir()
-	// It has this test program, for the user, who can't get at the one of PATH.
-	program, err := os.ReadFile("/proc/self/exe")
-	if err == nil {
-		err = os.WriteFile(dir+"/killer", program, 0o755)
+	dir, hull := t.TempDir(), filepath.Dir(hulltest.HullBinary(t))
+	for _, d := range []string{hull, dir} {
+		for ; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
+			if err := os.Chmod(d, 0o755); err != nil { // for the user, who comes by
+				t.Fatal(err)
+			}
+		}
 	}
-	if err == nil {
-		program, err = os.ReadFile(hulltest.HullBinary(t))
+	if c := attr.Credential; c != nil {
+		if err := os.Chown(dir, int(c.Uid), int(c.Gid)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err == nil {
-		err = os.WriteFile(dir+"/hull", program, 0o755)
-	}
-	if err == nil {
-		err = os.Mkdir(dir+"/work", 0o700)
-	}
-	if c := attr.Credential; err == nil && c != nil {
-		err = os.Chown(dir+"/work", int(c.Uid), int(c.Gid))
-	}
-	for d := dir; err == nil && d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		err = os.Chmod(d, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(dir+"/killer", args...)
-	cmd.Dir = dir + "/work"
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = "killer" // see TestMain
+	cmd.Dir = dir
 	cmd.SysProcAttr = attr
-	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=/", "TMPDIR=" + cmd.Dir, "XDG_CACHE_HOME=" + cmd.Dir}
+	cmd.Env = []string{"PATH=" + hull + ":" + os.Getenv("PATH"), "HOME=/", "TMPDIR=" + dir, "XDG_CACHE_HOME=" + dir}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
