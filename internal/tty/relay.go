@@ -14,6 +14,10 @@ const (
 	hangupPause = 100 * time.Millisecond
 	// lastWords is how long output of a process that has ended, or of one it left behind, is still copied.
 	lastWords = time.Second
+	// modePauseMin and modePauseMax are how often is looked, after the end of the input, whether the program has changed
+	// how it reads.
+	modePauseMin = 20 * time.Millisecond
+	modePauseMax = time.Second
 )
 
 // relay copies in both directions, each in a goroutine that waits by poll(2). An eventfd that becomes readable, and stays
@@ -72,7 +76,7 @@ func (r *relay) copyIn() {
 		case err != nil:
 			return // gone, as after a hangup
 		case n == 0:
-			r.typeEOF(last)
+			r.endInput(last)
 			return
 		}
 		if !r.typeAll(buf[:n]) {
@@ -82,19 +86,38 @@ func (r *relay) copyIn() {
 	}
 }
 
-// typeEOF types the terminal's end-of-file character. In the middle of a line the first one only hands over the line
-// (termios(3), VEOF).
-func (r *relay) typeEOF(last byte) {
+// endInput types the terminal's end-of-file character. In the middle of a line the first one only hands over the line
+// (termios(3), VEOF). It does so again when the program goes from reading lines to reading characters, or back: a shell
+// that edits its line makes a NUL of what was typed before, and a program that it then starts sees nothing of what was
+// typed to the shell.
+func (r *relay) endInput(last byte) {
+	lines, ok := r.typeEOF(last)
+	for wait := modePauseMin; ok && r.pause(wait); wait = min(2*wait, modePauseMax) {
+		t, err := unix.IoctlGetTermios(descriptor(r.console), unix.TCGETS)
+		if err != nil {
+			return
+		}
+		if readsLines(t) != lines {
+			lines, ok = r.typeEOF('\n')
+			wait = modePauseMin
+		}
+	}
+}
+
+// typeEOF returns whether the program reads lines.
+func (r *relay) typeEOF(last byte) (lines, ok bool) {
 	t, err := unix.IoctlGetTermios(descriptor(r.console), unix.TCGETS)
 	if err != nil {
-		return
+		return false, false
 	}
 	eof := []byte{t.Cc[unix.VEOF]}
 	if last != '\n' {
 		eof = append(eof, eof[0])
 	}
-	r.typeAll(eof)
+	return readsLines(t), r.typeAll(eof)
 }
+
+func readsLines(t *unix.Termios) bool { return t.Lflag&unix.ICANON != 0 }
 
 func (r *relay) typeAll(p []byte) bool {
 	for len(p) > 0 {

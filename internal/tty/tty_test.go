@@ -189,6 +189,58 @@ func TestEndOfFileIsTyped(t *testing.T) {
 	}
 }
 
+// A shell that edits its line makes the terminal raw only after the end of the input was typed, which is NUL to it then.
+// The program that it starts reads lines again.
+func TestEndOfFileIsTypedAgain(t *testing.T) {
+	console, process := newPTY(t)
+	in, feed := newPipe(t)
+	_, out := newPipe(t)
+	s, err := Attach(console, in, out, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed.Close()
+	cooked := termios(t, process)
+	raw := cooked
+	raw.Lflag &^= unix.ICANON
+	read := func(until string) {
+		t.Helper()
+		got := make(chan error, 1)
+		go func() {
+			buf := make([]byte, 16)
+			for {
+				n, err := unix.Read(int(process.Fd()), buf)
+				if err != nil || string(bytes.Trim(buf[:n], "\x00")) == until {
+					got <- err
+					return
+				}
+			}
+		}()
+		select {
+		case err := <-got:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no %q to read", until)
+		}
+	}
+	time.Sleep(2 * modePauseMin) // typed, but not read
+	for _, mode := range []struct {
+		termios unix.Termios
+		eof     string
+	}{{raw, "\x04"}, {cooked, ""}, {raw, "\x04"}} {
+		if err := unix.IoctlSetTermios(int(process.Fd()), unix.TCSETSF, &mode.termios); err != nil {
+			t.Fatal(err)
+		}
+		read(mode.eof)
+	}
+	process.Close()
+	if err := s.Finish(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFinishShowsLastWords(t *testing.T) {
 	console, process := newPTY(t)
 	in, _ := newPipe(t)
