@@ -874,6 +874,46 @@ func TestCreateCancelled(t *testing.T) {
 	}
 }
 
+// So does what is cancelled while it is done, up to its last step.
+func TestCreateCancelledMeanwhile(t *testing.T) {
+	bundle := hulltest.Bundle(t, args("sleep", "3600"))
+	for name, create := range map[string]func(*hull.Runtime, context.Context, string, hull.CreateOptions) (*hull.Container, error){
+		"create": (*hull.Runtime).Create, "run": (*hull.Runtime).Run,
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := 0
+			for _, part := range []int{0, 1, 2, 3, 4} {
+				r := newRuntime(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				told, last := 0, lines*part/4
+				r.Trace = func(string) {
+					if told++; part > 0 && told == last {
+						cancel()
+					}
+				}
+				c, err := create(r, ctx, "box", hull.CreateOptions{Bundle: bundle})
+				cancel()
+				if part == 0 {
+					lines = told
+					if err != nil {
+						t.Fatal(errorText(err))
+					}
+				} else if !errors.Is(err, context.Canceled) {
+					t.Errorf("cancelled at line %d of %d: %v", last, lines, err)
+				} else if left, _ := filepath.Glob(filepath.Join(r.Root, "*")); len(left) > 0 {
+					t.Errorf("cancelled at line %d of %d: left %v", last, lines, left)
+				}
+				if err == nil {
+					if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+						t.Error(err)
+					}
+					_, _ = c.Init().Wait()
+				}
+			}
+		})
+	}
+}
+
 // 100 containers, 8 at a time: each does its work, none leaves a thing.
 func TestManyContainers(t *testing.T) {
 	r := newRuntime(t)

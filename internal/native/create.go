@@ -193,6 +193,10 @@ func (c *creation) setUp() (_ *engine.Process, err error) {
 	if c.Park {
 		p.Steps = tail.Steps()
 	}
+	// Who gave up meanwhile has nothing started.
+	if err := context.Cause(c.ctx); err != nil {
+		return nil, err
+	}
 	if c.Prepared != nil {
 		if err := c.Prepared(p); err != nil {
 			return nil, err
@@ -242,7 +246,7 @@ func (c *creation) prepareRoot() error {
 		return err
 	}
 	if c.root != nil {
-		if err := c.root.CopyUp(c.init); err != nil {
+		if err := c.root.CopyUp(c.ctx, c.init); err != nil {
 			return err
 		}
 	}

@@ -41,7 +41,7 @@ func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process,
 	if err != nil {
 		return nil, err
 	}
-	p, err := t.execIn(s, r, report)
+	p, err := t.execIn(ctx, s, r, report)
 	if err != nil {
 		s.Kill()
 		return nil, err
@@ -50,7 +50,7 @@ func (Engine) Exec(ctx context.Context, r *engine.ExecRequest) (*engine.Process,
 }
 
 // execIn makes a stub that is in the container the process that was asked for.
-func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (_ *engine.Process, err error) {
+func (t *process) execIn(ctx context.Context, s *stub.Stub, r *engine.ExecRequest, report *os.File) (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
 	defer func() { closeSent(p, err) }()
 	b := new(stub.Batch)
@@ -63,6 +63,9 @@ func (t *process) execIn(s *stub.Stub, r *engine.ExecRequest, report *os.File) (
 		return nil, err
 	}
 	if p.StartTime, err = startTime(p.Pid); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	if r.Prepared != nil {

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"path"
 
@@ -30,13 +31,15 @@ func (e *emitter) copyUp(m *mount, fd stub.FD) {
 // The stub copies, so that the container's root owns and may read what is copied, whoever the parent is. No link is
 // followed and no mount entered, neither where it reads nor where it writes: with what other mounts hold, the option
 // has nothing to do.
-func (p *Plan) CopyUp(s *stub.Stub) error {
+//
+// It stops when ctx is done: how long it takes is up to the image.
+func (p *Plan) CopyUp(ctx context.Context, s *stub.Stub) error {
 	for _, c := range p.made.copies {
 		if c.from.b.Errno(c.from.fd.Result()) != 0 {
 			continue
 		}
 		none := new(stub.Batch)
-		k := copier{s: s, field: c.field, from: c.from.in(none), to: c.to.in(none)}
+		k := copier{ctx: ctx, s: s, field: c.field, from: c.from.in(none), to: c.to.in(none)}
 		if err := k.top(); err != nil {
 			return err
 		}
@@ -48,6 +51,7 @@ func (p *Plan) CopyUp(s *stub.Stub) error {
 func (p *Plan) CopiesUp() bool { return len(p.made.copies) > 0 }
 
 type copier struct {
+	ctx      context.Context
 	s        *stub.Stub
 	field    string
 	from, to stub.FD
@@ -108,6 +112,9 @@ func (c *copier) dir(rel string) error {
 	// A batch has room for many, but each readlink needs a page.
 	const chunk = 128
 	for len(names) > 0 {
+		if err := context.Cause(c.ctx); err != nil {
+			return err
+		}
 		n := min(chunk, len(names))
 		files, err := c.stat(rel, names[:n])
 		if err != nil {

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -212,7 +213,7 @@ func (c *container) setUp(p *Plan, s *stub.Stub) error {
 	if c.hook != nil {
 		c.hook(s.Pid)
 	}
-	if err := p.CopyUp(s); err != nil {
+	if err := p.CopyUp(context.Background(), s); err != nil {
 		return err
 	}
 	b = new(stub.Batch)
