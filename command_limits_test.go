@@ -2,6 +2,7 @@ package hull_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -81,5 +82,48 @@ func TestLimitsAreChecked(t *testing.T) {
 	cmd.Isolation = hull.Sandbox
 	if err := cmd.Run(); !errors.Is(err, hull.ErrUnsupported) || !strings.Contains(err.Error(), "isolation sandbox") {
 		t.Errorf("in the sandbox: %v", err)
+	}
+}
+
+// The example is run here: package testing would fail it where there is no python3, as it can't be skipped.
+func TestExampleOfLimits(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("/usr/bin/python3"))
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = w
+	ExampleCmd_limits()
+	os.Stdout = stdout
+	w.Close()
+	out, err := io.ReadAll(r)
+	r.Close()
+	if string(out) != "it said 500500\n" || err != nil {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// What a snippet does that is not as good.
+func TestLimitsOfPython(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("/usr/bin/python3"))
+	run := func(l hull.Limits, snippet string) (*hull.Cmd, string, error) {
+		cmd := hull.Command("/usr/bin/python3", "-c", snippet)
+		cmd.Dir, cmd.Limits = "/usr", l
+		out, err := cmd.CombinedOutput()
+		return cmd, string(out), err
+	}
+	if _, _, err := run(hull.Limits{Time: 200 * time.Millisecond}, "while True: pass"); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a loop: %v", err)
+	}
+	cmd, _, err := run(hull.Limits{Memory: 64 << 20}, "x = bytearray(1 << 30)")
+	if failed := (*hull.ExitError)(nil); !errors.As(err, &failed) || cmd.Result.OOMKilled == 0 || !cmd.Result.OverLimit {
+		t.Errorf("memory: %v, %+v", err, cmd.Result)
+	}
+	if _, out, err := run(hull.Limits{Pids: 5}, "import os\nwhile os.fork() or True: pass"); err == nil || !strings.Contains(out, "BlockingIOError") {
+		t.Errorf("a fork bomb: %v: %s", err, out)
+	}
+	if _, out, err := run(hull.Limits{Files: 10}, "x = [open('/dev/null') for _ in range(20)]"); err == nil || !strings.Contains(out, "Too many open files") {
+		t.Errorf("open files: %v: %s", err, out)
 	}
 }

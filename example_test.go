@@ -3,8 +3,10 @@ package hull_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log"
+	"os"
 	"strings"
 	"time"
 
@@ -21,6 +23,27 @@ func ExampleCommand() {
 		log.Fatal(err)
 	}
 	fmt.Printf("%s\n", out)
+}
+
+// A snippet of Python that nobody has read, over the host's files: what can go wrong with it is told apart.
+func ExampleCmd_limits() {
+	cmd := hull.Command("python3", "-c", "print(sum(range(1001)))")
+	cmd.Dir = "/usr"
+	cmd.Limits = hull.Limits{Memory: 256 << 20, CPUs: 1.5, Pids: 20, Files: 100, Time: 20 * time.Second}
+	out, err := cmd.Output()
+	var failed *hull.ExitError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		fmt.Println("it took too long")
+	case cmd.Result.OOMKilled > 0:
+		fmt.Println("it wanted too much memory")
+	case errors.As(err, &failed):
+		fmt.Printf("%v: %s", failed, failed.Stderr)
+	case err != nil:
+		log.Fatalf("%v\n%s", err, hull.Hint(err))
+	default:
+		fmt.Printf("it said %s", out)
+	}
 }
 
 // A program that may not run for longer than a second.
