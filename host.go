@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -94,7 +95,7 @@ func newView(h *HostFiles, dir string, userNS bool) (*view, error) {
 	case h.Home && v.home == "":
 		return nil, &fault.Error{Step: "home", Err: errors.New("the environment variable HOME names no directory")}
 	}
-	for _, check := range []func() error{v.checkBinds, func() error { return v.findDir(dir) }, v.checkHidden} {
+	for _, check := range []func() error{v.checkSize, v.checkBinds, func() error { return v.findDir(dir) }, v.checkHidden} {
 		if err := check(); err != nil {
 			return nil, err
 		}
@@ -103,6 +104,16 @@ func newView(h *HostFiles, dir string, userNS bool) (*view, error) {
 		v.tree = workingTree(v.dir, v.home)
 	}
 	return v, nil
+}
+
+// checkSize refuses what tmpfs would, or would take for no bound.
+func (v *view) checkSize() error {
+	number := strings.TrimRight(v.TmpfsSize, "kKmMgG%")
+	n, err := strconv.ParseUint(number, 10, 64)
+	if v.TmpfsSize == "" || err == nil && n > 0 && len(v.TmpfsSize)-len(number) <= 1 {
+		return nil
+	}
+	return conflict("size", v.TmpfsSize, "want bytes, a number with k, m or g, or a share of the memory in %")
 }
 
 // host tells whether the host's own root is shown.

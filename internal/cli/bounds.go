@@ -16,7 +16,7 @@ type limitFlags struct {
 	cpus    *float64
 	pids    *int64
 	files   *uint64
-	timeout time.Duration
+	timeout *time.Duration
 }
 
 func (f *limitFlags) register(fs *optionSet) {
@@ -24,11 +24,11 @@ func (f *limitFlags) register(fs *optionSet) {
 	fs.valueVar(number(&f.cpus, parseCPUs, "N"), "cpus", "bound processor time: 1.5 is that of one and a half processors")
 	fs.valueVar(number(&f.pids, parseInt, "N"), "pids", "bound processes and threads")
 	fs.valueVar(number(&f.files, parseUint, "N"), "files", "bound the open files of each process")
-	fs.durationVar(&f.timeout, "timeout", 0, "end the command after `TIME`, such as 30s or 5m: first with SIGTERM, and two seconds later all that is left of it; exit status 124")
+	fs.valueVar(number(&f.timeout, parseTime, "TIME"), "timeout", "end the command after that, such as 30s or 5m: first with SIGTERM, and two seconds later all that is left of it; exit status 124")
 }
 
 // limits returns what the options say. A bound of nothing is a mistake, not no bound.
-func (f *limitFlags) limits(given func(string) bool) (l hull.Limits, err error) {
+func (f *limitFlags) limits() (l hull.Limits, err error) {
 	for _, o := range []struct {
 		name string
 		bad  bool
@@ -36,7 +36,7 @@ func (f *limitFlags) limits(given func(string) bool) (l hull.Limits, err error) 
 		{"memory", f.memory != nil && *f.memory <= 0},
 		{"pids", f.pids != nil && *f.pids <= 0},
 		{"files", f.files != nil && *f.files == 0},
-		{"timeout", given("timeout") && f.timeout <= 0},
+		{"timeout", f.timeout != nil && *f.timeout <= 0},
 	} {
 		if o.bad {
 			return l, fmt.Errorf("--%s: want more than 0", o.name)
@@ -54,7 +54,9 @@ func (f *limitFlags) limits(given func(string) bool) (l hull.Limits, err error) 
 	if f.files != nil {
 		l.Files = *f.files
 	}
-	l.Time = f.timeout
+	if f.timeout != nil {
+		l.Time = *f.timeout
+	}
 	return l, nil
 }
 
@@ -64,6 +66,14 @@ func parseCPUs(s string) (float64, error) {
 		err = errors.New("want 0.01 or more")
 	}
 	return v, numberError(err)
+}
+
+func parseTime(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		err = errors.New("want a number with a unit, such as 30s or 5m")
+	}
+	return d, err
 }
 
 // tellLimits says which bound has ended the command, or some of its processes.

@@ -37,7 +37,7 @@ type doFlags struct {
 	isolation string
 	quiet     bool
 	json      string
-	given     func(option string) bool
+	options   *optionSet
 	net       networkFlags
 
 	keep   string
@@ -66,7 +66,7 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.boolVar(&f.diff, "diff", "list afterwards what the command has added (A), modified (M) and deleted (D)")
 	fs.stringVar(&f.format, "format", "table", "list that as `FORMAT`: table, or json")
 	f.bounds.register(fs)
-	f.given = fs.given
+	f.options = fs
 	fs.stringVar(&f.isolation, "isolation", string(hull.Native), "what keeps the command apart: `KIND` native, the host's kernel; or sandbox, which is not there yet")
 	fs.boolVar(&f.quiet, "quiet, q", "tell nothing but why the command could not be started")
 	fs.stringVar(&f.json, "json", "", "write how the command has ended, and what it has used and changed, as JSON to `FILE`; or to the descriptor of that number")
@@ -101,7 +101,7 @@ func (f *doFlags) command(ctx context.Context, args []string) (*hull.Cmd, error)
 	cmd.Isolation = hull.Isolation(f.isolation)
 	f.net.apply(cmd)
 	var err error
-	if cmd.Limits, err = f.bounds.limits(f.given); err != nil {
+	if cmd.Limits, err = f.bounds.limits(); err != nil {
 		return nil, err
 	}
 	cmd.Seccomp, err = readSeccomp(f.seccomp)
@@ -176,10 +176,13 @@ hull do --network nat --allow proxy.golang.org:443 -- go mod download
 
 # Have it, if it succeeds:
 hull do --apply -- make generate`,
-		Args:  arity{1, anyNumber},
+		Args:  arity{0, anyNumber},
 		Parse: stopAtArgument,
 		Flags: f.register,
 		Run: func(env *Env, args []string) error {
+			if err := f.check(args); err != nil {
+				return misused(env, err)
+			}
 			return f.do(env, args)
 		},
 	}
@@ -208,10 +211,21 @@ func misused(env *Env, err error) error {
 	return statusError{exitUsage, env.usage("do", err)}
 }
 
-func (f *doFlags) do(env *Env, args []string) error {
-	if err := checkFormat(f.format); err != nil {
-		return statusError{exitUsage, err}
+// check refuses what can't be meant. An empty value is that of a variable of a script that isn't set: to do without the
+// option would be to forget a limit, or where something was to be kept.
+func (f *doFlags) check(args []string) error {
+	switch {
+	case len(args) == 0:
+		return errors.New("no command to run")
+	case len(f.options.emptied) > 0:
+		return fmt.Errorf("--%s: the value is empty", f.options.emptied[0])
+	case f.options.given("format") && !f.diff:
+		return errors.New("--format is for --diff")
 	}
+	return checkFormat(f.format)
+}
+
+func (f *doFlags) do(env *Env, args []string) error {
 	r, err := openResult(f.json)
 	if err != nil {
 		return err

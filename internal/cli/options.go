@@ -15,6 +15,8 @@ type optionSet struct {
 	list  []*option // as declared
 	// ended is how many arguments came before --, which ends the options; -1 if there was none.
 	ended int
+	// emptied are the names of options that were given an empty value.
+	emptied []string
 }
 
 type option struct {
@@ -166,6 +168,9 @@ func (o *optionSet) set(f *flag.Flag, value string, hasValue bool, after []strin
 		return nil, fmt.Errorf("flag needs an argument: --%s", f.Name)
 	default:
 		value, after = after[0], after[1:]
+	}
+	if value == "" {
+		o.emptied = append(o.emptied, f.Name)
 	}
 	if err := o.flags.Set(f.Name, value); err != nil {
 		return nil, fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", value, f.Name, err)
