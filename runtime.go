@@ -304,7 +304,7 @@ func (h handover) check(p *specs.Process) error {
 	case terminal && h.console == nil && h.consoleSocket == "":
 		return &fault.Error{Field: "process.terminal", Kind: fault.BadUsage,
 			Err:  errors.New("a detached process with a terminal needs a console socket"),
-			Hint: `set "terminal" to false, or name a socket (--console-socket) where a program waits for the terminal`}
+			Hint: `leave the terminal out ("terminal" in config.json, or --tty of exec), or name a socket where a program waits for it (--console-socket)`}
 	case !terminal && h.consoleSocket != "":
 		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("a console socket is for a process with a terminal")}
 	}

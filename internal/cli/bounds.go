@@ -71,7 +71,7 @@ func parseCPUs(s string) (float64, error) {
 func parseTime(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		err = errors.New("want a number with a unit, such as 30s or 5m")
+		err = errNoTime
 	}
 	return d, err
 }

@@ -173,10 +173,29 @@ func (o *optionSet) set(f *flag.Flag, value string, hasValue bool, after []strin
 		o.emptied = append(o.emptied, f.Name)
 	}
 	if err := o.flags.Set(f.Name, value); err != nil {
-		return nil, fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", value, f.Name, err)
+		return nil, fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", value, f.Name, wanted(f, err))
 	}
 	return after, nil
 }
+
+// wanted says what would be right where package flag says no more than "parse error".
+func wanted(f *flag.Flag, err error) error {
+	g, ok := f.Value.(flag.Getter)
+	if !ok {
+		return err
+	}
+	switch g.Get().(type) {
+	case bool:
+		return errors.New("want true or false")
+	case int:
+		return errors.New("want a whole number")
+	case time.Duration:
+		return errNoTime
+	}
+	return err
+}
+
+var errNoTime = errors.New("want a number with a unit, such as 30s or 5m")
 
 // isBool tells whether an option needs no argument, by the convention of package flag.
 func isBool(f *flag.Flag) bool {

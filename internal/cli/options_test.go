@@ -76,7 +76,7 @@ func TestParseWrong(t *testing.T) {
 		{[]string{"-dz"}, "unknown flag: -dz"},
 		{[]string{"x", "--pid-file"}, "flag needs an argument: --pid-file"},
 		{[]string{"-de"}, "flag needs an argument: --env"},
-		{[]string{"--tty=maybe"}, `invalid argument "maybe" for "--tty" flag: parse error`},
+		{[]string{"--tty=maybe"}, `invalid argument "maybe" for "--tty" flag: want true or false`},
 	} {
 		if _, _, err := parseTest(test.words, optionsAnywhere); err == nil || err.Error() != test.want {
 			t.Errorf("%q: got %v, want %s", test.words, err, test.want)

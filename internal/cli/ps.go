@@ -64,7 +64,8 @@ func runPS(args []string) ([]byte, error) {
 	cmd := exec.Command("ps", args...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return nil, &hull.Error{Step: strings.Join(cmd.Args, " "), Err: fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))}
+		why, _, _ := bytes.Cut(bytes.TrimSpace(out), []byte("\n")) // the rest is how ps is used
+		return nil, &hull.Error{Step: strings.Join(cmd.Args, " "), Err: fmt.Errorf("%w: %s", err, why)}
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -171,10 +172,18 @@ func parseWeight(s string) (uint16, error) {
 
 // numberError leaves of an error of strconv what is new to a user: the option and its value are told anyhow.
 func numberError(err error) error {
-	if e, ok := err.(*strconv.NumError); ok {
-		return e.Err
+	e, ok := err.(*strconv.NumError)
+	switch {
+	case !ok:
+		return err
+	case e.Err == strconv.ErrSyntax && e.Func == "ParseFloat":
+		return errors.New("want a number")
+	case e.Err == strconv.ErrSyntax && e.Func == "ParseUint":
+		return errors.New("want a whole number, 0 or more")
+	case e.Err == strconv.ErrSyntax:
+		return errors.New("want a whole number")
 	}
-	return err
+	return e.Err
 }
 
 // parseSize reads a number of bytes, or of binary multiples: 1.5g, 100M, 64KiB, 10kb. -1 is no limit.
