@@ -92,7 +92,7 @@ func newCrashSite(t *testing.T, edits ...func(*specs.Spec)) crashSite {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		reapOrphans()
+		reapOrphans(t)
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	})
 	bundle := hulltest.Bundle(t, append([]func(*specs.Spec){args("sleep", "3600")}, edits...)...)
@@ -144,16 +144,22 @@ func (s crashSite) cleanUp(t *testing.T, what string) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	reapOrphans()
+	reapOrphans(t)
 }
 
-// reapOrphans waits for all children that have ended. No command of the test runs when it is called.
-func reapOrphans() {
-	for {
-		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && err != unix.EINTR {
+// reapOrphans waits for the end of all children: stubs end with their hull, and one that had done nothing yet is not among
+// processes. No command of the test runs when it is called.
+func reapOrphans(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		switch pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); {
+		case err == unix.ECHILD:
 			return
+		case pid == 0:
+			time.Sleep(time.Millisecond)
 		}
 	}
+	t.Error("an orphan lives on")
 }
 
 func (s crashSite) cgroups() []string {
