@@ -55,6 +55,20 @@ func ExampleCommandContext() {
 	fmt.Println(cmd.Run())
 }
 
+// A program over the host's files that reaches one server and nothing else.
+func ExampleCommand_network() {
+	cmd := hull.Command("go", "mod", "download")
+	cmd.Network = hull.NetworkNAT
+	cmd.Allow = []string{"proxy.golang.org:443"}
+	err := cmd.Run()
+	for _, r := range cmd.Result.Refused {
+		log.Print("refused: ", r)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
 // The whole life of a container that is described by a bundle.
 func ExampleRuntime_Create() {
 	ctx := context.Background()

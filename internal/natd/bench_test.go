@@ -23,7 +23,7 @@ var peers = []struct {
 	own  bool // it makes the namespace, for a command
 }{
 	{"pasta", func(int) []string {
-		return []string{"pasta", "--config-net", "--quiet", "--foreground", "--runas", "0:0", "--", "sleep", "60"}
+		return []string{"pasta", "--config-net", "--no-map-gw", "--quiet", "--foreground", "--runas", "0:0", "--", "sleep", "60"}
 	}, true},
 	{"slirp4netns", func(tid int) []string {
 		return []string{"slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", strconv.Itoa(tid), "tap0"}
@@ -102,13 +102,11 @@ func child(pid int) string {
 }
 
 func measure(b *testing.B, w *world, inside *hulltest.Netns, ready time.Duration, exe string) {
-	if err := inside.Echo(hulltest.Outside4+":80", 1); err != nil {
-		b.Fatalf("it reaches nothing: %v", err)
-	}
 	sink := w.Outside.Listen(b, hulltest.Outside4+":5001")
 	source := w.Outside.Listen(b, hulltest.Outside4+":5002")
 	go transfer(sink, func(c net.Conn, p []byte) (int, error) { return c.Read(p) })
 	go transfer(source, func(c net.Conn, p []byte) (int, error) { return c.Write(p) })
+	go echoBytes(w.Outside.Listen(b, hulltest.Outside4+":5003"))
 	rss := memory(b, exe)
 	b.ReportMetric(float64(ready.Microseconds())/1000, "ms-ready")
 	b.ReportMetric(rss, "MiB-idle")
@@ -153,19 +151,38 @@ func gbits(b *testing.B, inside *hulltest.Netns, to string, f func(net.Conn, []b
 	return float64(sum) * 8 / time.Since(begin).Seconds() / 1e9
 }
 
+// echoBytes answers with what it is sent at once. (Half-closed connections, as Echo makes, hang in pasta of 2023.)
+func echoBytes(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		}()
+	}
+}
+
 // roundTrip is the median time of a connection with one byte there and back.
 func roundTrip(b *testing.B, inside *hulltest.Netns) float64 {
 	var times []float64
 	for range 50 {
 		begin := time.Now()
-		c, err := inside.Dial("tcp", hulltest.Outside4+":80")
+		c, err := inside.Dial("tcp", hulltest.Outside4+":5003")
 		if err != nil {
 			b.Fatal(err)
 		}
-		_, _ = c.Write([]byte("x"))
-		_ = c.(*net.TCPConn).CloseWrite()
-		_, _ = io.ReadAll(c)
+		p := []byte("x")
+		_ = c.SetDeadline(begin.Add(5 * time.Second))
+		if _, err = c.Write(p); err == nil {
+			_, err = io.ReadFull(c, p)
+		}
 		c.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
 		times = append(times, float64(time.Since(begin).Microseconds()))
 	}
 	slices.Sort(times)
