@@ -20,7 +20,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -209,7 +208,7 @@ func (d *daemon) attach(netns *os.File, p prepared) (nat.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dropPrivileges(); err != nil {
+	if err := confine(); err != nil {
 		return nil, err
 	}
 	s := p.stack
@@ -225,31 +224,6 @@ func (d *daemon) attach(netns *os.File, p prepared) (nat.Message, error) {
 		go l.serve(s, d.plan.ip4)
 	}
 	return nat.Message{{"ok"}, {"path", "tap"}}, nil
-}
-
-// nobody is the overflow user, which owns nothing.
-const nobody = 65534
-
-// dropPrivileges leaves what root can do behind: from here on the process only has sockets. An ordinary user's process
-// has nothing to leave but the way back.
-func dropPrivileges() error {
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl PR_SET_NO_NEW_PRIVS", err)
-	}
-	if os.Geteuid() != 0 {
-		return os.NewSyscallError("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
-	}
-	// The id may have no mapping in a user namespace: there root is not the host's.
-	if err := syscall.Setgroups(nil); err != nil && !errors.Is(err, unix.EPERM) {
-		return os.NewSyscallError("setgroups", err)
-	}
-	if err := syscall.Setresgid(nobody, nobody, nobody); err != nil && !errors.Is(err, unix.EINVAL) {
-		return os.NewSyscallError("setresgid", err)
-	}
-	if err := syscall.Setresuid(nobody, nobody, nobody); err != nil && !errors.Is(err, unix.EINVAL) {
-		return os.NewSyscallError("setresuid", err)
-	}
-	return os.NewSyscallError("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
 // A plan is the addresses that the container and its gateway have. Only the container sees them.

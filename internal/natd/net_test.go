@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if program := os.Getenv(envStandIn); program != "" {
 		standIn(program)
 	}
+	if os.Getenv(envConfined) != "" {
+		confined()
+	}
 	os.Exit(hulltest.NoLeaks(m))
 }
 
