@@ -19,6 +19,18 @@ import (
 
 // Change is one difference between the host's files and what a command has made of them. Its String is a line such as
 // "M /etc/motd (file, 12 B)", whatever is in the path; as JSON it has all that is known.
+//
+//	Kind   Kind   // Added, Modified or Deleted
+//	Path   string // in the container: absolute, clean, and otherwise any bytes
+//	Type   Type   // S_IFREG, S_IFDIR and so on, as it is now; of something deleted, before
+//	Was    Type   // before, of something modified that was of another type; or 0
+//	Size   int64  // of a file, in bytes
+//	Mode   uint32 // permissions, with S_ISUID, S_ISGID and S_ISVTX
+//	UID    uint32
+//	GID    uint32
+//	Target string // of a symbolic link
+//	Link   string // path of an earlier change that is the same file (a hard link); or ""
+//	Shown  bool   // it is where the host's files are shown; what is not can't be put onto the host
 type Change = upper.Change
 
 // What a Change is.
@@ -29,9 +41,15 @@ const (
 )
 
 // Refusal is the error of changes that can't be applied. The host's files are as they were.
+//
+//	Reasons []Reason // each with the Path of a change, and Why it can't be applied
 type Refusal = upper.Refusal
 
 // Unfinished is the error of changes that were applied in part.
+//
+//	Applied []string // paths as the command made them
+//	Kept    []string // directories of the host's with what was there before
+//	Err     error
 type Unfinished = upper.Unfinished
 
 // Changes are what a command has changed of the host's files that it saw. A Cmd with HostFiles.Watch or HostFiles.Keep has

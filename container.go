@@ -377,6 +377,8 @@ func (c *Container) Processes() ([]int, error) {
 }
 
 // Stats are what the kernel counts for a container, in JSON as runc's events have them.
+// CPU, CPUSet, Memory, Pids, BlockIO, Hugetlb, RDMA, IntelRdt and NetworkInterfaces have the JSON names cpu, cpuset, memory,
+// pids, blkio, hugetlb, rdma, intel_rdt and network_interfaces.
 type Stats = cgroup.Stats
 
 // Stats returns the resources that the container uses.

@@ -26,6 +26,14 @@ var Version = "0.1.0-dev"
 
 // Error says what was asked, of which container, which field of config.json is concerned, what hull was doing, the
 // cause, and the cure where hull knows one.
+//
+//	Op    string // what was asked: "create"; or ""
+//	ID    string // the container's id; or ""
+//	Field string // where in config.json: `mounts[2] "/proc"`; or ""
+//	Step  string // what hull was doing: "fsmount proc"; or ""
+//	Kind  error  // one of the kinds below; or nil
+//	Err   error  // the cause, usually ending in an errno
+//	Hint  string // one sentence that tells a person the cure; or ""
 type Error = fault.Error
 
 // Kinds of errors, for errors.Is.

@@ -26,6 +26,11 @@ const (
 )
 
 // NetworkRefusal is something that a program wanted to reach and was not allowed to.
+//
+//	Protocol string // "tcp", "udp", "icmp", or "dns" for a name that was asked for
+//	Host     string // name or address
+//	Port     uint16
+//	Times    int
 type NetworkRefusal = nat.Refusal
 
 // checkNetwork refuses what can't be meant.
