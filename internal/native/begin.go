@@ -94,14 +94,7 @@ func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, erro
 	if err != nil {
 		return nil, err
 	}
-	if cgroup != nil && init.InCgroup || cgroup == nil && len(c.Cgroup.TaskFiles()) > 0 {
-		return init, nil
-	}
-	if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
-		init.Kill()
-		return nil, err
-	}
-	return init, nil
+	return c.inCgroup(init, cgroup != nil && init.InCgroup || cgroup == nil && len(c.Cgroup.TaskFiles()) > 0)
 }
 
 // enterCgroupByPath emits what moves the stub into groups of v1 and resctrl, and opens the directory of v2 for the clone.

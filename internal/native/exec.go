@@ -14,6 +14,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/stub"
 	"hull/internal/task"
 )
@@ -200,26 +201,17 @@ func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int) {
 	b.OnErr(set, unix.EINVAL, old)
 	b.Goto(done)
 	b.Mark(old)
-	for _, n := range joinOrder {
-		if flags&n.flag == 0 {
+	for _, n := range linux.Namespaces {
+		if flags&n.Flag == 0 {
 			continue
 		}
-		fd := b.Openat(stub.CWD, procFile(pid, "ns/"+n.file), unix.O_RDONLY, 0)
-		b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(n.flag))
-		b.Note(n.file)
+		fd := b.Openat(stub.CWD, procFile(pid, "ns/"+n.File), unix.O_RDONLY, 0)
+		b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(n.Flag))
+		b.Note(n.File)
 		b.Close(fd)
 	}
 	b.Mark(done)
 	b.Close(pidfd)
-}
-
-// joinOrder has the mount namespace last: after it, the files of the others can't be opened.
-var joinOrder = [...]struct {
-	flag uint64
-	file string
-}{
-	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"},
-	{unix.CLONE_NEWNET, "net"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWTIME, "time"}, {unix.CLONE_NEWNS, "mnt"},
 }
 
 func sameNamespace(pid int, file string) bool {

@@ -43,11 +43,17 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 		init.Kill()
 		return nil, planErr
 	}
-	if !joined {
-		if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
-			init.Kill()
-			return nil, err
-		}
+	return c.inCgroup(init, joined)
+}
+
+// inCgroup returns the init when it is in its cgroup: it is moved there unless it has joined by itself.
+func (c *creation) inCgroup(init *stub.Stub, joined bool) (*stub.Stub, error) {
+	if joined {
+		return init, nil
+	}
+	if err := c.Cgroup.Add(c.ctx, init.Pid); err != nil {
+		init.Kill()
+		return nil, err
 	}
 	return init, nil
 }

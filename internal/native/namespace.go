@@ -13,29 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/program"
 	"hull/internal/stub"
 )
 
 // cloneFlag returns the CLONE_NEW* flag of a namespace type.
 func cloneFlag(t specs.LinuxNamespaceType) uint64 {
-	switch t {
-	case specs.PIDNamespace:
-		return unix.CLONE_NEWPID
-	case specs.NetworkNamespace:
-		return unix.CLONE_NEWNET
-	case specs.MountNamespace:
-		return unix.CLONE_NEWNS
-	case specs.IPCNamespace:
-		return unix.CLONE_NEWIPC
-	case specs.UTSNamespace:
-		return unix.CLONE_NEWUTS
-	case specs.UserNamespace:
-		return unix.CLONE_NEWUSER
-	case specs.CgroupNamespace:
-		return unix.CLONE_NEWCGROUP
-	case specs.TimeNamespace:
-		return unix.CLONE_NEWTIME
+	for _, n := range linux.Namespaces {
+		if n.Name == string(t) {
+			return n.Flag
+		}
 	}
 	panic("bug: unknown namespace type " + string(t))
 }

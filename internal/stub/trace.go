@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/linux"
 )
 
 // Call is a system call that a stub has executed, for a trace.
@@ -94,20 +96,12 @@ func printable(p []byte) (string, bool) {
 	return string(p), true
 }
 
-var namespaceFlags = [...]struct {
-	flag uint64
-	name string
-}{
-	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNS, "mount"}, {unix.CLONE_NEWNET, "network"},
-	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
-}
-
 // NamespaceNames names the namespaces in flags (CLONE_NEW*) as config.json does.
 func NamespaceNames(flags uint64) string {
 	var names []string
-	for _, n := range namespaceFlags {
-		if flags&n.flag != 0 {
-			names = append(names, n.name)
+	for _, n := range linux.Namespaces {
+		if flags&n.Flag != 0 {
+			names = append(names, n.Name)
 		}
 	}
 	if len(names) == 0 {
