@@ -150,8 +150,11 @@ func (c *Container) Signal(sig unix.Signal, all bool) error {
 func (c *Container) signal(sig unix.Signal, all bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
-	if all {
+	switch {
+	case all && c.group.Tracks():
 		return c.group.Signal(ctx, sig)
+	case all && (sig != unix.SIGKILL || !c.ownPids()):
+		return untracked()
 	}
 	pidfd, err := native.OpenInit(c.record.Init)
 	if err != nil {
@@ -166,7 +169,10 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	defer pidfd.Close()
 	// Without a pid namespace of its own, the end of the init doesn't end the others.
 	if sig == unix.SIGKILL && !c.ownPids() {
-		return c.group.Signal(ctx, sig)
+		if c.group.Tracks() {
+			return c.group.Signal(ctx, sig)
+		}
+		c.warnOfUntracked()
 	}
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
 		return os.NewSyscallError("pidfd_send_signal", err)
@@ -175,6 +181,17 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 		return c.group.ThawAll()
 	}
 	return nil
+}
+
+// untracked is the error of what needs all processes of a container that has no cgroup.
+func untracked() error {
+	return &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container has no cgroup, by which its processes are found"),
+		Hint: "without root, that needs a cgroup that was delegated to the user"}
+}
+
+// warnOfUntracked tells that only the first process could be killed.
+func (c *Container) warnOfUntracked() {
+	c.runtime.warn(c.ID() + " has neither a cgroup nor a pid namespace of its own: processes that its first one has started may be left")
 }
 
 // anyProcess tells whether processes are left, with the init or without it.
@@ -248,6 +265,9 @@ func (c *Container) destroy(ctx context.Context, status Status) error {
 	}
 	if err := errors.Join(c.leave(), c.group.Destroy(ctx), removeRDT(c.record)); err != nil {
 		return err
+	}
+	if !c.group.Tracks() && !c.ownPids() && c.record.Init.Pid != 0 {
+		c.warnOfUntracked()
 	}
 	c.runPoststop(ctx)
 	return c.dir.Remove()
@@ -372,6 +392,9 @@ func (c *Container) warnOfCgroup() {
 
 // Processes returns the pids, in the caller's pid namespace, of all processes of the container.
 func (c *Container) Processes() ([]int, error) {
+	if !c.group.Tracks() {
+		return nil, fault.In("ps", c.ID(), untracked())
+	}
 	pids, err := c.group.Pids(true)
 	return pids, fault.In("ps", c.ID(), err)
 }

@@ -186,6 +186,10 @@ func (g *Group) dirs() []dir {
 	return ds
 }
 
+// Tracks tells whether there is a cgroup by which the container's processes are found. A caller without privileges may
+// have to do without.
+func (g *Group) Tracks() bool { return g.any() != "" }
+
 // any returns the directory to ask about the container's processes: all of them are in each.
 func (g *Group) any() string {
 	if g.mode == V2 {
