@@ -566,7 +566,7 @@ func TestProgramThatCannotBe(t *testing.T) {
 		{"cwd is a file", func(p *specs.Process) { p.Cwd = "/etc/plain" }, unix.ENOTDIR, []string{"process.cwd", "/etc/plain"}},
 		{"rlimit that can't be raised", func(p *specs.Process) {
 			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1 << 40, Hard: 1 << 40}}
-		}, unix.EPERM, []string{"process.rlimits"}},
+		}, unix.EPERM, []string{`process.rlimits[0] "RLIMIT_NOFILE"`, "CAP_SYS_RESOURCE"}},
 		{"rlimit twice", func(p *specs.Process) {
 			p.Rlimits = append(p.Rlimits, p.Rlimits[0])
 		}, hull.ErrBadSpec, []string{"process.rlimits"}},

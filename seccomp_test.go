@@ -124,6 +124,19 @@ func TestSeccompShortAllowList(t *testing.T) {
 	says(t, exec1(t, running(t, edit), verb("echo", "ran")), "ran")
 }
 
+// A filter that lets nothing through that starts a program would end the stub without a word.
+func TestSeccompThatForbidsAnyProgram(t *testing.T) {
+	for name, edit := range map[string]func(*specs.Spec){
+		"default": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno} },
+		"execve":  filtering(specs.ActKillProcess, nil, "execve"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryRun(t, newRuntime(t), edit)
+			refused(t, err, hull.ErrBadSpec, "linux.seccomp", "execve")
+		})
+	}
+}
+
 // readSeccompCalls returns what a Go program needs to print a word.
 func readSeccompCalls(testing.TB) []string {
 	return strings.Fields(`execve arch_prctl brk mmap munmap mprotect madvise read write close openat fcntl sched_getaffinity

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -13,6 +14,24 @@ import (
 	"hull/internal/seccomp"
 	"hull/internal/stub"
 )
+
+// compileSeccomp compiles a filter and refuses one that no program can be started under: the stub would end without a
+// word, since the filter that doesn't let it call execve doesn't let it say so either.
+func compileSeccomp(l *specs.LinuxSeccomp) (*seccomp.Program, error) {
+	p, err := seccomp.Compile(l)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	for _, s := range l.Syscalls {
+		if len(s.Args) > 0 && slices.Contains(s.Names, "execve") {
+			return p, nil // the arguments are not known yet
+		}
+	}
+	if p.Denies(unix.SYS_EXECVE) {
+		return nil, fault.Spec("linux.seccomp", "refuses execve, by which the container's program is started")
+	}
+	return p, nil
+}
 
 // loadSeccomp emits seccomp(2) with the compiled filter.
 func loadSeccomp(b *stub.Batch, p *seccomp.Program) stub.Result {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -51,7 +52,7 @@ func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*proc
 	var errs [5]error
 	t.cred, errs[0] = task.Credentials(p.User)
 	t.rlimits, errs[1] = task.Rlimits(p.Rlimits)
-	t.seccomp, errs[2] = seccomp.Compile(c.Spec.Linux.Seccomp)
+	t.seccomp, errs[2] = compileSeccomp(c.Spec.Linux.Seccomp)
 	t.caps, _ = caps.FromSpec(p.Capabilities)
 	_, t.userns = namespace(c.Spec, specs.UserNamespace)
 	if len(p.Args) == 0 {
@@ -202,10 +203,15 @@ func isTerminal(f *os.File) bool {
 // namespace (getrlimit(2)), which a stub in another one hasn't.
 func (t *process) limitsFromParent() bool { return t.userns && os.Geteuid() == 0 }
 
+// limitField names a limit. t.rlimits has those of the configuration in their order.
+func (t *process) limitField(i int) string {
+	return "process.rlimits[" + strconv.Itoa(i) + "] " + quote(t.Rlimits[i].Type)
+}
+
 func (t *process) setLimits(s *stub.Stub) error {
-	for _, l := range t.rlimits {
+	for i, l := range t.rlimits {
 		if err := unix.Prlimit(s.Pid, l.Resource, &l.Limit, nil); err != nil {
-			return &fault.Error{Field: "process.rlimits", Step: "prlimit64", Err: err}
+			return t.explain(&fault.Error{Field: t.limitField(i), Step: "prlimit64", Err: err})
 		}
 	}
 	return nil
@@ -215,8 +221,8 @@ func (t *process) setLimits(s *stub.Stub) error {
 // bounding set, which needs CAP_SETPCAP; the ids. The permitted capabilities are kept for confine.
 func (t *process) changeUser(b *stub.Batch) {
 	if !t.limitsFromParent() {
-		b.In("process.rlimits")
-		for _, l := range t.rlimits {
+		for i, l := range t.rlimits {
+			b.In(t.limitField(i))
 			b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(l.Resource), b.Const(stub.Bytes(&l.Limit)).Arg(), stub.Int(0))
 		}
 	}
@@ -431,7 +437,7 @@ func (t *process) explain(err error) error {
 		e.Hint = "a capability that hull itself lacks can't be given to a container"
 	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM):
 		e.Hint = t.schedulerHint()
-	case e.Field == "process.rlimits" && errors.Is(err, unix.EPERM):
+	case strings.HasPrefix(e.Field, "process.rlimits") && errors.Is(err, unix.EPERM):
 		e.Hint = "raising a hard limit needs CAP_SYS_RESOURCE"
 	}
 	return err

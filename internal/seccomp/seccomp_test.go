@@ -670,20 +670,26 @@ func TestAllows(t *testing.T) {
 		{Names: []string{"sendmsg"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 0, Value: 3, Op: specs.OpEqualTo}}},
 		{Names: []string{"write"}, Action: specs.ActLog},
 		{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify},
+		{Names: []string{"execve"}, Action: specs.ActTrace},
+		{Names: []string{"ptrace"}, Action: specs.ActKillProcess},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		nr   uint32
-		arg  uint64
-		want bool
+		nr             uint32
+		arg            uint64
+		allows, denies bool
 	}{
-		{unix.SYS_SENDMSG, 3, true}, {unix.SYS_SENDMSG, 4, false}, {unix.SYS_WRITE, 0, true},
-		{unix.SYS_MKDIRAT, 0, false}, {unix.SYS_REBOOT, 0, false},
+		{unix.SYS_SENDMSG, 3, true, false}, {unix.SYS_SENDMSG, 4, false, true}, {unix.SYS_WRITE, 0, true, false},
+		{unix.SYS_MKDIRAT, 0, false, false}, {unix.SYS_REBOOT, 0, false, true},
+		{unix.SYS_EXECVE, 0, false, false}, {unix.SYS_PTRACE, 0, false, true},
 	} {
-		if got := p.Allows(tt.nr, tt.arg); got != tt.want {
-			t.Errorf("call %d with argument %d: %v", tt.nr, tt.arg, got)
+		if got := p.Allows(tt.nr, tt.arg); got != tt.allows {
+			t.Errorf("call %d with argument %d is allowed: %v", tt.nr, tt.arg, got)
+		}
+		if got := p.Denies(tt.nr, tt.arg); got != tt.denies {
+			t.Errorf("call %d with argument %d is denied: %v", tt.nr, tt.arg, got)
 		}
 	}
 }

@@ -28,6 +28,22 @@ func (p *Program) Allows(nr uint32, args ...uint64) bool {
 	return err == nil && (ret == unix.SECCOMP_RET_ALLOW || ret == unix.SECCOMP_RET_LOG)
 }
 
+// Denies tells whether p's filter makes a call of this machine's fail, or ends the caller for it. What a tracer or an agent
+// is asked for is not denied.
+func (p *Program) Denies(nr uint32, args ...uint64) bool {
+	c := Call{Arch: native().name, Number: nr}
+	copy(c.Args[:], args)
+	ret, _, err := p.Simulate(c)
+	if err != nil {
+		return false
+	}
+	switch ret & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ERRNO, unix.SECCOMP_RET_TRAP, unix.SECCOMP_RET_KILL_THREAD, unix.SECCOMP_RET_KILL_PROCESS:
+		return true
+	}
+	return false
+}
+
 // words returns struct seccomp_data (linux/seccomp.h) as the words that a filter can load.
 func (c Call) words() (data [offArgs/4 + 2*maxArgs]uint32) {
 	a := findArch(c.Arch)
