@@ -53,7 +53,7 @@ func CheckID(id string) error {
 	case id == "." || id == "..":
 		return bad("names a directory")
 	}
-	for _, c := range []byte(id) {
+	for _, c := range id {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '+', c == '-', c == '.':
 		default:

@@ -139,6 +139,9 @@ func TestCheckID(t *testing.T) {
 			t.Errorf("%.20q: %v, want BadUsage", id, err)
 		}
 	}
+	if err := CheckID("bär"); !strings.Contains(err.Error(), "character 'ä'") {
+		t.Error(err)
+	}
 }
 
 func TestCreateRefusesTakenID(t *testing.T) {
