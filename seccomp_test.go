@@ -124,6 +124,21 @@ func TestSeccompShortAllowList(t *testing.T) {
 	says(t, exec1(t, running(t, edit), verb("echo", "ran")), "ran")
 }
 
+// A call of a newer kernel's in a profile is no mistake, but isn't passed over in silence.
+func TestSeccompUnknownCall(t *testing.T) {
+	r := newRuntime(t)
+	var told []string
+	r.Trace = func(line string) {
+		if strings.HasPrefix(line, "linux.seccomp.syscalls: ") {
+			told = append(told, line)
+		}
+	}
+	if _, err := tryRun(t, r, filtering(specs.ActErrno, nil, "no_such_call", "uname")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, []string{"linux.seccomp.syscalls: no architecture has no_such_call: without effect"}, told)
+}
+
 // A filter that lets nothing through that starts a program would end the stub without a word.
 func TestSeccompThatForbidsAnyProgram(t *testing.T) {
 	for name, edit := range map[string]func(*specs.Spec){

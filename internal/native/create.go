@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,9 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 	var err error
 	c.process, err = newProcess(&r.Container, r.Spec.Process, r.Stdio)
 	errs = append(errs, err)
+	if f := c.process.seccomp; f != nil && len(f.Unknown) > 0 && r.Trace != nil {
+		r.Trace("linux.seccomp.syscalls: no architecture has " + strings.Join(f.Unknown, ", ") + ": without effect")
+	}
 	if c.Spec.Root != nil || c.Overlay != nil {
 		cfg, err := rootfsConfig(r)
 		if err != nil {

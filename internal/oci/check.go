@@ -28,8 +28,8 @@ func CheckProcess(p *specs.Process) (warnings []string, err error) {
 	return k.result()
 }
 
-// Startable returns what keeps a configuration without mistakes from being started: a container may be created without
-// a process, but not started (config.md, "Process").
+// Startable returns what keeps a configuration without mistakes from being started: a configuration may be without a
+// process, but no container can be started that way (config.md, "Process").
 func Startable(s *specs.Spec) error {
 	if s.Process == nil {
 		return fault.Spec("process", "missing: there is nothing to start")

@@ -82,6 +82,25 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
+// What is tolerated is told.
+func TestWarnings(t *testing.T) {
+	p, err := New(Config{NoLabels: true, Bundle: "/bundle", Spec: &specs.Spec{
+		Root:   &specs.Root{Path: "/root"},
+		Mounts: []specs.Mount{{Destination: "/b", Source: "/b", Options: []string{"bind", "ro", "noacl"}}},
+		Linux:  &specs.Linux{MountLabel: "system_u:object_r:container_file_t:s0"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`mounts[0] "/b": option "noacl" ignored: a bind mount has no file system of its own`,
+		"linux.mountLabel: not applied: this host's kernel has no SELinux, or has it disabled",
+	}
+	if diff := cmp.Diff(want, p.Warnings()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // All mistakes are reported at once, each with its field.
 func TestNewRefuses(t *testing.T) {
 	s := &specs.Spec{
