@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ type host struct {
 }
 
 // newHost has a web server outside, by the names of four.test and six.test at port 8000, that says hello.
-func newHost(t *testing.T, user bool, setUp ...func() error) *host {
+func newHost(t testing.TB, user bool, setUp ...func() error) *host {
 	t.Helper()
 	hulltest.Require(t, hulltest.Command("bash"), hulltest.Command("busybox"))
 	if user {
@@ -64,7 +65,7 @@ func (h *host) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (h *host) start(t *testing.T, cmd *exec.Cmd) {
+func (h *host) start(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
 	var err error
 	h.Host.Do(func() { err = cmd.Start() })
@@ -74,7 +75,7 @@ func (h *host) start(t *testing.T, cmd *exec.Cmd) {
 }
 
 // do runs `hull do` and returns what it says and its status.
-func (h *host) do(t *testing.T, args ...string) (stdout, stderr string, status int) {
+func (h *host) do(t testing.TB, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	cmd := h.command(args...)
 	var out, errs bytes.Buffer
@@ -371,4 +372,40 @@ func orphans(t *testing.T) (left []string) {
 		}
 	}
 	return left
+}
+
+// BenchmarkNetworkStart measures `hull do true` with each network by turns: -benchtime 100x. HULL_BENCH_BASE names another
+// hull to be measured with them.
+func BenchmarkNetworkStart(b *testing.B) {
+	h := newHost(b, false)
+	cases := []struct {
+		name, hull string
+		args       []string
+	}{
+		{"none", h.hull, []string{"true"}},
+		{"host", h.hull, []string{"--network", "host", "true"}},
+		{"nat", h.hull, []string{"--network", "nat", "true"}},
+	}
+	if base := os.Getenv("HULL_BENCH_BASE"); base != "" {
+		cases = append(cases, cases[0])
+		cases[3].name, cases[3].hull = "base", base
+	}
+	times := make([][]float64, len(cases))
+	for b.Loop() {
+		for _, i := range rand.Perm(len(cases)) {
+			h.hull = cases[i].hull
+			time.Sleep(5 * time.Millisecond) // the kernel takes the namespaces before apart
+			begin := time.Now()
+			if _, errs, status := h.do(b, cases[i].args...); status != 0 {
+				b.Fatalf("%s: status %d, %s", cases[i].name, status, errs)
+			}
+			times[i] = append(times[i], float64(time.Since(begin).Microseconds())/1000)
+		}
+	}
+	for i, c := range cases {
+		slices.Sort(times[i])
+		b.ReportMetric(times[i][0], "ms-"+c.name+"-min")
+		b.ReportMetric(times[i][len(times[i])/2], "ms-"+c.name)
+	}
+	b.ReportMetric(0, "ns/op")
 }

@@ -1,6 +1,7 @@
 package natd
 
 import (
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +24,9 @@ type uploads struct {
 func (u *uploads) begin() { u.open.Add(1) }
 func (u *uploads) end()   { u.open.Add(-1) }
 
-// drain waits until what the container has sent is on its way. Its processes have ended, and so its kernel ends all
-// connections, once what was written to them is read.
-func (g *gateway) drain() {
+// drain waits until what the container has sent is on its way, or hull has ended. The container's processes have ended,
+// and so its kernel ends all connections, once what was written to them is read.
+func (g *gateway) drain(control *os.File) {
 	begin := time.Now()
 	last, carried := begin, g.out.carried.Load()
 	for g.out.open.Load() > 0 || g.link.readable() {
@@ -34,7 +35,7 @@ func (g *gateway) drain() {
 		if n := g.out.carried.Load(); n != carried {
 			last, carried = now, n
 		}
-		if now.Sub(last) > drainPause || now.Sub(begin) > drainTime {
+		if has(int(control.Fd()), unix.POLLHUP) || now.Sub(last) > drainPause || now.Sub(begin) > drainTime {
 			return
 		}
 	}
@@ -44,8 +45,11 @@ func (g *gateway) drain() {
 }
 
 // readable tells whether the container has sent something that wasn't looked at.
-func (l *link) readable() bool {
-	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+func (l *link) readable() bool { return has(l.fd, unix.POLLIN) }
+
+// has tells whether something is the case with a descriptor, as poll(2) has it.
+func has(fd int, event int16) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: event}}
 	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
+	return err == nil && n > 0 && p[0].Revents&event != 0
 }

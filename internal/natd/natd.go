@@ -46,6 +46,13 @@ func IsControl(fd int) bool {
 
 // Serve does what hull asks for, until hull says close or ends.
 func Serve(control *os.File) error {
+	if err := serve(control); !errors.Is(err, unix.EPIPE) { // else nobody is there to be told
+		return err
+	}
+	return nil
+}
+
+func serve(control *os.File) error {
 	unix.CloseOnExec(int(control.Fd()))
 	var d *daemon
 	early := prepare()
@@ -75,7 +82,7 @@ func Serve(control *os.File) error {
 				return nil
 			}
 			if d.stack != nil {
-				d.stack.drain()
+				d.stack.drain(control)
 			}
 			return nat.Send(control, d.policy.report().Lines(), nil)
 		default:

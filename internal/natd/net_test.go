@@ -1,9 +1,9 @@
 package natd_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(hulltest.NoLeaks(m))
 }
 
-// standIn has a network set up in the namespace that is descriptor 3.
+// standIn has a network set up in the namespace that is descriptor 3, says so, and ends it when its input ends.
 func standIn(program string) {
 	n, err := nat.Start(nat.Config{Program: program})
 	if err == nil {
@@ -50,6 +50,9 @@ func standIn(program string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	_, _ = n.Close()
 	select {}
 }
 
@@ -427,24 +430,13 @@ func TestKill(t *testing.T) {
 	before := state()
 	for round := range 60 {
 		ns := hulltest.NewNetns(t, nil)
-		var cmd *exec.Cmd
-		var err error
-		var said bytes.Buffer
-		w.Host.Do(func() {
-			cmd = exec.Command("/proc/self/exe")
-			cmd.Env = []string{envStandIn + "=" + path}
-			cmd.ExtraFiles = []*os.File{ns.File}
-			cmd.Stderr = &said
-			err = cmd.Start()
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		cmd, input, _ := w.standIn(t, ns)
 		time.Sleep(time.Duration(rand.IntN(40_000)) * time.Microsecond)
 		if err := cmd.Process.Kill(); err != nil {
-			t.Fatalf("round %d: %v: %s", round, err, said.String())
+			t.Fatalf("round %d: %v", round, err)
 		}
 		_ = cmd.Wait()
+		input.Close()
 		for end := time.Now().Add(5 * time.Second); len(running(path)) > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("round %d: hull-net is still there: %v", round, running(path))
@@ -454,6 +446,63 @@ func TestKill(t *testing.T) {
 	if after := state(); after != before {
 		t.Errorf("the host's network is\n%s\nit was\n%s", after, before)
 	}
+}
+
+// Also while it carries on what the container has sent, and nobody takes that.
+func TestKillWhileDraining(t *testing.T) {
+	w := newWorld(t, false)
+	full := w.Outside.Listen(t, hulltest.Outside4+":8002") // accepted by the kernel, and read by nobody
+	defer full.Close()
+	ns := hulltest.NewNetns(t, nil)
+	cmd, input, output := w.standIn(t, ns)
+	if _, err := output.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ns.Dial("tcp", hulltest.Outside4+":8002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	for p := make([]byte, 1<<20); err == nil; {
+		_, err = conn.Write(p)
+	}
+	conn.Close()
+	input.Close()
+	time.Sleep(100 * time.Millisecond)
+	if len(running(hullNet(t))) == 0 {
+		t.Error("hull-net has ended, with all that it had to carry on")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	time.Sleep(200 * time.Millisecond)
+	if left := running(hullNet(t)); len(left) > 0 {
+		t.Errorf("hull-net is still there: %v", left)
+	}
+}
+
+// standIn starts this program in the place of hull.
+func (w *world) standIn(t *testing.T, ns *hulltest.Netns) (*exec.Cmd, io.Closer, io.Reader) {
+	t.Helper()
+	path := hullNet(t)
+	var cmd *exec.Cmd
+	var input io.WriteCloser
+	var output io.ReadCloser
+	var err error
+	w.Host.Do(func() {
+		cmd = exec.Command("/proc/self/exe")
+		cmd.Env = []string{envStandIn + "=" + path}
+		cmd.ExtraFiles = []*os.File{ns.File}
+		cmd.Stderr = os.Stderr
+		var errs [3]error
+		input, errs[0] = cmd.StdinPipe()
+		output, errs[1] = cmd.StdoutPipe()
+		errs[2] = cmd.Start()
+		err = errors.Join(errs[:]...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, input, output
 }
 
 // running returns the processes of a program.
