@@ -3,11 +3,13 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"hull/internal/cgroup"
 	"hull/internal/overlay"
@@ -53,6 +55,8 @@ type CreateRequest struct {
 	NoNewKeyring bool
 	// Overlay has the container show the host's files, instead of the root file system of its configuration; or nil.
 	Overlay *overlay.Plan
+	// Program is the number among Extra, from 1, of the file that is executed instead of what process.args[0] names; or 0.
+	Program int
 	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
 	Supervise bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.
@@ -72,6 +76,24 @@ type CreateRequest struct {
 	BeforeStart func(p *Process) error
 	Trace       func(line string)
 	Warn        func(line string)
+}
+
+// Engine is a kind of isolation.
+type Engine interface {
+	// Check refuses a configuration that this kind of isolation can't do, before anything is made.
+	Check(s *specs.Spec) error
+	// Begin begins a creation of which no more is known yet. The result may be nil.
+	Begin(s *specs.Spec, io IO, trace func(string)) (Beginning, error)
+	// Create makes the container and starts its program, or leaves it waiting for Start.
+	Create(ctx context.Context, r *CreateRequest) (*Process, error)
+	// Start lets the program of a container that waits run. steps are those of the Process that Create returned.
+	Start(c *Container, steps []stub.Step) error
+	// StartHooks runs the startContainer hooks.
+	StartHooks(ctx context.Context, r *ExecRequest) error
+	// Exec starts another process in a running container.
+	Exec(ctx context.Context, r *ExecRequest) (*Process, error)
+	// Leave takes away what a container has left on the host outside of its namespaces.
+	Leave(c *Container) error
 }
 
 // Beginning is a creation that an engine has begun before all is known. Create takes it over; who doesn't come to that
@@ -103,6 +125,8 @@ type Process struct {
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
 	Upper   *os.File // what its changes go to, if Overlay.Send asked for it
+	// Ended returns how the process has ended, if its wait status, which is given, doesn't tell; or nil.
+	Ended func(unix.WaitStatus) unix.WaitStatus
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.

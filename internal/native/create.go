@@ -66,6 +66,9 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 		return nil, err
 	}
 	c.process.keyring = !r.NoNewKeyring
+	if r.Program > 0 {
+		c.process.program = 2 + r.Program // behind the standard streams
+	}
 	c.process.status = specs.StateCreating
 	c.process.upper = c.Overlay != nil && c.Overlay.Send
 	return c, nil
@@ -154,11 +157,16 @@ func (c *creation) openReport() (*os.File, error) {
 		c.report = c.keep(r)
 		return w, nil
 	}
-	path := filepath.Join(c.Dir, execFifo)
+	return MakeFifo(c.Dir)
+}
+
+// MakeFifo makes the fifo by which Start lets a program run, in a container's state directory. It is open for reading and
+// writing, so that neither open nor read takes the absence of the other side for an end.
+func MakeFifo(dir string) (*os.File, error) {
+	path := filepath.Join(dir, execFifo)
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
-	// Open for reading and writing, so that neither open nor read takes the absence of the other side for an end.
 	return os.OpenFile(path, os.O_RDWR, 0)
 }
 

@@ -33,12 +33,17 @@ import (
 // Engine isolates with the host's kernel.
 type Engine struct{}
 
+var _ engine.Engine = Engine{}
+
 // execFifo is the file in a container's state directory through which its parked init hears and speaks: a byte written
 // there lets the program start; then what keeps it from starting comes back, or an end of file when it has started.
 const execFifo = "exec.fifo"
 
 // Status with which a stub ends that can't execute the container's program.
 const exitSetup = 127
+
+// Check implements engine.Engine. What this host's kernel can't do it says itself.
+func (Engine) Check(*specs.Spec) error { return nil }
 
 // Create makes the container and starts its program, or leaves it waiting for Start.
 func (Engine) Create(ctx context.Context, r *engine.CreateRequest) (_ *engine.Process, err error) {

@@ -39,12 +39,13 @@ type process struct {
 	status  specs.ContainerState // what a seccomp agent is told
 	initPid int                  // of the container's init; 0: this process
 
-	opened int         // descriptors that earlier batches may have left open
-	upper  bool        // the upper directory was asked for
-	asked  bool        // the passwd file was asked for
-	found  []candidate // of the search for the program
-	path   string      // of the program, once it is found
-	env    []string    // complete
+	opened  int         // descriptors that earlier batches may have left open
+	upper   bool        // the upper directory was asked for
+	asked   bool        // the passwd file was asked for
+	program int         // descriptor of the program, if it isn't searched for
+	found   []candidate // of the search for the program
+	path    string      // of the program, once it is found
+	env     []string    // complete
 }
 
 func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
@@ -101,7 +102,9 @@ func (t *process) plan(b *stub.Batch, extra int) {
 func (t *process) planUser(b *stub.Batch, extra int) {
 	t.changeUser(b)
 	t.useEffective(b)
-	t.found = t.findProgram(b)
+	if t.program == 0 {
+		t.found = t.findProgram(b)
+	}
 	t.closeOthers(b, extra)
 	if !t.notifies() {
 		t.confine(b)
@@ -130,8 +133,10 @@ func (t *process) become(b *stub.Batch, s *stub.Stub, p *engine.Process, extra i
 			return t.explain(err)
 		}
 	}
-	if err := t.program(b); err != nil {
-		return err
+	if t.program == 0 {
+		if err := t.choose(b); err != nil {
+			return err
+		}
 	}
 	if t.notifies() {
 		return t.confineNotifying(s)
@@ -409,6 +414,10 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		loadSeccomp(b, t.seccomp)
 	}
 	b.In("process.args[0]")
+	if t.program != 0 {
+		b.Execveat(stub.Fd(t.program), t.Args, t.env)
+		return
+	}
 	b.Execve(t.path, t.Args, t.env)
 }
 

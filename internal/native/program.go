@@ -85,8 +85,8 @@ func access(b *stub.Batch, name stub.Arg) stub.Result {
 	return b.Call(unix.SYS_FACCESSAT2, stub.Int(unix.AT_FDCWD), name, stub.Int(unix.X_OK), stub.Int(unix.AT_EACCESS))
 }
 
-// program takes the result of the search.
-func (t *process) program(b *stub.Batch) error {
+// choose takes the result of the search.
+func (t *process) choose(b *stub.Batch) error {
 	name := t.Args[0]
 	worst := unix.ENOENT
 	for _, c := range t.found {

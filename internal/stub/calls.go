@@ -249,6 +249,13 @@ func (b *Batch) Execve(path string, argv, envp []string) Result {
 	return r
 }
 
+// Execveat is Execve of the file that fd is open at.
+func (b *Batch) Execveat(fd FD, argv, envp []string) Result {
+	r := b.Call(unix.SYS_EXECVEAT, fd.arg, b.str(""), b.Strings(argv).Arg(), b.Strings(envp).Arg(), Int(unix.AT_EMPTY_PATH))
+	b.Note(strconv.Quote(argv[0]))
+	return r
+}
+
 const mountAttrSize = 32 // MOUNT_ATTR_SIZE_VER0
 
 // SockFprog puts a filter into the batch, as seccomp(2) takes it: struct sock_fprog.
