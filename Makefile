@@ -3,7 +3,7 @@
 
 # A tag, if there is one; the source has the version of the release to come.
 VERSION   ?= $(shell git describe --tags --dirty 2>/dev/null)
-GO_LDFLAGS = -s -w $(if $(VERSION),-X hull.Version=$(VERSION))
+GO_LDFLAGS = -s -w $(if $(VERSION),-X hull.Version=$(VERSION) -X main.release=$(VERSION))
 RUNTIME   ?= $(CURDIR)/bin/hull
 FUZZTIME  ?= 10s
 
@@ -11,8 +11,8 @@ FUZZTIME  ?= 10s
 export CGO_ENABLED = 0
 
 .PHONY: build
-build: ## the static programs, bin/hull and the network of its containers, bin/hull-net
-	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net
+build: ## the static programs: bin/hull; the network of its containers, bin/hull-net; their kernel, bin/hull-sandbox
+	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net ./cmd/hull-sandbox
 
 .PHONY: demo
 demo: ## build hull and run a real container
@@ -28,7 +28,7 @@ test-old: ## tests under filters that answer as Linux 5.4 and old seccomp profil
 
 .PHONY: test-race
 test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs)
+	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs -e /sentry/ -e /hull-sandbox)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for $(FUZZTIME)

@@ -1,0 +1,98 @@
+// Package wire is what hull and hull-sandbox say to each other.
+//
+//	hull                                     hull-sandbox boot
+//	  starts it in its jail, with  ────────>   the configuration (a sealed memfd), a listening socket, the start fifo,
+//	                                           a pipe to report to, the root, the sources of bind mounts
+//	  waits for the report         <────────   Ready: the container is created; or a Failure
+//	  a byte into the fifo         ────────>   the program runs; end of file
+//	  waits for the end            <────────   the program's wait status, in the pipe
+//	  connects, a Request          ────────>
+//	                               <────────   a Reply, and another one where the request says so
+//
+// A message is one packet of a SOCK_SEQPACKET socket: JSON, with descriptors beside it. Neither side trusts the length
+// of what comes, nor the number of descriptors. The two programs are of one release: one of another is refused, so that
+// nothing here needs to be understood by older ones.
+package wire
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+)
+
+// Version is that of what is said here. Both programs must have the same, beside the same release.
+const Version = "1"
+
+// MaxMessage bounds a message, in bytes.
+const MaxMessage = 1 << 20
+
+// Ready is the first report of a boot that has created its container. A second one comes when the container's program has
+// ended: its wait status, as a number.
+const Ready = "ready"
+
+// The names of files in a container's state directory.
+const (
+	Control = "control.sock" // the socket
+	Log     = "sandbox.log"  // what the kernel in the sandbox has to say, its end above all
+)
+
+// Failure is why something could not be done.
+type Failure struct {
+	Field, Step, Message string
+	Errno                int // of the cause, or 0
+	Unsupported          bool
+	Hint                 string
+}
+
+// Fail returns err as a Failure.
+func Fail(err error) *Failure {
+	f := &Failure{Hint: fault.Hint(err), Unsupported: errors.Is(err, fault.Unsupported)}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		f.Errno = int(errno)
+	}
+	var e *fault.Error
+	if errors.As(err, &e) {
+		f.Field, f.Step, err = e.Field, e.Step, e.Err
+		if err == nil {
+			err = e.Kind
+		}
+	}
+	f.Message = err.Error()
+	return f
+}
+
+// Err returns the error that f was made of, as far as it was said.
+func (f *Failure) Err() error {
+	e := &fault.Error{Field: f.Field, Step: f.Step, Hint: f.Hint, Err: said{f.Message, unix.Errno(f.Errno)}}
+	if f.Unsupported {
+		e.Kind = fault.Unsupported
+	}
+	return e
+}
+
+// said is an error in the words of the other side.
+type said struct {
+	message string
+	errno   unix.Errno
+}
+
+func (s said) Error() string { return s.message }
+
+func (s said) Is(target error) bool {
+	if s.errno == 0 {
+		return false
+	}
+	return target == error(s.errno) || s.errno.Is(target)
+}
+
+func (s said) As(target any) bool {
+	errno, ok := target.(*unix.Errno)
+	if ok && s.errno != 0 {
+		*errno = s.errno
+		return true
+	}
+	return false
+}

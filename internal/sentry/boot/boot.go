@@ -1,0 +1,109 @@
+// Package boot makes a sandbox: an application kernel in this process, with one container in it.
+//
+// It runs in a jail that is there before the first line of Go: what it may reach of the host are the descriptors it was
+// given. The order of steps is newKernel, mountAll, create; nothing in any of them opens a file of the host by a path.
+package boot
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sighandling"
+
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route" // and its protocol
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
+	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
+
+	"hull/internal/sentry/fileserver"
+)
+
+// Options are what a sandbox is made of. It takes over the descriptors.
+type Options struct {
+	ID      string
+	Bundle  string // for messages
+	Spec    *specs.Spec
+	Files   []Tree // the root, then the sources of bind mounts in the order of the spec's mounts
+	Stdio   [3]int
+	Control int // socket that listens
+	Start   int // fifo that a byte comes from when the program may run; or -1
+}
+
+// Tree is a part of the host's files: a mount without what is mounted below.
+type Tree struct {
+	FD    int
+	Below string // where it is mounted, if it was found below the tree before it; or ""
+}
+
+// Sandbox is an application kernel and the container in it.
+type Sandbox struct {
+	Options
+	kernel *kernel.Kernel
+	server *fileserver.Server
+	init   *kernel.ThreadGroup
+	stdio  []*stream
+
+	running atomic.Bool
+}
+
+// New makes a sandbox whose container waits for Run.
+func New(o Options) (*Sandbox, error) {
+	unix.Umask(0) // the kernel applies that of each process itself
+	s := &Sandbox{Options: o, server: fileserver.New()}
+	if err := s.newKernel(); err != nil {
+		return nil, err
+	}
+	if err := s.create(); err != nil {
+		return nil, err
+	}
+	// Before anybody can know that there is something to send signals to.
+	sighandling.StartSignalForwarding(s.signal)
+	return s, nil
+}
+
+// Run lets the container's program run when it may, and returns the status it ends with.
+func (s *Sandbox) Run() (unix.WaitStatus, error) {
+	if s.Start < 0 {
+		if err := s.run(); err != nil {
+			return 0, err
+		}
+	} else {
+		fifo := os.NewFile(uintptr(s.Start), "start")
+		if _, err := fifo.Read(make([]byte, 1)); err != nil {
+			return 0, fmt.Errorf("start: %w", err)
+		}
+		if err := s.run(); err != nil {
+			return 0, err
+		}
+		fifo.Close() // which tells Start that the program runs
+	}
+	s.init.WaitExited()
+	for _, f := range s.stdio {
+		f.leave()
+	}
+	return unix.WaitStatus(s.init.ExitStatus()), nil
+}
+
+func (s *Sandbox) run() error {
+	s.running.Store(true)
+	return s.kernel.Start()
+}
+
+// signal passes a signal on that was sent to the sandbox's process, which stands for the container's first. While that one
+// waits for its start, some end it, as kill(1) would though it is the first of its pid namespace.
+func (s *Sandbox) signal(sig linux.Signal) {
+	if !s.running.Load() {
+		switch sig {
+		case linux.SIGHUP, linux.SIGINT, linux.SIGQUIT, linux.SIGTERM:
+			os.Exit(128 + int(sig))
+		}
+		return
+	}
+	_ = s.kernel.SendExternalSignalThreadGroup(s.init, &linux.SignalInfo{Signo: int32(sig)})
+}

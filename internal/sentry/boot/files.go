@@ -1,0 +1,437 @@
+package boot
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/devices/memdev"
+	"gvisor.dev/gvisor/pkg/sentry/devices/ttydev"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devpts"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/gofer"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/mqfs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/overlay"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"hull/internal/fault"
+	"hull/internal/mnt"
+)
+
+// registerFileSystems makes the file systems known, to mount(2) of the container's programs, too, where Linux lets root of
+// a user namespace mount them.
+func registerFileSystems(k *kernel.Kernel) error {
+	v := k.VFS()
+	users := &vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true}
+	v.MustRegisterFilesystemType(gofer.Name, &gofer.FilesystemType{}, &vfs.RegisterFilesystemTypeOptions{})
+	v.MustRegisterFilesystemType(cgroup2fs.FilesystemType{}.Name(), &cgroup2fs.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(devpts.Name, &devpts.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(overlay.Name, &overlay.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(proc.Name, &proc.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(sys.Name, &sys.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(tmpfs.Name, &tmpfs.FilesystemType{}, users)
+	v.MustRegisterFilesystemType(mqfs.Name, &mqfs.FilesystemType{}, users)
+	if err := memdev.Register(v); err != nil {
+		return err
+	}
+	return ttydev.Register(v)
+}
+
+// kernelTypes are the names of file systems whose name in config.json isn't the kernel's.
+var kernelTypes = map[string]string{"mqueue": mqfs.Name, "cgroup": "cgroup2", "sysfs": sys.Name}
+
+// mounter makes the mounts of the container.
+type mounter struct {
+	*Sandbox
+	ctx   context.Context
+	creds *auth.Credentials
+	ns    *vfs.MountNamespace
+	root  vfs.VirtualDentry
+
+	readonly []*vfs.Mount // once all is in place
+}
+
+// inside is a context in the container's mount namespace: mounts are copied only by who is in theirs.
+type inside struct {
+	context.Context
+	ns *vfs.MountNamespace
+}
+
+// Value implements context.Context.
+func (i inside) Value(key any) any {
+	if key != vfs.CtxMountNamespace {
+		return i.Context.Value(key)
+	}
+	i.ns.IncRef() // the caller's
+	return i.ns
+}
+
+// mountAll makes the container's mount namespace.
+func (s *Sandbox) mountAll() (*vfs.MountNamespace, error) {
+	m := &mounter{Sandbox: s, ctx: s.kernel.SupervisorContext()}
+	m.creds = auth.NewRootCredentials(s.kernel.RootUserNamespace())
+	if err := m.mountRoot(); err != nil {
+		return nil, fieldError("root.path", err)
+	}
+	defer m.root.DecRef(m.ctx)
+	m.ctx = inside{m.ctx, m.ns}
+	for i, spec := range s.Spec.Mounts {
+		parsed, err := mnt.Parse(i, spec, s.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.mount(&parsed); err != nil {
+			return nil, fieldError(parsed.Field, err)
+		}
+	}
+	if err := m.devices(); err != nil {
+		return nil, fieldError("linux.devices", err)
+	}
+	if err := m.cover(); err != nil {
+		return nil, err
+	}
+	// Not before: what is missing of a mount point is made below them, where the host doesn't see it.
+	for _, mount := range m.readonly {
+		if err := s.kernel.VFS().SetMountReadOnly(mount, true); err != nil {
+			return nil, errnoOf(err)
+		}
+	}
+	return m.ns, nil
+}
+
+func fieldError(field string, err error) error {
+	return &fault.Error{Field: field, Err: errnoOf(err)}
+}
+
+// mountRoot mounts the donated root. The first mount of a namespace can't be changed, so that one is an empty,
+// read-only file system below it.
+func (m *mounter) mountRoot() (err error) {
+	v := m.kernel.VFS()
+	m.ns, err = v.NewMountNamespace(m.ctx, m.creds, "none", tmpfs.Name, &vfs.MountOptions{ReadOnly: true, Locked: true}, m.kernel)
+	if err != nil {
+		return err
+	}
+	opts, err := m.donated(m.nextTree().FD, m.Spec.Root.Readonly, true)
+	if err != nil {
+		return err
+	}
+	mount, err := v.MountDisconnected(m.ctx, m.creds, "root", gofer.Name, opts)
+	if err != nil {
+		return err
+	}
+	below := m.ns.Root(m.ctx)
+	defer below.DecRef(m.ctx)
+	if err := v.ConnectMountAt(m.ctx, m.creds, mount, &vfs.PathOperation{Root: below, Start: below}); err != nil {
+		return err
+	}
+	if m.Spec.Root.Readonly {
+		m.readonly = append(m.readonly, mount)
+	}
+	m.root = m.ns.Root(m.ctx)
+	return m.mountBelow(&mnt.Mount{})
+}
+
+// nextTree returns the next of the donated trees.
+func (m *mounter) nextTree() Tree {
+	t := m.Files[0]
+	m.Files = m.Files[1:]
+	return t
+}
+
+// mountBelow mounts the trees that were found on the host below the one before them.
+func (m *mounter) mountBelow(parent *mnt.Mount) error {
+	for len(m.Files) > 0 && m.Files[0].Below != "" {
+		t := m.nextTree()
+		below := mnt.Mount{Destination: t.Below, Bind: true, Attr: parent.Rec, Rec: parent.Rec}
+		if err := m.mountTree(&below, t.FD); err != nil {
+			return fmt.Errorf("%q: %w", t.Below, err)
+		}
+	}
+	return nil
+}
+
+// donated returns the options that mount what a donated descriptor is open at. Nobody but the container changes its root;
+// directories that it shares with the host are looked at again each time.
+func (m *mounter) donated(fd int, readonly, exclusive bool) (*vfs.MountOptions, error) {
+	socket, err := m.server.Serve(fd, readonly)
+	if err != nil {
+		return nil, err
+	}
+	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,directfs,disable_fifo_open", socket, socket)
+	if exclusive {
+		data += ",overlayfs_stale_read"
+	} else {
+		data += ",cache=remote_revalidating"
+	}
+	return &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data}}, nil
+}
+
+// mount makes one mount of the configuration.
+func (m *mounter) mount(p *mnt.Mount) error {
+	if p.Bind {
+		if err := m.mountTree(p, m.nextTree().FD); err != nil {
+			return err
+		}
+		return m.mountBelow(p)
+	}
+	fsType, data := p.Type, p.Data
+	if fsType == devpts.Name {
+		// What Linux gives to the terminals, this kernel would give to the directory that they are in.
+		data = nil
+	}
+	if name, ok := kernelTypes[fsType]; ok {
+		fsType = name
+	}
+	opts := &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: strings.Join(data, ",")}}
+	if err := m.makePath(&p.Destination, false); err != nil {
+		return err
+	}
+	return m.attach(p, p.Source, fsType, opts)
+}
+
+// mountTree mounts what a donated descriptor is open at.
+func (m *mounter) mountTree(p *mnt.Mount, fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := m.makePath(&p.Destination, st.Mode&unix.S_IFMT != unix.S_IFDIR); err != nil {
+		return err
+	}
+	opts, err := m.donated(fd, p.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0, false)
+	if err != nil {
+		return err
+	}
+	return m.attach(p, "none", gofer.Name, opts)
+}
+
+// attach mounts a file system at the destination of p, which is there, with the attributes that p has.
+func (m *mounter) attach(p *mnt.Mount, source, fsType string, opts *vfs.MountOptions) error {
+	set := p.Attr.Set&^p.Rec.Clear | p.Rec.Set
+	opts.Flags = vfs.MountFlags{
+		NoExec:  set&unix.MOUNT_ATTR_NOEXEC != 0,
+		NoSUID:  set&unix.MOUNT_ATTR_NOSUID != 0,
+		NoDev:   set&unix.MOUNT_ATTR_NODEV != 0,
+		NoATime: set&unix.MOUNT_ATTR_NOATIME != 0,
+	}
+	mount, err := m.kernel.VFS().MountAt(m.ctx, m.creds, source, m.at(p.Destination), fsType, opts)
+	if err != nil {
+		return err
+	}
+	if set&unix.MOUNT_ATTR_RDONLY != 0 {
+		m.readonly = append(m.readonly, mount)
+	}
+	return nil
+}
+
+// at is a path in the container's files. Links in it lead where they do for the container's programs.
+func (m *mounter) at(p string) *vfs.PathOperation {
+	return &vfs.PathOperation{Root: m.root, Start: m.root, Path: fspath.Parse(p), FollowFinalSymlink: true}
+}
+
+// makePath makes what is missing of *name, which becomes a mount point: in the memory of the kernel where the file system is
+// one of the host's that can't be written to, else as in native isolation. Links lead where they do inside; *name is then
+// where that is.
+func (m *mounter) makePath(name *string, file bool) error {
+	v := m.kernel.VFS()
+	done, rest := "/", strings.Split(strings.Trim(path.Clean(*name), "/"), "/")
+	for links := 0; len(rest) > 0; {
+		next := path.Join(done, rest[0])
+		at := m.at(next)
+		at.FollowFinalSymlink = false
+		if target, err := v.ReadlinkAt(m.ctx, m.creds, at); err == nil {
+			if links++; links > linux.MaxSymlinkTraversals {
+				return &fault.Error{Step: fmt.Sprintf("make the mount point %q", *name), Err: unix.ELOOP}
+			}
+			if !path.IsAbs(target) {
+				target = path.Join(done, target)
+			}
+			done, rest = "/", append(strings.Split(strings.Trim(path.Clean(target), "/"), "/"), rest[1:]...)
+			continue
+		}
+		done, rest = next, rest[1:]
+		if m.exists(at) {
+			continue
+		}
+		var err error
+		if file && len(rest) == 0 {
+			err = v.MknodAt(m.ctx, m.creds, at, &vfs.MknodOptions{Mode: linux.S_IFREG | 0o644})
+		} else {
+			err = v.MkdirAt(m.ctx, m.creds, at, &vfs.MkdirOptions{Mode: 0o755, ForSyntheticMountpoint: m.Spec.Root.Readonly})
+		}
+		if err != nil {
+			return &fault.Error{Step: fmt.Sprintf("make the mount point %q", done), Err: errnoOf(err)}
+		}
+	}
+	*name = done
+	return nil
+}
+
+// cover makes the paths that are to be masked or read-only so, where they exist.
+func (m *mounter) cover() error {
+	v := m.kernel.VFS()
+	for i, p := range m.Spec.Linux.ReadonlyPaths {
+		at := m.at(path.Clean("/" + p))
+		if !m.exists(at) {
+			continue
+		}
+		if err := v.BindAt(m.ctx, m.creds, at, at, true); err != nil {
+			return fieldError(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
+		}
+		if err := m.freeze(at); err != nil {
+			return fieldError(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
+		}
+	}
+	for i, p := range m.Spec.Linux.MaskedPaths {
+		if err := m.mask(m.at(path.Clean("/" + p))); err != nil {
+			return fieldError(fmt.Sprintf("linux.maskedPaths[%d] %q", i, p), err)
+		}
+	}
+	return nil
+}
+
+func (m *mounter) exists(at *vfs.PathOperation) bool {
+	_, err := m.kernel.VFS().StatAt(m.ctx, m.creds, at, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	return err == nil
+}
+
+// freeze makes the mount at a path read-only.
+func (m *mounter) freeze(at *vfs.PathOperation) error {
+	d, err := m.kernel.VFS().GetDentryAt(m.ctx, m.creds, at, &vfs.GetDentryOptions{})
+	if err != nil {
+		return err
+	}
+	defer d.DecRef(m.ctx)
+	return m.kernel.VFS().SetMountReadOnly(d.Mount(), true)
+}
+
+// mask covers a directory with an empty one and any other file with the null device, as in native isolation, or with an
+// empty file where /dev is none of the kernel's.
+func (m *mounter) mask(at *vfs.PathOperation) error {
+	v := m.kernel.VFS()
+	st, err := v.StatAt(m.ctx, m.creds, at, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	if err != nil {
+		return nil // there is nothing to mask
+	}
+	opts := &vfs.MountOptions{ReadOnly: true, Flags: vfs.MountFlags{NoSUID: true, NoDev: true, NoExec: true},
+		GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true}}
+	if linux.FileMode(st.Mode).IsDir() {
+		_, err := v.MountAt(m.ctx, m.creds, "tmpfs", at, tmpfs.Name, opts)
+		return err
+	}
+	if null := m.at("/dev/null"); m.isNull(null) {
+		if err := v.BindAt(m.ctx, m.creds, null, at, false); err != nil {
+			return err
+		}
+		return m.freeze(at)
+	}
+	opts.GetFilesystemOptions.InternalData = tmpfs.FilesystemOpts{RootFileType: linux.S_IFREG}
+	opts.GetFilesystemOptions.Data = "mode=444"
+	_, err = v.MountAt(m.ctx, m.creds, "tmpfs", at, tmpfs.Name, opts)
+	return err
+}
+
+// isNull tells whether the null device is at a path.
+func (m *mounter) isNull(at *vfs.PathOperation) bool {
+	st, err := m.kernel.VFS().StatAt(m.ctx, m.creds, at, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	return err == nil && linux.FileMode(st.Mode).FileType() == linux.S_IFCHR && st.RdevMajor == 1 && st.RdevMinor == 3
+}
+
+// device is a node in /dev.
+type device struct {
+	path         string
+	major, minor uint32
+	mode         linux.FileMode
+	uid, gid     uint32
+}
+
+// defaultDevices are those of config-linux.md, "Default Devices".
+var defaultDevices = []device{
+	{path: "/dev/null", major: 1, minor: 3}, {path: "/dev/zero", major: 1, minor: 5}, {path: "/dev/full", major: 1, minor: 7},
+	{path: "/dev/random", major: 1, minor: 8}, {path: "/dev/urandom", major: 1, minor: 9}, {path: "/dev/tty", major: 5, minor: 0},
+}
+
+// links are those of config-linux.md, "Default Devices", and of runtime-linux.md, "Dev symbolic links".
+var links = [][2]string{
+	{"/dev/fd", "/proc/self/fd"}, {"/dev/stdin", "/proc/self/fd/0"}, {"/dev/stdout", "/proc/self/fd/1"},
+	{"/dev/stderr", "/proc/self/fd/2"}, {"/dev/ptmx", "pts/ptmx"},
+}
+
+// devices makes the nodes and links in /dev. Nodes are the kernel's own: on a file system of the host's there can be none, so
+// that where the configuration mounts nothing on /dev, an empty one comes there. A /dev that is bound is left alone.
+func (m *mounter) devices() error {
+	at := slices.IndexFunc(m.Spec.Mounts, func(s specs.Mount) bool { return path.Clean("/"+s.Destination) == "/dev" })
+	if at < 0 {
+		dev := &mnt.Mount{Field: "/dev", Destination: "/dev", Type: tmpfs.Name, Data: []string{"mode=755"},
+			Attr: mnt.Attr{Set: unix.MOUNT_ATTR_NOSUID}}
+		if err := m.mount(dev); err != nil {
+			return err
+		}
+	} else if parsed, err := mnt.Parse(at, m.Spec.Mounts[at], m.Bundle); err != nil || parsed.Bind {
+		return err
+	}
+	nodes := slices.Clone(defaultDevices)
+	for _, d := range m.Spec.Linux.Devices {
+		n := device{path: path.Clean(d.Path), major: uint32(d.Major), minor: uint32(d.Minor), mode: 0o666}
+		if d.FileMode != nil {
+			n.mode = linux.FileMode(*d.FileMode & 0o7777)
+		}
+		if d.UID != nil {
+			n.uid = *d.UID
+		}
+		if d.GID != nil {
+			n.gid = *d.GID
+		}
+		nodes = slices.DeleteFunc(nodes, func(o device) bool { return o.path == n.path })
+		if n.path != "/dev/ptmx" { // always a link to the container's own
+			nodes = append(nodes, n)
+		}
+	}
+	for _, n := range nodes {
+		if err := m.makeDevice(n); err != nil {
+			return fmt.Errorf("%s: %w", n.path, err)
+		}
+	}
+	for _, l := range links {
+		at := m.at(l[0])
+		at.FollowFinalSymlink = false
+		if err := m.kernel.VFS().SymlinkAt(m.ctx, m.creds, at, l[1]); err != nil && errnoOf(err) != error(unix.EEXIST) {
+			return fmt.Errorf("%s: %w", l[0], err)
+		}
+	}
+	return nil
+}
+
+func (m *mounter) makeDevice(n device) error {
+	v := m.kernel.VFS()
+	dir := path.Dir(n.path)
+	if err := m.makePath(&dir, false); err != nil {
+		return err
+	}
+	at := m.at(path.Join(dir, path.Base(n.path)))
+	at.FollowFinalSymlink = false
+	mode := n.mode
+	if mode == 0 {
+		mode = 0o666
+	}
+	if err := v.MknodAt(m.ctx, m.creds, at, &vfs.MknodOptions{Mode: linux.S_IFCHR | mode, DevMajor: n.major, DevMinor: n.minor}); err != nil {
+		return err
+	}
+	if n.uid|n.gid == 0 {
+		return nil
+	}
+	return v.SetStatAt(m.ctx, m.creds, at, &vfs.SetStatOptions{Stat: linux.Statx{
+		Mask: linux.STATX_UID | linux.STATX_GID, UID: n.uid, GID: n.gid}})
+}

@@ -1,0 +1,138 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/gomaxprocs"
+	"gvisor.dev/gvisor/pkg/memutil"
+	"gvisor.dev/gvisor/pkg/rand"
+	"gvisor.dev/gvisor/pkg/ring0"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/loader"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
+	"gvisor.dev/gvisor/pkg/sentry/time"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/sighandling"
+)
+
+// kernel makes the application kernel, with nothing in it yet.
+func (s *Sandbox) newKernel() error {
+	cpus := runtime.NumCPU()
+	// Go looks every second at how many processors it may use, by a call that the filter would end the process for,
+	// unless somebody has said how many.
+	gomaxprocs.SetBase(cpus)
+	cpuid.Initialize()
+	ring0.InitDefault()
+	if err := rand.Init(); err != nil {
+		return err
+	}
+	if err := usage.Init(); err != nil {
+		return err
+	}
+	// The platform takes the longest of all that follows, and Init wants no more of it than its limits.
+	constructor, err := platform.Lookup("systrap")
+	if err != nil {
+		return err
+	}
+	type made struct {
+		platform.Platform
+		error
+	}
+	ready := make(chan made, 1)
+	go func() {
+		p, err := constructor.New(platform.Options{ApplicationCores: cpus})
+		ready <- made{p, err}
+	}()
+	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
+	s.kernel = k
+	if err := s.initKernel(cpus); err != nil {
+		return err
+	}
+	p := <-ready
+	if p.error != nil {
+		return fmt.Errorf("systrap: %w", p.error)
+	}
+	k.Platform = p.Platform
+	return nil
+}
+
+func (s *Sandbox) initKernel(cpus int) error {
+	k := s.kernel
+	memory, err := newMemory()
+	if err != nil {
+		return err
+	}
+	k.SetMemoryFile(memory)
+	vdso, err := loader.PrepareVDSO(memory)
+	if err != nil {
+		return err
+	}
+	clock := kernel.NewTimekeeper()
+	params := kernel.NewVDSOParamPage(memory, vdso.ParamPage.FileRange())
+	clock.SetClocks(time.NewCalibratedClocks(false), params)
+
+	users := auth.NewRootUserNamespace()
+	err = k.Init(kernel.InitKernelArgs{
+		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		Timekeeper:           clock,
+		RootUserNamespace:    users,
+		RootNetworkNamespace: newNetwork(clock, users, k),
+		ApplicationCores:     uint(cpus),
+		Vdso:                 vdso,
+		VdsoParams:           params,
+		RootUTSNamespace:     s.names(users),
+		RootIPCNamespace:     kernel.NewIPCNamespace(users),
+		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
+		MaxFDLimit:           kernel.MaxFdLimit,
+		Cgroup2FSInit:        cgroup2fs.NewFilesystem,
+	})
+	if err != nil {
+		return err
+	}
+	if err := registerFileSystems(k); err != nil {
+		return err
+	}
+	// What the sandbox was given of the host's descriptors, standard streams above all, is in a file system of its own.
+	fs, err := host.NewFilesystem(k.VFS())
+	if err != nil {
+		return err
+	}
+	defer fs.DecRef(k.SupervisorContext())
+	k.SetHostMount(k.VFS().NewDisconnectedMount(fs, nil, &vfs.MountOptions{}))
+	return sighandling.IgnoreChildStop()
+}
+
+// names returns the UTS namespace. What the configuration doesn't say is the host's, as of a new namespace; the jail has it.
+func (s *Sandbox) names(users *auth.UserNamespace) *kernel.UTSNamespace {
+	host, domain := s.Spec.Hostname, s.Spec.Domainname
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err == nil {
+		if host == "" {
+			host = unix.ByteSliceToString(uts.Nodename[:])
+		}
+		if domain == "" {
+			domain = unix.ByteSliceToString(uts.Domainname[:])
+		}
+	}
+	return kernel.NewUTSNamespace(host, domain, users)
+}
+
+// newMemory makes the file that all memory of applications is in.
+func newMemory() (*pgalloc.MemoryFile, error) {
+	fd, err := memutil.CreateMemFD("memory", 0)
+	if err != nil {
+		return nil, err
+	}
+	return pgalloc.NewMemoryFile(os.NewFile(uintptr(fd), "memory"), pgalloc.MemoryFileOpts{})
+}

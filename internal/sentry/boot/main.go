@@ -1,0 +1,178 @@
+package boot
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/log"
+
+	"hull/internal/oci"
+	"hull/internal/sandbox/wire"
+)
+
+const howToUse = "hull-sandbox is started by hull: hull --isolation sandbox run CONTAINER-ID"
+
+// Main is the program hull-sandbox. release is that of its build. It returns the exit status: the container's program's, or
+// 128 and the number of the signal that ended it.
+func Main(args []string, release string) int {
+	o, report, err := parse(args, release)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, howToUse)
+		fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
+		return 2
+	}
+	s, err := New(o)
+	if err != nil {
+		tell(report, err)
+		return 1
+	}
+	if _, err := report.WriteString(wire.Ready); err != nil {
+		return 1
+	}
+	ws, err := s.Run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
+		return 1
+	}
+	_, _ = fmt.Fprint(report, uint32(ws)) // nobody may be there any more
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// tell reports why there is no container.
+func tell(report io.Writer, err error) {
+	b, jerr := json.Marshal(wire.Fail(err))
+	if jerr != nil {
+		panic("bug: " + jerr.Error())
+	}
+	_, _ = report.Write(b)
+	fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
+}
+
+// parse reads the command line, and takes the descriptors that it names.
+func parse(args []string, release string) (o Options, report *os.File, err error) {
+	if len(args) < 2 || args[1] != "boot" {
+		return o, nil, errors.New("the command is boot")
+	}
+	fs := flag.NewFlagSet("boot", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var theirs, files string
+	fs.StringVar(&theirs, "release", "", "")
+	fs.StringVar(&o.ID, "id", "", "")
+	fs.StringVar(&o.Bundle, "bundle", "", "")
+	spec := fs.Int("spec-fd", -1, "")
+	o.Control = -1
+	fs.IntVar(&o.Control, "controller-fd", -1, "")
+	fs.IntVar(&o.Start, "start-fd", -1, "")
+	reportFD := fs.Int("report-fd", -1, "")
+	logFD := fs.Int("log-fd", -1, "")
+	fs.StringVar(&files, "io-fds", "", "")
+	fs.Func("submount", "", func(v string) error {
+		n, path, ok := strings.Cut(v, ":")
+		fd, err := strconv.Atoi(n)
+		if err != nil || !ok {
+			return errors.New("want N:PATH")
+		}
+		o.Files = append(o.Files, Tree{fd, path})
+		return nil
+	})
+	if err := fs.Parse(args[2:]); err != nil {
+		return o, nil, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return o, nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case o.Bundle == "":
+		return o, nil, errors.New("--bundle is missing")
+	case o.Control < 0 || *spec < 0 || *reportFD < 0 || *logFD < 0:
+		return o, nil, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
+	}
+	report = os.NewFile(uintptr(*reportFD), "report")
+	if theirs != release+" "+wire.Version {
+		err := fmt.Errorf("hull-sandbox is of release %s, protocol %s; hull of %s", release, wire.Version, theirs)
+		tell(report, err)
+		return o, nil, err
+	}
+	if o.Files, err = order(files, o.Files); err != nil {
+		return o, nil, err
+	}
+	if err := takeStreams(&o, *logFD); err != nil {
+		return o, nil, err
+	}
+	return o, report, readSpec(&o, *spec)
+}
+
+// order returns all trees in the order of --io-fds.
+func order(numbers string, below []Tree) (trees []Tree, err error) {
+	for n := range strings.SplitSeq(numbers, ",") {
+		fd, err := strconv.Atoi(n)
+		if err != nil {
+			return nil, fmt.Errorf("--io-fds: %w", err)
+		}
+		t := Tree{FD: fd}
+		if len(below) > 0 && below[0].FD == fd {
+			t, below = below[0], below[1:]
+		}
+		trees = append(trees, t)
+	}
+	if len(below) > 0 {
+		return nil, fmt.Errorf("--submount %d: not in --io-fds", below[0].FD)
+	}
+	return trees, nil
+}
+
+// takeStreams moves the standard streams, which are the container's, away: what the Go runtime and the kernel have to say
+// goes to the log. They are not close-on-exec, or they would be so in the container.
+func takeStreams(o *Options, log int) error {
+	for i := range o.Stdio {
+		fd, err := unix.FcntlInt(uintptr(i), unix.F_DUPFD, 3)
+		if err != nil {
+			return os.NewSyscallError("fcntl F_DUPFD", err)
+		}
+		o.Stdio[i] = fd
+		if err := unix.Dup3(log, i, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	setLog()
+	return nil
+}
+
+// setLog has the kernel log warnings only, and without looking up where they come from.
+func setLog() {
+	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
+	log.SetLevel(log.Warning)
+}
+
+func readSpec(o *Options, fd int) error {
+	f := os.NewFile(uintptr(fd), "config.json")
+	defer f.Close()
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || seals&unix.F_SEAL_WRITE == 0 {
+		return errors.New("--spec-fd: not sealed")
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	raw := make([]byte, fi.Size())
+	if _, err := f.ReadAt(raw, 0); err != nil {
+		return err
+	}
+	cfg, err := oci.Parse("config.json", raw)
+	if err != nil {
+		return err
+	}
+	o.Spec = cfg.Spec
+	return nil
+}

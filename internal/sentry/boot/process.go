@@ -1,0 +1,269 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/bpf"
+	"gvisor.dev/gvisor/pkg/context"
+	gerrors "gvisor.dev/gvisor/pkg/errors"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/user"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"hull/internal/caps"
+	"hull/internal/fault"
+	"hull/internal/seccomp"
+)
+
+// defaultPath is searched when the environment has no PATH, as in native isolation.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// create makes the container's first process.
+func (s *Sandbox) create() error {
+	ns, err := s.mountAll()
+	if err != nil {
+		return err
+	}
+	s.kernel.RegisterContainerName(s.ID, s.ID)
+	s.init, err = s.newProcess(s.Spec.Process, ns, s.Stdio)
+	if err != nil {
+		return err
+	}
+	if adj := s.Spec.Process.OOMScoreAdj; adj != nil {
+		if err := s.init.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
+			return &fault.Error{Field: "process.oomScoreAdj", Err: errnoOf(err)}
+		}
+	}
+	return nil
+}
+
+// newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams.
+func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [3]int) (*kernel.ThreadGroup, error) {
+	k := s.kernel
+	args := kernel.CreateProcessArgs{
+		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
+		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
+		UTSNamespace: k.RootUTSNamespace(), IPCNamespace: k.RootIPCNamespace(), PIDNamespace: k.RootPIDNamespace(),
+		ContainerID: s.ID, MountNamespace: ns,
+	}
+	if p.User.Umask != nil {
+		args.Umask = uint(*p.User.Umask)
+	}
+	filter, err := compile(s.Spec.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	if args.Limits, err = rlimits(p.Rlimits); err != nil {
+		return nil, err
+	}
+	ctx := args.NewContext(k)
+	if err := checkDir(ctx, &args); err != nil {
+		return nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
+	}
+	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
+		return nil, &fault.Error{Field: "process.env", Err: err}
+	}
+	table := k.NewFDTable()
+	defer table.DecRef(ctx)
+	if err := s.importStreams(ctx, table, stdio, p.User); err != nil {
+		return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
+	}
+	args.FDTable = table
+	if args.Filename, err = find(ctx, &args); err != nil {
+		return nil, err
+	}
+	tg, _, err := k.CreateProcess(args)
+	if err != nil {
+		return nil, explainLoad(p.Args[0], err)
+	}
+	if filter != nil {
+		if err := tg.Leader().AppendSyscallFilter(*filter, true); err != nil {
+			return nil, &fault.Error{Field: "linux.seccomp", Err: errnoOf(err)}
+		}
+	}
+	return tg, nil
+}
+
+// explainLoad returns why the kernel can't load a program that is there, which it says in words.
+func explainLoad(name string, err error) error {
+	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: errnoOf(err)}
+	for errno, hint := range map[unix.Errno]string{
+		unix.ENOENT:  "the program is there, so its interpreter (the first line of a script, or the dynamic loader) is missing",
+		unix.ENOEXEC: "no program of this machine's architecture, or a script without #! in its first line",
+		unix.EACCES:  "",
+	} {
+		if strings.HasSuffix(err.Error(), ": "+errno.Error()) {
+			e.Err, e.Hint = errno, hint
+		}
+	}
+	return e
+}
+
+func credentials(p *specs.Process, users *auth.UserNamespace) *auth.Credentials {
+	groups := make([]auth.KGID, 0, len(p.User.AdditionalGids))
+	for _, g := range p.User.AdditionalGids {
+		groups = append(groups, auth.KGID(g))
+	}
+	sets, _ := caps.FromSpec(p.Capabilities) // hull has warned of those that are unknown
+	// As the kernel has it, and as in native isolation (capset(2), PR_CAP_AMBIENT_RAISE).
+	sets.Effective &= sets.Permitted
+	sets.Ambient &= sets.Permitted & sets.Inheritable
+	return auth.NewUserCredentials(auth.KUID(p.User.UID), auth.KGID(p.User.GID), groups, &auth.TaskCapabilities{
+		PermittedCaps:   auth.CapabilitySet(sets.Permitted),
+		EffectiveCaps:   auth.CapabilitySet(sets.Effective),
+		InheritableCaps: auth.CapabilitySet(sets.Inheritable),
+		BoundingCaps:    auth.CapabilitySet(sets.Bounding),
+		AmbientCaps:     auth.CapabilitySet(sets.Ambient),
+	}, users)
+}
+
+// rlimits returns the limits of a process: Linux's own, for which none is given.
+func rlimits(list []specs.POSIXRlimit) (*limits.LimitSet, error) {
+	set, err := limits.NewLinuxLimitSet()
+	if err != nil {
+		return nil, err
+	}
+	for i, l := range list {
+		t, ok := limits.FromLinuxResourceName[l.Type]
+		if !ok {
+			return nil, &fault.Error{Field: fmt.Sprintf("process.rlimits[%d]", i), Kind: fault.Unsupported,
+				Err: fmt.Errorf("not in a sandbox: its kernel has no %s", l.Type)}
+		}
+		set.SetUnchecked(t, limits.Limit{Cur: limits.FromLinux(l.Soft), Max: limits.FromLinux(l.Hard)})
+	}
+	return set, nil
+}
+
+// compile returns the filter of system calls, in the form in which the sandbox's kernel interprets it.
+func compile(s *specs.LinuxSeccomp) (*bpf.Program, error) {
+	p, err := seccomp.Compile(s)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	code := make([]bpf.Instruction, len(p.Filter))
+	for i, in := range p.Filter {
+		if in.Code == unix.BPF_RET|unix.BPF_K && in.K == uint32(linux.SECCOMP_RET_KILL_PROCESS) {
+			// What is left of it is for calls of other architectures, which can't be made here.
+			in.K = uint32(linux.SECCOMP_RET_KILL_THREAD)
+		}
+		code[i] = bpf.Instruction{OpCode: in.Code, JumpIfTrue: in.Jt, JumpIfFalse: in.Jf, K: in.K}
+	}
+	program, err := bpf.Compile(code, true)
+	if err != nil {
+		return nil, &fault.Error{Field: "linux.seccomp", Err: err}
+	}
+	return &program, nil
+}
+
+// checkDir tells whether the working directory is one. The kernel itself, which can start a process anywhere, would say it
+// without an errno.
+func checkDir(ctx context.Context, args *kernel.CreateProcessArgs) error {
+	root := args.MountNamespace.Root(ctx)
+	defer root.DecRef(ctx)
+	// It may be one that only the container's root can enter, or only the user.
+	var first error
+	for _, creds := range []*auth.Credentials{args.Credentials, auth.NewRootCredentials(args.Credentials.UserNamespace)} {
+		d, err := root.Mount().Filesystem().VirtualFilesystem().GetDentryAt(ctx, creds,
+			&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(args.WorkingDirectory), FollowFinalSymlink: true},
+			&vfs.GetDentryOptions{CheckSearchable: true})
+		if err == nil {
+			d.DecRef(ctx)
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// find returns the path of the program, which the process must be able to execute.
+func find(ctx context.Context, args *kernel.CreateProcessArgs) (string, error) {
+	name, worst := args.Argv[0], error(unix.ENOENT)
+	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name)}
+	for _, file := range candidates(name, args) {
+		err := errnoOf(executable(ctx, args, file))
+		switch err {
+		case nil:
+			return file, nil
+		case unix.ENOENT, unix.ENOTDIR:
+		default:
+			worst = err
+		}
+	}
+	e.Err = worst
+	if worst == error(unix.ENOENT) && !strings.Contains(name, "/") {
+		e.Err = fmt.Errorf("executable file not found in $PATH: %w", unix.ENOENT)
+		if dirs, ok := lookupEnv(args.Envv, "PATH"); ok {
+			e.Hint = "searched PATH " + dirs
+		} else {
+			e.Hint = "process.env has no PATH; searched " + defaultPath
+		}
+	}
+	return "", e
+}
+
+// candidates returns where the program may be: its own path if that has a slash, else below each directory of PATH.
+func candidates(name string, args *kernel.CreateProcessArgs) (files []string) {
+	absolute := func(file string) string {
+		if path.IsAbs(file) {
+			return file
+		}
+		return args.WorkingDirectory + "/" + file
+	}
+	if strings.Contains(name, "/") {
+		return []string{absolute(name)}
+	}
+	if name == "" {
+		return nil
+	}
+	dirs, ok := lookupEnv(args.Envv, "PATH")
+	if !ok {
+		dirs = defaultPath
+	}
+	for dir := range strings.SplitSeq(dirs, ":") {
+		files = append(files, absolute(path.Join(dir, name)))
+	}
+	return files
+}
+
+// executable tells whether the process may execute the file.
+func executable(ctx context.Context, args *kernel.CreateProcessArgs, file string) error {
+	root := args.MountNamespace.Root(ctx)
+	defer root.DecRef(ctx)
+	f, err := root.Mount().Filesystem().VirtualFilesystem().OpenAt(ctx, args.Credentials,
+		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(file), FollowFinalSymlink: true},
+		&vfs.OpenOptions{Flags: linux.O_RDONLY, FileExec: true})
+	if err == nil {
+		f.DecRef(ctx)
+	}
+	return err
+}
+
+func lookupEnv(env []string, name string) (string, bool) {
+	for i := len(env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// errnoOf returns the errno that an error of the kernel stands for, where it is one.
+func errnoOf(err error) error {
+	var e *gerrors.Error
+	if errors.As(err, &e) && e.Errno() != 0 {
+		return unix.Errno(e.Errno())
+	}
+	return err
+}

@@ -1,0 +1,118 @@
+// Package fileserver serves the directories that were donated to a sandbox to its kernel.
+//
+// The kernel opens files itself (directfs): relative to the descriptor of a mount, with O_NOFOLLOW, one name at a time.
+// What it asks a server for is little: the descriptor of the mount itself, and to open it. So the server runs in the same
+// process, behind a socket pair, and there is no second one to start. A kernel that the application has taken over *is*
+// the file server then; what it can reach are the donated descriptors, detached copies of mounts that hold nothing else
+// of the host, by the calls that the process's filter lets through.
+package fileserver
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/lisafs"
+	"gvisor.dev/gvisor/pkg/unet"
+)
+
+// maxMessage is the size of the largest message: of names and file attributes, never of contents.
+const maxMessage = 64 << 10
+
+// Server serves donated mounts.
+type Server struct{ lisafs *lisafs.Server }
+
+// New returns a server of nothing yet.
+func New() *Server { return &Server{lisafs.NewServer()} }
+
+// Serve serves the directory or file that root is open at, which it takes over, and returns the descriptor of the socket
+// that the kernel's file system speaks through.
+func (s *Server) Serve(root int, readonly bool) (int, error) {
+	ours, theirs, err := unet.SocketPair(false)
+	if err != nil {
+		return -1, err
+	}
+	conn, err := s.lisafs.CreateConnection(ours, "/", lisafs.ConnectionOpts{Readonly: readonly}, &mount{root: root})
+	if err != nil {
+		ours.Close()
+		theirs.Close()
+		return -1, err
+	}
+	s.lisafs.StartConnection(conn)
+	return theirs.Release()
+}
+
+// mount is one connection: one donated mount.
+type mount struct{ root int }
+
+// Mount implements lisafs.ConnectionImpl.
+func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
+	stat, err := statx(m.root)
+	if err != nil {
+		return nil, stat, -1, err
+	}
+	f := &file{fd: m.root, dir: stat.Mode&unix.S_IFMT == unix.S_IFDIR}
+	donated, err := f.open(unix.O_RDONLY)
+	if err != nil {
+		return nil, stat, -1, err
+	}
+	f.control.Init(c, node, linux.FileMode(stat.Mode), f)
+	return f.FD(), stat, donated, nil
+}
+
+// SupportedMessages implements lisafs.ConnectionImpl.
+func (m *mount) SupportedMessages() []lisafs.MID {
+	return []lisafs.MID{lisafs.Mount, lisafs.FStat, lisafs.OpenAt, lisafs.Close, lisafs.FStatFS, lisafs.SetStat}
+}
+
+// MaxMessageSize implements lisafs.ConnectionImpl.
+func (m *mount) MaxMessageSize() uint32 { return maxMessage }
+
+func statx(fd int) (s lisafs.Statx, err error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st); err != nil {
+		return s, err
+	}
+	stamp := func(t unix.StatxTimestamp) lisafs.StatxTimestamp {
+		return lisafs.StatxTimestamp{Sec: t.Sec, Nsec: t.Nsec}
+	}
+	return lisafs.Statx{
+		Mask: st.Mask, Blksize: st.Blksize, Attributes: st.Attributes, Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		Mode: st.Mode, Ino: st.Ino, Size: st.Size, Blocks: st.Blocks, AttributesMask: st.Attributes_mask,
+		Atime: stamp(st.Atime), Btime: stamp(st.Btime), Ctime: stamp(st.Ctime), Mtime: stamp(st.Mtime),
+		RdevMajor: st.Rdev_major, RdevMinor: st.Rdev_minor, DevMajor: st.Dev_major, DevMinor: st.Dev_minor,
+	}, nil
+}
+
+// file is the root of a mount: the only file that the kernel asks for.
+type file struct {
+	refused
+	control lisafs.ControlFD
+	fd      int // O_PATH, if it is a directory
+	dir     bool
+}
+
+// FD implements lisafs.ControlFDImpl.
+func (f *file) FD() *lisafs.ControlFD {
+	if f == nil {
+		return nil
+	}
+	return &f.control
+}
+
+// Close implements lisafs.ControlFDImpl.
+func (f *file) Close() { unix.Close(f.fd) }
+
+// Stat implements lisafs.ControlFDImpl.
+func (f *file) Stat() (lisafs.Statx, error) { return statx(f.fd) }
+
+// StatFS implements lisafs.ControlFDImpl.
+func (f *file) StatFS() (lisafs.StatFS, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(f.fd, &st); err != nil {
+		return lisafs.StatFS{}, err
+	}
+	return lisafs.StatFS{
+		Type: uint64(st.Type), BlockSize: st.Bsize, Blocks: st.Blocks, BlocksFree: st.Bfree, BlocksAvailable: st.Bavail,
+		Files: st.Files, FilesFree: st.Ffree, NameLength: uint64(st.Namelen),
+	}, nil
+}
