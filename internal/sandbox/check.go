@@ -1,0 +1,192 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+	"hull/internal/mnt"
+	"hull/internal/seccomp"
+	"hull/internal/task"
+)
+
+// Check refuses what a sandbox can't do: nothing of a configuration is ignored. What is not looked at here is applied, by
+// package boot inside or by the jail outside; fields_test.go has the list of all fields.
+func Check(s *specs.Spec) error {
+	k := &checker{}
+	k.namespaces(s.Linux.Namespaces)
+	for i := range s.Mounts {
+		k.mount(i, s.Mounts[i])
+	}
+	k.process(s.Process)
+	k.linux(s.Linux)
+	if s.Hooks != nil {
+		k.refuse(len(s.Hooks.CreateContainer) > 0, "hooks.createContainer", "its namespaces are the sandbox's, not the host's")
+		k.refuse(len(s.Hooks.StartContainer) > 0, "hooks.startContainer", "a program of the container's can't be run before its own yet")
+	}
+	return errors.Join(k.errs...)
+}
+
+type checker struct{ errs []error }
+
+func (k *checker) take(err error) {
+	if err != nil {
+		k.errs = append(k.errs, err)
+	}
+}
+
+func (k *checker) refuse(given bool, field, reason string) {
+	if given {
+		k.errs = append(k.errs, &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("not in a sandbox: " + reason)})
+	}
+}
+
+// namespaces refuses to share one with the host, or with others: what is in a sandbox has those of its own kernel.
+func (k *checker) namespaces(list []specs.LinuxNamespace) {
+	for _, t := range []specs.LinuxNamespaceType{
+		specs.PIDNamespace, specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace,
+	} {
+		k.refuse(!slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == t }), "linux.namespaces",
+			fmt.Sprintf("without the type %q the container would have the host's, which its kernel has no part in", t))
+	}
+	for i, ns := range list {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		k.refuse(ns.Path != "", field+".path", "its kernel can't join namespaces of the host's")
+		k.refuse(ns.Type == specs.TimeNamespace, field+".type", "its kernel has no time namespaces")
+	}
+}
+
+// dataOptions are the options that the file systems of the sandbox's kernel know.
+var dataOptions = map[string][]string{
+	"tmpfs":   {"size", "mode", "uid", "gid", "nr_inodes"},
+	"devpts":  {"newinstance", "ptmxmode", "mode", "uid", "gid"},
+	"proc":    nil,
+	"sysfs":   nil,
+	"mqueue":  nil,
+	"cgroup":  nil,
+	"cgroup2": nil,
+}
+
+func (k *checker) mount(i int, s specs.Mount) {
+	m, err := mnt.Parse(i, s, "/")
+	if err != nil {
+		k.errs = append(k.errs, err)
+		return
+	}
+	k.refuse(m.Remount, m.Field, "remount")
+	k.refuse(m.CopyUp, m.Field, "tmpcopyup")
+	k.refuse(m.IDMap != nil, m.Field, "idmapped mounts")
+	k.refuse((m.Attr.Set|m.Rec.Set)&unix.MOUNT_ATTR_NOSYMFOLLOW != 0, m.Field, "nosymfollow")
+	k.refuse(m.Super&^unix.MS_SILENT != 0, m.Field, "options of a superblock, as sync and mand")
+	for _, p := range m.Propagation {
+		k.refuse(p&^unix.MS_REC != unix.MS_PRIVATE, m.Field,
+			mnt.PropagationName(p)+": mounts are not propagated between the host's kernel and the sandbox's")
+	}
+	if m.Bind {
+		return
+	}
+	known, ok := dataOptions[m.Type]
+	k.refuse(!ok, m.Field, fmt.Sprintf("its kernel has no file system %q", m.Type))
+	if !ok {
+		return
+	}
+	for _, d := range m.Data {
+		for o := range strings.SplitSeq(d, ",") {
+			name, value, _ := strings.Cut(o, "=")
+			k.refuse(o != "" && !slices.Contains(known, name), m.Field, fmt.Sprintf("option %q", o))
+			k.refuse(name == "size" && strings.HasSuffix(value, "%"), m.Field, fmt.Sprintf("option %q: a size in bytes is possible", o))
+			if problem := badNumber(name, value); problem != "" {
+				k.errs = append(k.errs, fault.Spec(m.Field, fmt.Sprintf("option %q: %s", o, problem)))
+			}
+		}
+	}
+}
+
+// badNumber says what is wrong with the value of an option: the sandbox's kernel would only say that something is.
+func badNumber(name, value string) string {
+	base, problem := 10, "no number"
+	switch name {
+	case "size", "nr_inodes":
+		value = strings.TrimSuffix(value, "%")
+		value = strings.TrimRight(value, "kKmMgGtT")
+		problem = "no size, as 64k or 1g"
+	case "mode", "ptmxmode":
+		base, problem = 8, "no octal number"
+	case "uid", "gid":
+	default:
+		return ""
+	}
+	if _, err := strconv.ParseUint(value, base, 64); err != nil {
+		return problem
+	}
+	return ""
+}
+
+func (k *checker) process(p *specs.Process) {
+	if p == nil {
+		return
+	}
+	_, err := task.Credentials(p.User)
+	k.take(err)
+	_, err = task.Rlimits(p.Rlimits)
+	k.take(err)
+	k.refuse(p.Terminal, "process.terminal", "terminals are not there yet")
+	k.refuse(p.SelinuxLabel != "", "process.selinuxLabel", "its kernel has no SELinux")
+	k.refuse(p.ApparmorProfile != "", "process.apparmorProfile", "its kernel has no AppArmor")
+	k.refuse(p.Scheduler != nil, "process.scheduler", "its kernel schedules as it does")
+	k.refuse(p.IOPriority != nil, "process.ioPriority", "its kernel has no priorities of input and output")
+	k.refuse(p.ExecCPUAffinity != nil, "process.execCPUAffinity", "processes of a sandbox have no processors of their own on the host")
+}
+
+func (k *checker) linux(l *specs.Linux) {
+	k.refuse(len(l.Sysctl) > 0, "linux.sysctl", "its kernel's settings can't be changed yet")
+	if l.RootfsPropagation != "" {
+		flags, _ := mnt.Propagation(l.RootfsPropagation)
+		k.refuse(flags&^unix.MS_REC != unix.MS_PRIVATE, "linux.rootfsPropagation",
+			"mounts are not propagated between the host's kernel and the sandbox's")
+	}
+	k.refuse(l.MountLabel != "", "linux.mountLabel", "its kernel has no SELinux")
+	k.refuse(l.Personality != nil && l.Personality.Domain != specs.PerLinux, "linux.personality", "its kernel has no other than LINUX")
+	k.refuse(l.MemoryPolicy != nil, "linux.memoryPolicy", "its kernel has one node of memory")
+	k.refuse(len(l.NetDevices) > 0, "linux.netDevices", "devices of the host's network can't be moved into its kernel")
+	k.refuse(len(l.TimeOffsets) > 0, "linux.timeOffsets", "its kernel has no time namespaces")
+	for i, d := range l.Devices {
+		k.refuse(!known(d), fmt.Sprintf("linux.devices[%d] %q", i, d.Path), fmt.Sprintf("its kernel has no device %s %d:%d", d.Type, d.Major, d.Minor))
+	}
+	if sc := l.Seccomp; sc != nil {
+		k.refuse(sc.ListenerPath != "", "linux.seccomp.listenerPath", "its kernel has no agents for system calls")
+		k.action("linux.seccomp.defaultAction", sc.DefaultAction)
+		for i, c := range sc.Syscalls {
+			k.action(fmt.Sprintf("linux.seccomp.syscalls[%d].action", i), c.Action)
+		}
+	}
+	_, err := seccomp.Compile(l.Seccomp)
+	k.take(err)
+}
+
+// action refuses what the sandbox's kernel would do otherwise.
+func (k *checker) action(field string, a specs.LinuxSeccompAction) {
+	k.refuse(a == specs.ActNotify, field, "its kernel has no agents for system calls")
+	k.refuse(a == specs.ActLog, field, "its kernel logs no system calls; SCMP_ACT_ALLOW is possible")
+	k.refuse(a == specs.ActKillProcess, field, "its kernel ends threads, not processes; SCMP_ACT_KILL_THREAD, SCMP_ACT_TRAP and SCMP_ACT_ERRNO are possible")
+}
+
+// known tells whether the sandbox's kernel has that device.
+func known(d specs.LinuxDevice) bool {
+	if d.Type != "c" && d.Type != "u" {
+		return false
+	}
+	switch d.Major {
+	case 1: // memory
+		return slices.Contains([]int64{3, 5, 7, 8, 9}, d.Minor)
+	case 5: // terminals
+		return d.Minor == 0 || d.Minor == 2 && d.Path == "/dev/ptmx"
+	}
+	return false
+}

@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/fault"
+	"hull/spec"
+)
+
+func TestExampleIsPossible(t *testing.T) {
+	s := spec.Example(spec.Options{})
+	s.Process.Terminal = false
+	if err := Check(s); err != nil {
+		t.Error(err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// refused are configurations that Check must refuse, by the field that it names.
+var refused = map[string]func(*specs.Spec){
+	`linux.namespaces: not in a sandbox: without the type "pid"`:     without(specs.PIDNamespace),
+	`linux.namespaces: not in a sandbox: without the type "network"`: without(specs.NetworkNamespace),
+	`linux.namespaces: not in a sandbox: without the type "ipc"`:     without(specs.IPCNamespace),
+	`linux.namespaces: not in a sandbox: without the type "uts"`:     without(specs.UTSNamespace),
+	`linux.namespaces: not in a sandbox: without the type "mount"`:   without(specs.MountNamespace),
+	"linux.namespaces[0].path":                                       func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+	"linux.namespaces[0].type": func(s *specs.Spec) {
+		s.Linux.Namespaces = append([]specs.LinuxNamespace{{Type: specs.TimeNamespace}}, s.Linux.Namespaces...)
+	},
+	"process.terminal":        func(s *specs.Spec) { s.Process.Terminal = true },
+	"process.selinuxLabel":    func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+	"process.apparmorProfile": func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+	"process.scheduler":       func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
+	"process.ioPriority":      func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} },
+	"process.execCPUAffinity": func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{} },
+	"linux.sysctl":            func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.shmmax": "1"} },
+	"linux.rootfsPropagation": func(s *specs.Spec) { s.Linux.RootfsPropagation = "rslave" },
+	"linux.mountLabel":        func(s *specs.Spec) { s.Linux.MountLabel = "x" },
+	"linux.personality":       func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
+	"linux.memoryPolicy":      func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} },
+	"linux.netDevices":        func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} },
+	"linux.timeOffsets":       func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
+	`linux.devices[0] "/dev/fuse"`: func(s *specs.Spec) {
+		s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
+	},
+	`linux.devices[0] "/dev/sda"`: func(s *specs.Spec) {
+		s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/sda", Type: "b", Major: 1, Minor: 3}}
+	},
+	"linux.seccomp.listenerPath":  func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/x"} },
+	"linux.seccomp.defaultAction": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActNotify} },
+	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel has no agents": filtering(specs.ActNotify),
+	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel ends threads":  filtering(specs.ActKillProcess),
+	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel logs no":       filtering(specs.ActLog),
+	"hooks.createContainer": func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{}}} },
+	"hooks.startContainer":  func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{}}} },
+
+	`mounts[0] "/x": not in a sandbox: remount`:         mounting("tmpfs", "remount"),
+	`mounts[0] "/x": not in a sandbox: tmpcopyup`:       mounting("tmpfs", "tmpcopyup"),
+	`mounts[0] "/x": not in a sandbox: nosymfollow`:     mounting("tmpfs", "nosymfollow"),
+	`mounts[0] "/x": not in a sandbox: options of a su`: mounting("tmpfs", "sync"),
+	`mounts[0] "/x": not in a sandbox: rslave`:          mounting("bind", "rslave"),
+	`mounts[0] "/x": not in a sandbox: shared`:          mounting("bind", "shared"),
+	`mounts[0] "/x": not in a sandbox: idmapped`:        mounting("bind", "idmap"),
+	`mounts[0] "/x": not in a sandbox: its kernel has`:  mounting("ext4"),
+	`mounts[0] "/x": not in a sandbox: option "huge`:    mounting("tmpfs", "huge=always"),
+	`mounts[0] "/x": not in a sandbox: option "size=5`:  mounting("tmpfs", "size=50%"),
+	`mounts[0] "/x": not in a sandbox: option "hidepi`:  mounting("proc", "hidepid=2"),
+}
+
+func without(kind specs.LinuxNamespaceType) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
+	}
+}
+
+func filtering(a specs.LinuxSeccompAction) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow,
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: a}}}
+	}
+}
+
+func mounting(kind string, options ...string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Mounts = []specs.Mount{{Destination: "/x", Type: kind, Source: "/tmp", Options: options}}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for text, edit := range refused {
+		s := spec.Example(spec.Options{})
+		s.Process.Terminal = false
+		edit(s)
+		err := Check(s)
+		if err == nil || !strings.HasPrefix(err.Error(), text) || !errors.Is(err, fault.Unsupported) {
+			t.Errorf("got %v, want %s…", err, text)
+		}
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	for _, o := range []string{"size=words", "mode=9", "uid=-1", "gid=x", "nr_inodes="} {
+		s := spec.Example(spec.Options{})
+		s.Process.Terminal = false
+		mounting("tmpfs", o)(s)
+		err := Check(s)
+		if err == nil || !strings.HasPrefix(err.Error(), `mounts[0] "/x": option `) || !errors.Is(err, fault.BadSpec) {
+			t.Errorf("%s: got %v", o, err)
+		}
+	}
+}
+
+func TestTaken(t *testing.T) {
+	for name, edit := range map[string]func(*specs.Spec){
+		"options of a bind mount": mounting("bind", "rbind", "rprivate", "ro", "nosuid", "nodev", "noexec", "relatime"),
+		"options of tmpfs":        mounting("tmpfs", "noatime", "size=1m,mode=700", "uid=1", "gid=1", "nr_inodes=5", "silent"),
+		"user namespace": func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		},
+		"devices of its kernel": func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "c", Major: 1, Minor: 3, FileMode: ptr(os.FileMode(0o600))}}
+		},
+		"own personality": func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux} },
+		"propagation":     func(s *specs.Spec) { s.Linux.RootfsPropagation = "rprivate" },
+	} {
+		s := spec.Example(spec.Options{})
+		s.Process.Terminal = false
+		edit(s)
+		if err := Check(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

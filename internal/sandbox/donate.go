@@ -1,0 +1,160 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/mnt"
+	"hull/internal/overlay"
+)
+
+// A tree is a part of the host's files that the sandbox is given: a detached copy of one mount, without what is mounted
+// below. Nothing but that is reached from it, whatever path is followed.
+type tree struct {
+	file *os.File
+	// below is where it is mounted in the container, if it isn't the root or the source of a bind mount but what is
+	// mounted below one of these.
+	below string
+}
+
+// donations returns the root and the sources of bind mounts, in their order, each followed by what is mounted below. The
+// caller closes the files, also if there is an error.
+func donations(c *engine.Container) (trees []tree, err error) {
+	points, err := overlay.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	var attr mnt.Attr
+	if c.Spec.Root.Readonly {
+		attr.Set = unix.MOUNT_ATTR_RDONLY
+	}
+	if trees, err = donate(trees, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, true); err != nil {
+		return trees, err
+	}
+	for i, s := range c.Spec.Mounts {
+		m, err := mnt.Parse(i, s, c.Bundle)
+		if err != nil {
+			return trees, err
+		}
+		if !m.Bind {
+			continue
+		}
+		if trees, err = donate(trees, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, m.Recursive); err != nil {
+			return trees, err
+		}
+	}
+	return trees, nil
+}
+
+// donate adds what is at path on the host, to be mounted at destination.
+func donate(trees []tree, field, path, destination string, points []string, attr, rec mnt.Attr, recursive bool) ([]tree, error) {
+	given := path
+	path, err := filepath.EvalSymlinks(path)
+	var f *os.File
+	if err == nil {
+		f, err = openTree(path, attr.Set|rec.Set)
+	}
+	if err != nil {
+		return trees, &fault.Error{Field: field, Step: "open_tree " + strconv.Quote(given), Err: cause(err)}
+	}
+	trees = append(trees, tree{file: f})
+	if !recursive {
+		return trees, nil
+	}
+	inside := strings.TrimSuffix(path, "/") + "/"
+	for _, p := range points {
+		rel, ok := strings.CutPrefix(p, inside)
+		if !ok || rel == "" {
+			continue
+		}
+		f, err := openTree(p, rec.Set)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
+			continue // covered by another mount, or gone
+		}
+		if err != nil {
+			return trees, &fault.Error{Field: field, Step: "open_tree " + strconv.Quote(p), Err: cause(err)}
+		}
+		trees = append(trees, tree{f, filepath.Join(destination, rel)})
+	}
+	return trees, nil
+}
+
+// cause takes what was done away from an error, where it would be said twice.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// openTree returns a detached copy of the mount at path. Programs of the sandbox are none of the host's, so that nodev and
+// nosuid take nothing from them; noexec would keep the kernel in the sandbox from mapping them.
+func openTree(path string, set uint64) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | set&unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("mount_setattr: %w", err)
+	}
+	if err := checkFileSystem(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		f.Close()
+		return nil, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return f, nil
+	case unix.S_IFREG:
+		defer f.Close()
+		return openFile(f)
+	}
+	f.Close()
+	return nil, errors.New("not in a sandbox: only directories and regular files of the host")
+}
+
+// checkFileSystem refuses the file systems in which the host's kernel shows itself: who takes over the sandbox's kernel must
+// not find the host's processes and settings in what it was given.
+func checkFileSystem(f *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	switch uint32(st.Type) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.NSFS_MAGIC:
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: a file system in which the host's kernel shows itself, as /proc and /sys")}
+	}
+	return nil
+}
+
+// openFile opens what an O_PATH descriptor of a regular file is open at: the sandbox, which has no /proc, can't.
+func openFile(at *os.File) (*os.File, error) {
+	link := "/proc/self/fd/" + strconv.Itoa(int(at.Fd()))
+	fd, err := unix.Open(link, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		// A mount that is read-only, or a program that runs.
+		fd, err = unix.Open(link, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), at.Name()), nil
+}

@@ -1,0 +1,49 @@
+package sandbox
+
+import (
+	"math"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// jail returns the configuration of the process that the sandbox is: what the host's kernel keeps it in.
+//
+// All of the container's own configuration is for the kernel in the sandbox. For the host there is one process in
+// namespaces of its own, with an empty root that it can't write to and no path to anything; in the container's cgroup,
+// with its limits; without a way to gain privileges. It is in a user namespace, which has all ids unless the configuration
+// has one with others, where the capabilities that it needs to make files of any owner reach the donated mounts and
+// nothing else.
+func jail(s *specs.Spec, args []string) *specs.Spec {
+	names := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"}
+	all := []specs.LinuxIDMapping{{Size: math.MaxUint32}}
+	l := &specs.Linux{
+		Namespaces: []specs.LinuxNamespace{
+			{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace},
+			{Type: specs.UserNamespace},
+		},
+		UIDMappings: all,
+		GIDMappings: all,
+		CgroupsPath: s.Linux.CgroupsPath,
+		Resources:   s.Linux.Resources,
+		IntelRdt:    s.Linux.IntelRdt,
+	}
+	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
+		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
+	}
+	return &specs.Spec{
+		Version:     s.Version,
+		Annotations: s.Annotations,
+		Root:        &specs.Root{Path: "/", Readonly: true},
+		// The kernel in the sandbox looks at the host's processor and its own memory before it takes anything of the container.
+		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"ro", "nosuid", "nodev", "noexec"}}},
+		Process: &specs.Process{
+			Args: args, Cwd: "/", NoNewPrivileges: true, OOMScoreAdj: s.Process.OOMScoreAdj,
+			Capabilities: &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names},
+			// HOME, or there would be a search for it.
+			Env: []string{"HOME=/"},
+		},
+		Linux: l,
+	}
+}

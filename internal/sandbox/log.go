@@ -1,0 +1,33 @@
+package sandbox
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+
+	"hull/internal/sandbox/wire"
+)
+
+// lastWords returns the line in the log of a sandbox in which its program says why it ended by itself; or "".
+func lastWords(dir string) string {
+	for line := range bytes.Lines(readLog(dir)) {
+		for _, begin := range []string{"panic: ", "fatal error: ", "hull-sandbox: ", "SIG"} {
+			if bytes.HasPrefix(line, []byte(begin)) {
+				return string(bytes.TrimSpace(line))
+			}
+		}
+	}
+	return ""
+}
+
+// readLog returns the log of a sandbox, as far as it can be read: it belongs to a program that is not trusted.
+func readLog(dir string) []byte {
+	f, err := os.Open(filepath.Join(dir, wire.Log))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, wire.MaxMessage))
+	return b
+}

@@ -1,0 +1,333 @@
+// Package sandbox is the engine that isolates containers with an application kernel of their own.
+//
+// The kernel is a program, hull-sandbox, that runs as one process of the host: in a jail which is a container itself, made
+// by package native. Package wire says what the two say to each other.
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/overlay"
+	"hull/internal/sandbox/wire"
+	"hull/internal/stub"
+)
+
+// bootTimeout bounds how long a sandbox takes to create its container.
+const bootTimeout = 30 * time.Second
+
+// Engine isolates with an application kernel.
+type Engine struct {
+	// Program is the path of hull-sandbox. Empty means the one that is installed with the running program.
+	Program string
+	// Release is that of the running program: hull-sandbox must be of the same.
+	Release string
+}
+
+var _ engine.Engine = Engine{}
+
+// Check implements engine.Engine.
+func (Engine) Check(s *specs.Spec) error {
+	if os.Geteuid() != 0 {
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
+	}
+	return Check(s)
+}
+
+// Begin does nothing: the jail is made in one go.
+func (Engine) Begin(*specs.Spec, engine.IO, func(string)) (engine.Beginning, error) { return nil, nil }
+
+// creation is one call of Create.
+type creation struct {
+	*engine.CreateRequest
+	files  []*os.File // descriptors of boot, from 3 on
+	flags  []string
+	report *os.File // our end of the pipe that boot reports to
+	theirs *os.File // the other one
+}
+
+// Create makes the sandbox and its container, and starts the container's program or leaves it waiting for Start.
+func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Process, error) {
+	if len(r.Extra) > 0 {
+		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: descriptors beside the standard streams")}
+	}
+	c := &creation{CreateRequest: r}
+	defer c.close()
+	program, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	c.give("", program)
+	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
+	for _, step := range []func() error{c.giveLog, c.giveSpec, c.giveControl, c.giveFifo, c.giveReport, c.giveFiles} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	jailed := *r
+	jailed.Spec = jail(r.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
+	jailed.Extra = c.files
+	jailed.Program = 1
+	jailed.Overlay = emptyRoot()
+	jailed.Park, jailed.BeforeStart = false, nil
+	p, err := native.Engine{}.Create(ctx, &jailed)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if err := c.wait(); err != nil {
+		_ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		_, _ = stub.WaitPidFD(p.PidFD)
+		return nil, err
+	}
+	p.Steps = nil // the jail's; none of them is left
+	p.Ended = ended(c.report)
+	c.report = nil
+	return p, nil
+}
+
+// emptyRoot is a root with nothing in it but a directory to mount on.
+func emptyRoot() *overlay.Plan {
+	return &overlay.Plan{Entries: []overlay.Entry{
+		{Kind: overlay.Dir, Path: "/", Mode: 0o555}, {Kind: overlay.Dir, Path: "/proc", Mode: 0o555},
+	}, Size: "4k"}
+}
+
+// open opens hull-sandbox.
+func (e Engine) open() (*os.File, error) {
+	const step = "look for the program hull-sandbox"
+	if e.Program != "" {
+		f, err := openProgram(e.Program)
+		if err != nil {
+			return nil, &fault.Error{Step: step, Err: err}
+		}
+		return f, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(self)
+	libexec := filepath.Join(dir, "../libexec/hull/hull-sandbox")
+	for _, path := range []string{filepath.Join(dir, "hull-sandbox"), libexec} {
+		if f, err := openProgram(path); err == nil || !errors.Is(err, os.ErrNotExist) {
+			return f, err
+		}
+	}
+	return nil, &fault.Error{Step: step, Err: os.ErrNotExist,
+		Hint: "install it beside " + self + " or as " + libexec + "; make build makes both"}
+}
+
+func openProgram(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// give passes a file to boot, and tells it the number in a flag.
+func (c *creation) give(flag string, f *os.File) (number int) {
+	c.files = append(c.files, f)
+	number = 2 + len(c.files)
+	if flag != "" {
+		c.flags = append(c.flags, "--"+flag, strconv.Itoa(number))
+	}
+	return number
+}
+
+func (c *creation) close() {
+	for _, f := range append(c.files, c.report) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// giveLog passes the file that the kernel in the sandbox writes to.
+func (c *creation) giveLog() error {
+	f, err := os.OpenFile(filepath.Join(c.Dir, wire.Log), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	c.give("log-fd", f)
+	return nil
+}
+
+// giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
+func (c *creation) giveSpec() error {
+	raw, err := json.Marshal(c.Spec)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("config.json", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "config.json")
+	c.give("spec-fd", f)
+	if _, err := f.WriteAt(raw, 0); err != nil {
+		return err
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	return os.NewSyscallError("fcntl F_ADD_SEALS", err)
+}
+
+// giveControl passes the socket at which other commands reach the sandbox: in the state directory, which only the caller
+// may enter.
+func (c *creation) giveControl() error {
+	f, err := listen(c.Dir)
+	if err != nil {
+		return err
+	}
+	c.give("controller-fd", f)
+	return nil
+}
+
+// giveFifo passes the fifo by which Start lets the program run.
+func (c *creation) giveFifo() error {
+	if !c.Park {
+		return nil
+	}
+	f, err := native.MakeFifo(c.Dir)
+	if err != nil {
+		return err
+	}
+	c.give("start-fd", f)
+	return nil
+}
+
+func (c *creation) giveReport() (err error) {
+	c.report, c.theirs, err = os.Pipe()
+	if err != nil {
+		return err
+	}
+	c.give("report-fd", c.theirs)
+	return nil
+}
+
+// giveFiles passes what is mounted from the host's files.
+func (c *creation) giveFiles() error {
+	var numbers []string
+	trees, err := donations(&c.Container)
+	for _, t := range trees {
+		n := strconv.Itoa(c.give("", t.file))
+		numbers = append(numbers, n)
+		if t.below != "" {
+			c.flags = append(c.flags, "--submount", n+":"+t.below)
+		}
+	}
+	c.flags = append(c.flags, "--io-fds", strings.Join(numbers, ","))
+	return err
+}
+
+// wait waits for boot's report.
+func (c *creation) wait() error {
+	c.theirs.Close() // the end of boot is the end of the file only if nobody else has it
+	if err := c.report.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return err
+	}
+	text := make([]byte, len(wire.Ready))
+	n, err := io.ReadFull(c.report, text)
+	if err == nil && string(text) != wire.Ready || err == io.ErrUnexpectedEOF {
+		var more []byte
+		more, err = io.ReadAll(io.LimitReader(c.report, wire.MaxMessage))
+		text = append(text[:n], more...)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
+	case err == io.EOF:
+		return c.lost()
+	case err != nil:
+		return err
+	case string(text) == wire.Ready:
+		return nil
+	}
+	var f wire.Failure
+	if err := json.Unmarshal(text, &f); err != nil {
+		return fmt.Errorf("the sandbox's report: %w", err)
+	}
+	return f.Err()
+}
+
+// ended returns what tells how the container's program has ended: the process of the sandbox, which is the first of its pid
+// namespace, can't end itself by a signal.
+func ended(report *os.File) func(unix.WaitStatus) unix.WaitStatus {
+	return func(ws unix.WaitStatus) unix.WaitStatus {
+		defer report.Close()
+		_ = report.SetReadDeadline(time.Now().Add(time.Second))
+		text, err := io.ReadAll(io.LimitReader(report, 16))
+		if err != nil {
+			return ws
+		}
+		if n, err := strconv.ParseUint(string(text), 10, 16); err == nil {
+			return unix.WaitStatus(n)
+		}
+		return ws // it was killed
+	}
+}
+
+// lost is the error of a sandbox that ended without a word, but perhaps with one in its log.
+func (c *creation) lost() error {
+	if c.Trace != nil {
+		for line := range strings.Lines(string(readLog(c.Dir))) {
+			c.Trace("hull-sandbox: " + strings.TrimSuffix(line, "\n"))
+		}
+	}
+	err := errors.New("the sandbox ended while it was being made")
+	if last := lastWords(c.Dir); last != "" {
+		return fmt.Errorf("%w: %s", err, last)
+	}
+	e := &fault.Error{Err: err}
+	if r := c.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < smallMemory {
+		e.Hint = "linux.resources.memory.limit may be too small: the sandbox's kernel needs some itself"
+	}
+	return e
+}
+
+// smallMemory is what a kernel and its first program have room in, in bytes.
+const smallMemory = 64 << 20
+
+// explain makes of an error of the jail's one of the sandbox.
+func explain(err error) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || !strings.HasPrefix(e.Step, "execve") {
+		return err
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, unix.EACCES):
+		hint = "the program hull-sandbox must be executable, and on a file system that is not mounted noexec"
+	case errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOENT):
+		hint = "the program hull-sandbox is none of this machine's architecture, or not static"
+	}
+	return &fault.Error{Step: "start hull-sandbox", Err: e.Err, Hint: hint}
+}
+
+// Start lets the program of a created container run.
+func (Engine) Start(c *engine.Container, _ []stub.Step) error { return native.Engine{}.Start(c, nil) }
+
+// StartHooks does nothing: Check refuses those there are.
+func (Engine) StartHooks(context.Context, *engine.ExecRequest) error { return nil }
+
+// Exec is not there yet.
+func (Engine) Exec(context.Context, *engine.ExecRequest) (*engine.Process, error) {
+	return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox yet")}
+}
+
+// Leave does nothing: all mounts of a sandbox are its own.
+func (Engine) Leave(*engine.Container) error { return nil }
