@@ -49,7 +49,7 @@ type Cmd struct {
 	// ExtraEnv is added to Env: NAME=VALUE, or NAME for the caller's value, if it has one.
 	ExtraEnv []string
 
-	// Isolation is what keeps the program apart. Empty means Native, the only one there is.
+	// Isolation is what keeps the program apart, instead of Runtime's. Over the host's files Native is the only one yet.
 	Isolation Isolation
 	// Limits are what it may use. Stopped, if it is set, is called during Wait whenever a signal stops the program.
 	Limits  Limits
@@ -196,13 +196,18 @@ func (c *Cmd) Start() error {
 	if c.Runtime == nil {
 		c.Runtime = new(Runtime)
 	}
-	if err := c.Isolation.check(); err != nil {
-		return fault.In("do", "", err)
+	if c.Isolation != "" {
+		r := *c.Runtime
+		r.Isolation = c.Isolation
+		c.Runtime = &r
 	}
 	if c.Rootfs != "" && c.Network != "" {
 		return usage("Network is for a command over the host's files; with Rootfs, Spec sets linux.namespaces")
 	}
 	if c.Rootfs == "" {
+		if err := c.Runtime.Isolation.checkHost(); err != nil {
+			return fault.In("do", "", err)
+		}
 		if err := c.startThrowaway(); err != nil {
 			c.closeChild()
 			c.copy()

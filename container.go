@@ -27,6 +27,7 @@ const destroyTimeout = 10 * time.Second
 // Container is a container that exists.
 type Container struct {
 	runtime *Runtime
+	engine  engine.Engine
 	dir     *store.Dir
 	record  *store.Record
 	spec    *specs.Spec
@@ -108,7 +109,7 @@ func (c *Container) Start(ctx context.Context) error {
 			return err
 		}
 		view := c.engineView()
-		if err := (native.Engine{}).Start(&view, c.record.Steps); err != nil {
+		if err := c.engine.Start(&view, c.record.Steps); err != nil {
 			return err
 		}
 		return c.started(ctx)
@@ -117,7 +118,7 @@ func (c *Container) Start(ctx context.Context) error {
 
 // startHooks runs the startContainer hooks. If one fails, the container is stopped (runtime.md, "Lifecycle", step 8).
 func (c *Container) startHooks(ctx context.Context) error {
-	err := native.Engine{}.StartHooks(ctx, c.execRequest(c.spec.Process))
+	err := c.engine.StartHooks(ctx, c.execRequest(c.spec.Process))
 	if err != nil {
 		kctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 		defer cancel()
@@ -279,7 +280,7 @@ func (c *Container) leave() error {
 		return nil
 	}
 	view := c.engineView()
-	return native.Engine{}.Leave(&view)
+	return c.engine.Leave(&view)
 }
 
 // removeRDT removes the groups of resctrl that a container has, or that its creation may have made before it was killed.

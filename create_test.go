@@ -1,6 +1,7 @@
 package hull_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("created %v", s.Created)
 	}
 	expect(t, hull.State{
-		OCIVersion: specs.Version, ID: "box", Pid: s.Pid, Status: hull.Created, Bundle: s.Bundle,
+		OCIVersion: specs.Version, ID: "box", Pid: s.Pid, Status: hull.Created, Bundle: s.Bundle, Isolation: cmp.Or(r.Isolation, hull.Native),
 		Rootfs: filepath.Join(s.Bundle, "rootfs"), Created: s.Created, Annotations: map[string]string{"color": "blue"}, Owner: "root",
 	}, s)
 	if out := readAll(t, streams.out); out != "" {

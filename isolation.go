@@ -2,27 +2,84 @@ package hull
 
 import (
 	"errors"
+	"fmt"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/sandbox"
+	"hull/internal/store"
 )
 
-// Isolation says what keeps a program apart from the host.
+// Isolation is what keeps a container apart from the host.
 type Isolation string
 
 const (
-	Native  Isolation = "native"  // the host's kernel: namespaces, cgroups, seccomp
-	Sandbox Isolation = "sandbox" // a kernel of its own, in user space
+	// Native is the host's kernel: namespaces, cgroups, capabilities, seccomp.
+	Native Isolation = "native"
+	// Sandbox is a kernel of the container's own, a program of the host in a jail. docs/isolation.md says what it can't do.
+	Sandbox Isolation = "sandbox"
 )
 
-// check returns why there is no such isolation. The empty one is Native.
-func (i Isolation) check() error {
-	e := &fault.Error{Step: "isolation " + string(i), Kind: fault.Unsupported, Err: errors.New("not there yet; native is")}
+// IsolationAnnotation is the annotation of config.json that names the isolation, unless the caller does.
+const IsolationAnnotation = "run.hull.isolation"
+
+// Known tells whether there is such an isolation.
+func (i Isolation) Known() bool { return i == Native || i == Sandbox }
+
+// checkHost returns why a command over the host's files can't have that isolation.
+func (i Isolation) checkHost() error {
 	switch i {
 	case "", Native:
 		return nil
 	case Sandbox:
-	default:
-		e.Kind, e.Err = fault.BadUsage, errors.New("want native or sandbox")
+		return &fault.Error{Step: "isolation " + string(i), Kind: fault.Unsupported, Err: errors.New("not there yet; native is")}
 	}
-	return e
+	return i.unknown()
+}
+
+func (i Isolation) unknown() error {
+	return &fault.Error{Step: "isolation " + string(i), Kind: fault.BadUsage, Err: errors.New("want native or sandbox")}
+}
+
+// isolation returns that of a container to be made.
+func (r *Runtime) isolation(s *specs.Spec) (Isolation, error) {
+	if i := r.Isolation; i != "" {
+		if !i.Known() {
+			return "", i.unknown()
+		}
+		return i, nil
+	}
+	a, ok := s.Annotations[IsolationAnnotation]
+	if !ok {
+		return Native, nil
+	}
+	if i := Isolation(a); i.Known() {
+		return i, nil
+	}
+	return "", fault.Spec("annotations."+IsolationAnnotation, fmt.Sprintf("%q is neither native nor sandbox", a))
+}
+
+func (r *Runtime) engine(i Isolation) engine.Engine {
+	if i == Sandbox {
+		return sandbox.Engine{Program: r.SandboxProgram, Release: Version}
+	}
+	return native.Engine{}
+}
+
+// recorded is how records name the isolation.
+func (i Isolation) recorded() string {
+	if i == Native {
+		return ""
+	}
+	return string(i)
+}
+
+func recordedIsolation(r *store.Record) Isolation {
+	if r.Isolation == "" {
+		return Native
+	}
+	return Isolation(r.Isolation)
 }

@@ -60,11 +60,11 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	req.IO = engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
 	req.Cgroups = o.Cgroups
 	req.Prepared = h.make
-	p, err := native.Engine{}.Exec(ctx, req)
+	p, err := c.engine.Exec(ctx, req)
 	if err != nil {
 		return nil, c.endedMeanwhile(ctx, err)
 	}
-	return &Process{Pid: p.Pid, pidfd: p.PidFD}, nil
+	return newProcess(p), nil
 }
 
 // endedMeanwhile returns what is to be said of an exec that failed: if the container was killed under it, that, and not
@@ -124,6 +124,12 @@ type Process struct {
 
 	mu    sync.Mutex
 	pidfd *os.File // if this program has started it
+	ended func(unix.WaitStatus) unix.WaitStatus
+}
+
+// newProcess is the process that an engine has started.
+func newProcess(p *engine.Process) *Process {
+	return &Process{Pid: p.Pid, pidfd: p.PidFD, ended: p.Ended}
 }
 
 // Wait waits for the process to end and returns its status. Only the program that has started a process can wait for
@@ -136,6 +142,9 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 		return 0, &fault.Error{Kind: fault.BadUsage, Err: errors.New("wait: the process was started by another program, or has been waited for")}
 	}
 	ws, err := stub.WaitPidFD(pidfd)
+	if err == nil && p.ended != nil {
+		ws = p.ended(ws)
+	}
 	p.Release()
 	return ws, err
 }

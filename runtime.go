@@ -18,7 +18,6 @@ import (
 	"hull/internal/fault"
 	"hull/internal/hook"
 	"hull/internal/linux"
-	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/rdt"
 	"hull/internal/sdnotify"
@@ -34,6 +33,12 @@ type Runtime struct {
 	SystemdCgroup bool
 	// Rootless says whether cgroups that can't be made are tolerated. Nil means: if the caller isn't root.
 	Rootless *bool
+	// Isolation is that of the containers that are made. Empty means the one that the annotation run.hull.isolation of
+	// their configuration names, or else Native.
+	Isolation Isolation
+	// SandboxProgram is the path of hull-sandbox, for Isolation Sandbox. Empty looks for it beside the running program and
+	// in its ../libexec/hull.
+	SandboxProgram string
 	// Trace is told a line for every step: each system call made for a container, with the field of config.json it
 	// comes from, its result and its time. Nil means none.
 	Trace func(line string)
@@ -103,8 +108,16 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	if err := o.handover().check(cfg.Spec.Process); err != nil {
 		return nil, err
 	}
+	isolation, err := r.isolation(cfg.Spec)
+	if err != nil {
+		return nil, err
+	}
+	eng := r.engine(isolation)
+	if err := eng.Check(cfg.Spec); err != nil {
+		return nil, err
+	}
 	io := engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
-	begun, err := native.Engine{}.Begin(cfg.Spec, io, r.Trace)
+	begun, err := eng.Begin(cfg.Spec, io, r.Trace)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +143,8 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	}
 	defer lock.Unlock()
 	c := &Container{
-		runtime: r, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
-		record: &store.Record{ID: id, Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
+		runtime: r, engine: eng, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
+		record: &store.Record{ID: id, Isolation: isolation.recorded(), Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Annotations: cfg.Spec.Annotations},
 	}
 	view := c.engineView()
@@ -224,7 +237,7 @@ func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, be
 	}
 	if !park {
 		req.BeforeStart = func(*engine.Process) error {
-			return native.Engine{}.StartHooks(ctx, c.execRequest(c.spec.Process))
+			return c.engine.StartHooks(ctx, c.execRequest(c.spec.Process))
 		}
 	}
 	// A parked init's record needs more than is known then. And mounts on the host are taken away by the record: it must
@@ -232,12 +245,12 @@ func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, be
 	if !park && c.ownMounts() {
 		req.Forked = func(i engine.Init) error { return c.recordInit(i, nil) }
 	}
-	p, err := native.Engine{}.Create(ctx, req)
+	p, err := c.engine.Create(ctx, req)
 	c.warnOfCgroup()
 	if err != nil {
 		return err
 	}
-	c.init = &Process{Pid: p.Pid, pidfd: p.PidFD}
+	c.init = newProcess(p)
 	if park {
 		return nil
 	}
@@ -433,7 +446,7 @@ func (r *Runtime) recorded(dir *store.Dir, record *store.Record) (*Container, er
 	if err != nil {
 		return nil, damaged(err)
 	}
-	return &Container{runtime: r, dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group, rdt: rdt.Open(record.RDT)}, nil
+	return &Container{runtime: r, engine: r.engine(recordedIsolation(record)), dir: dir, record: record, spec: cfg.Spec, raw: raw, group: group, rdt: rdt.Open(record.RDT)}, nil
 }
 
 func damaged(err error) error {

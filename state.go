@@ -34,6 +34,7 @@ type State struct {
 	Pid         int               `json:"pid"`
 	Status      Status            `json:"status"`
 	Bundle      string            `json:"bundle"`
+	Isolation   Isolation         `json:"isolation"`
 	Rootfs      string            `json:"rootfs"`
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -78,7 +79,7 @@ func state(dir *store.Dir, r *store.Record, names owners) (State, error) {
 		return State{}, err
 	}
 	s := State{
-		OCIVersion: specs.Version, ID: r.ID, Status: now, Bundle: r.Bundle, Rootfs: r.Rootfs,
+		OCIVersion: specs.Version, ID: r.ID, Status: now, Bundle: r.Bundle, Isolation: recordedIsolation(r), Rootfs: r.Rootfs,
 		Created: r.Created, Annotations: r.Annotations, Owner: names.of(dir.Path),
 	}
 	if now != Stopped {

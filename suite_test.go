@@ -64,10 +64,14 @@ func testBinary(t testing.TB) string {
 func newRuntime(t testing.TB) *hull.Runtime {
 	t.Helper()
 	hulltest.Require(t, hulltest.Root)
-	return &hull.Runtime{
+	r := &hull.Runtime{
 		Root: filepath.Join(t.TempDir(), "state"),
 		Warn: func(line string) { t.Log("warning:", line) },
 	}
+	if strings.HasPrefix(t.Name(), "TestSandbox/") {
+		r.Isolation, r.SandboxProgram = hull.Sandbox, hulltest.SandboxBinary(t)
+	}
+	return r
 }
 
 // remove deletes a container at the end of the test, whatever has become of it, and reaps its init.

@@ -24,6 +24,7 @@ type program struct {
 var (
 	testprog = program{pkg: "hull/hulltest/testprog", name: "testprog", override: envProg}
 	hull     = program{pkg: "hull/cmd/hull", name: "hull", override: envBinary}
+	sandbox  = program{pkg: "hull/cmd/hull-sandbox", name: "hull-sandbox", override: envSandboxBinary}
 	hullNet  = program{pkg: "hull/cmd/hull-net", name: "hull-net", override: envNetBinary}
 )
 
@@ -37,6 +38,12 @@ func HullBinary(t testing.TB) string {
 func HullNetBinary(t testing.TB) string {
 	t.Helper()
 	return hullNet.build(t)
+}
+
+// SandboxBinary returns the path of hull-sandbox, built from this tree unless HULL_TEST_SANDBOX_BINARY names another.
+func SandboxBinary(t testing.TB) string {
+	t.Helper()
+	return sandbox.build(t)
 }
 
 // Prog returns the path of testprog on the host, for tests that run it without a container.

@@ -20,10 +20,11 @@ import (
 )
 
 const (
-	envRequire   = "HULL_TEST_REQUIRE"
-	envProg      = "HULL_TEST_PROG"
-	envBinary    = "HULL_TEST_BINARY"
-	envNetBinary = "HULL_TEST_NET_BINARY"
+	envRequire       = "HULL_TEST_REQUIRE"
+	envProg          = "HULL_TEST_PROG"
+	envBinary        = "HULL_TEST_BINARY"
+	envNetBinary     = "HULL_TEST_NET_BINARY"
+	envSandboxBinary = "HULL_TEST_SANDBOX_BINARY"
 )
 
 // prefix begins the name of everything that tests make outside their directory.

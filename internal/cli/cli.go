@@ -100,6 +100,7 @@ func (e *Env) Runtime() *hull.Runtime {
 		Root:          e.globals.root,
 		SystemdCgroup: e.globals.systemdCgroup,
 		Rootless:      e.globals.rootless.value,
+		Isolation:     hull.Isolation(e.globals.isolation),
 		Warn:          e.log.warn,
 	}
 	if e.globals.debug {

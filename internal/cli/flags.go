@@ -3,9 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"hull"
 )
 
 // globals are the options before the command.
@@ -16,6 +19,7 @@ type globals struct {
 	debug         bool
 	systemdCgroup bool
 	rootless      autoBool
+	isolation     string
 	criu          string
 	version, help bool
 
@@ -36,6 +40,9 @@ func (g *globals) register(fs *optionSet) {
 	g.rootless.text = "auto"
 	fs.valueVar(&g.rootless, "rootless", "tolerate cgroups that can't be made or limited: true, false, or auto, which is "+
 		"true for other users than root")
+	fs.stringVar(&g.isolation, "isolation", "", "what isolates the containers that are made: `KIND` is native, the host's "+
+		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else the annotation run.hull.isolation of "+
+		"config.json, else native)")
 	fs.stringVar(&g.criu, "criu", "", "")
 	fs.hide() // given by engines that know older runtimes
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
@@ -46,6 +53,12 @@ func (g *globals) register(fs *optionSet) {
 func (g *globals) resolve() error {
 	if g.logFormat != "text" && g.logFormat != "json" && g.logFormat != "" {
 		return fmt.Errorf("--log-format: got %q, want text or json", g.logFormat)
+	}
+	if !g.options.given("isolation") {
+		g.isolation = os.Getenv("HULL_ISOLATION")
+	}
+	if g.isolation != "" && !hull.Isolation(g.isolation).Known() {
+		return fmt.Errorf("--isolation: got %q, want native or sandbox", g.isolation)
 	}
 	g.rootSet = g.options.given("root")
 	if !g.rootSet {

@@ -51,7 +51,7 @@ hull create --bundle b web1 && hull start web1
 hull list
 hull delete --force web1`
 
-const programEnvironment = `XDG_RUNTIME_DIR says where the states of containers are kept for other users than root. NOTIFY_SOCKET and LISTEN_FDS are passed on to the container, as sd_notify(3) and sd_listen_fds(3) have them.`
+const programEnvironment = `XDG_RUNTIME_DIR says where the states of containers are kept for other users than root. HULL_ISOLATION is what --isolation says. NOTIFY_SOCKET and LISTEN_FDS are passed on to the container, as sd_notify(3) and sd_listen_fds(3) have them.`
 
 // printHelp prints what hull --help shows.
 func (e *Env) printHelp() error {

@@ -64,9 +64,9 @@ func printIDs(w io.Writer, states []hull.State) error {
 func printTable(out io.Writer, states []hull.State) error {
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 12, 1, 3, ' ', 0)
-	io.WriteString(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
+	io.WriteString(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\tISOLATION\n")
 	for _, s := range states {
-		line := strings.Join([]string{s.ID, strconv.Itoa(s.Pid), string(s.Status), s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner}, "\t")
+		line := strings.Join([]string{s.ID, strconv.Itoa(s.Pid), string(s.Status), s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner, string(s.Isolation)}, "\t")
 		io.WriteString(w, line+"\n")
 	}
 	if err := w.Flush(); err != nil {

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 					"bundle":   bundle(t),
 					"detached": detached,
 					"json":     jsonHas,
+					"sandbox":  sandbox(t),
 				},
 			})
 		})
@@ -113,6 +114,23 @@ func bundle(t *testing.T) func(*testscript.TestScript, bool, []string) {
 			s.Process.Terminal = tty
 		})
 		ts.Check(os.Symlink(dir, ts.MkAbs(name)))
+	}
+}
+
+// sandbox is a command of scripts: it builds hull-sandbox and puts it where hull looks for it; sandbox -none takes it away.
+func sandbox(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		hull, err := exec.LookPath("hull")
+		ts.Check(err)
+		link := filepath.Join(filepath.Dir(hull), "hull-sandbox")
+		switch {
+		case !neg && len(args) == 0:
+			ts.Check(os.Symlink(hulltest.SandboxBinary(t), link))
+		case !neg && slices.Equal(args, []string{"-none"}):
+			ts.Check(os.Remove(link))
+		default:
+			ts.Fatalf("usage: sandbox [-none]")
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type Record struct {
 	Init        engine.Init // zero while the container is being created
 	Cgroup      cgroup.State
 	RDT         rdt.State
+	Isolation   string // or "", which is native
 	Rootless    bool
 	Systemd     bool
 	NoKeyring   bool
@@ -64,6 +65,9 @@ func (r *Record) encode() []byte {
 	line("id", r.ID)
 	line("bundle", r.Bundle)
 	line("rootfs", r.Rootfs)
+	if r.Isolation != "" {
+		line("isolation", r.Isolation)
+	}
 	line("created", r.Created.Format(time.RFC3339Nano))
 	line("init", strconv.Itoa(r.Init.Pid), strconv.FormatUint(r.Init.StartTime, 10))
 	line("cgroup", r.Cgroup.Mode, r.Cgroup.Unit, r.Cgroup.Slice)
@@ -164,6 +168,8 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.Bundle = v[0]
 	case "rootfs":
 		r.Rootfs = v[0]
+	case "isolation":
+		r.Isolation = v[0]
 	case "annotation":
 		if r.Annotations == nil {
 			r.Annotations = make(map[string]string)
