@@ -78,13 +78,13 @@ type CreateOptions struct {
 // Create makes a container whose init waits for Start.
 func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
 	c, err := r.create(ctx, id, o, true)
-	return c, fault.In("create", id, err)
+	return c, fault.In("create", id, explainRights(err))
 }
 
 // Run makes a container and starts it, in fewer steps than Create and Start.
 func (r *Runtime) Run(ctx context.Context, id string, o CreateOptions) (*Container, error) {
 	c, err := r.create(ctx, id, o, false)
-	return c, fault.In("run", id, err)
+	return c, fault.In("run", id, explainRights(err))
 }
 
 func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park bool) (_ *Container, err error) {

@@ -203,3 +203,13 @@ func (s Sets) Data() [DataSize]byte {
 	}
 	return b
 }
+
+// Effective returns what the caller's thread has.
+func Effective() Set {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0
+	}
+	return Set(data[0].Effective) | Set(data[1].Effective)<<32
+}

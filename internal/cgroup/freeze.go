@@ -14,7 +14,7 @@ import (
 const freezeTimeout = 10 * time.Second
 
 var (
-	errNoFreezer  = errors.New("no freezer cgroup")
+	errNoFreezer  = errors.New("the container has no freezer cgroup")
 	errUnfreezing = errors.New("some process can't be stopped now")
 )
 
@@ -35,7 +35,11 @@ func (g *Group) freezer() (dir, error) {
 func (g *Group) Freeze(ctx context.Context) error {
 	d, err := g.freezer()
 	if err != nil {
-		return &fault.Error{Step: "freeze", Kind: fault.Unsupported, Err: err}
+		e := &fault.Error{Step: "freeze", Kind: fault.Unsupported, Err: err}
+		if g.rootless {
+			e.Hint = "without root, that needs a cgroup that was delegated to the user"
+		}
+		return e
 	}
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()

@@ -442,6 +442,7 @@ func (t *process) explain(err error) error {
 	switch {
 	case e.Field == "process.user" && errors.Is(err, unix.EINVAL):
 		e.Hint = "the user namespace has no mapping for this id: linux.uidMappings and linux.gidMappings must cover it"
+	case e.Field == "process.capabilities.bounding": // dropping from it needs CAP_SETPCAP alone
 	case strings.HasPrefix(e.Field, "process.capabilities") && errors.Is(err, unix.EPERM):
 		e.Hint = "a capability that hull itself lacks can't be given to a container"
 	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM):
