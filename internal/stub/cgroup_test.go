@@ -3,9 +3,12 @@ package stub
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +50,58 @@ func TestStartInCgroup(t *testing.T) {
 				t.Errorf("the stub's cgroups are\n%s", data)
 			}
 		})
+	}
+}
+
+// A cgroup that is frozen, with what is started in it, stops nothing of this program, which may be the one to thaw it.
+func TestStartInFrozenCgroup(t *testing.T) {
+	dir := unifiedCgroup(t)
+	freeze := filepath.Join(dir, "cgroup.freeze")
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.WriteFile(freeze, []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	// Should the program be stopped, this lets it get on.
+	rescue := exec.Command("sh", "-c", `sleep 10; echo 0 >"$0"`, freeze)
+	if err := rescue.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer rescue.Wait()
+	defer rescue.Process.Kill()
+
+	began := time.Now()
+	started := make(chan error)
+	go func() {
+		s, err := Start(Config{Cgroup: f})
+		if err == nil {
+			b := new(Batch)
+			b.Call(unix.SYS_GETPID)
+			err = s.Do(b)
+			s.Kill()
+		}
+		started <- err
+	}()
+	for pids := []byte(nil); len(pids) == 0 && time.Since(began) < 5*time.Second; { // until it is in the cgroup
+		if pids, err = os.ReadFile(filepath.Join(dir, "cgroup.procs")); err != nil {
+			t.Error(err)
+		}
+	}
+	runtime.GC()
+	if err := exec.Command("true").Run(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 9*time.Second {
+		t.Errorf("the program has stood still, for %v", took)
+	}
+	if err := os.WriteFile(freeze, []byte("0"), 0); err != nil {
+		t.Error(err)
+	}
+	if err := <-started; err != nil {
+		t.Error(err)
 	}
 }
 

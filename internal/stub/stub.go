@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,9 +41,13 @@ type Config struct {
 	Stdio [3]*os.File
 	// Extra are further descriptors, numbered from FirstExtra.
 	Extra []*os.File
-	// Cgroup is a directory of cgroup v2 that the stub is started in (CLONE_INTO_CGROUP, Linux 5.7), or nil. Where that
+	// Cgroup is a directory of cgroup v2 that the stub is cloned into (CLONE_INTO_CGROUP, Linux 5.7), or nil. Where that
 	// can't be the stub starts in the caller's own; InCgroup tells. Moving it there afterwards may then go by other
 	// means, or fail with a better reason.
+	//
+	// It is another stub that clones it. The child that vfork(2) gives this program would be frozen or throttled with the
+	// cgroup, and this program with it: the thread that has called vfork(2) waits for execve(2), and Go stops no other
+	// meanwhile, for its garbage collection, nor forks.
 	Cgroup *os.File
 	// Trace is told of every call, if it is set.
 	Trace func(Call)
@@ -62,13 +67,44 @@ type Stub struct {
 	clones bool  // it was told to clone a stub, and has not answered
 	trace  func(Call)
 	sent   *Batch
-	told   int // entries of sent, from its beginning, that another stub has executed and trace was told of
+	owed   *Batch // whose reply comes before that to sent: the one that the stub was cloned in
+	told   int    // entries of sent, from its beginning, that another stub has executed and trace was told of
 	began  time.Time
 }
 
 // Start starts a stub in the namespaces of the caller.
 func Start(cfg Config) (_ *Stub, err error) {
-	image, err := newImage(FirstExtra + len(cfg.Extra))
+	extra := cfg.Extra
+	var cgroupNext *conn
+	if cfg.Cgroup != nil {
+		var theirs *os.File
+		if cgroupNext, theirs, err = socketpair(); err != nil {
+			return nil, err
+		}
+		defer theirs.Close()
+		extra = append(slices.Clone(extra), cfg.Cgroup, theirs)
+	}
+	s, err := spawn(cfg.Stdio, extra)
+	if err != nil {
+		if cgroupNext != nil {
+			cgroupNext.close()
+		}
+		return nil, err
+	}
+	if cfg.Cgroup != nil {
+		dir := FirstExtra + len(cfg.Extra)
+		if s, err = s.intoCgroup(dir, dir+1, cgroupNext); err != nil {
+			cgroupNext.close()
+			return nil, err
+		}
+	}
+	s.trace = cfg.Trace // of what the container needs
+	return s, nil
+}
+
+// spawn starts a stub in the namespaces and the cgroups of the caller.
+func spawn(stdio [3]*os.File, extra []*os.File) (_ *Stub, err error) {
+	image, err := newImage(FirstExtra + len(extra))
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +122,9 @@ func Start(cfg Config) (_ *Stub, err error) {
 	}
 	defer theirNext.Close()
 
-	files := make([]uintptr, 0, FirstExtra+len(cfg.Extra))
+	files := make([]uintptr, 0, FirstExtra+len(extra)+1)
 	var null *os.File
-	for _, f := range cfg.Stdio {
+	for _, f := range stdio {
 		if f == nil {
 			if null == nil {
 				if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
@@ -101,7 +137,7 @@ func Start(cfg Config) (_ *Stub, err error) {
 		files = append(files, f.Fd())
 	}
 	files = append(files, theirs.Fd(), theirNext.Fd())
-	for _, f := range cfg.Extra {
+	for _, f := range extra {
 		files = append(files, f.Fd())
 	}
 	// The image gets a number of its own, too: any other might be one that the child puts another file at. The stub
@@ -111,16 +147,8 @@ func Start(cfg Config) (_ *Stub, err error) {
 	pidfd := -1
 	// The process group is how a stub's child is found if the stub dies before it could tell of it, see reapGroup.
 	attr := &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true}}
-	if cfg.Cgroup != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cfg.Cgroup.Fd())
-	}
-	path, args := fmt.Sprintf("/proc/self/fd/%d", kept), []string{"hull init"}
-	pid, err := syscall.ForkExec(path, args, attr)
-	if err != nil && attr.Sys.UseCgroupFD {
-		attr.Sys.UseCgroupFD = false
-		pid, err = syscall.ForkExec(path, args, attr)
-	}
-	runtime.KeepAlive(cfg)
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", kept), []string{"hull init"}, attr)
+	runtime.KeepAlive(extra)
 	if err != nil {
 		conn.close()
 		next.close()
@@ -129,13 +157,53 @@ func Start(cfg Config) (_ *Stub, err error) {
 	// From now on the stub's end is an end of file: nobody else may hold these.
 	theirs.Close()
 	theirNext.Close()
-	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), InCgroup: attr.Sys.UseCgroupFD, conn: conn, next: next}
+	s := &Stub{Pid: pid, PidFD: newPidFD(pidfd), conn: conn, next: next}
 	if err := s.closeInherited(kept); err != nil {
 		s.Kill()
 		return nil, err
 	}
-	s.trace = cfg.Trace // of what the container needs
 	return s, nil
+}
+
+// intoCgroup returns a stub like s in the cgroup whose directory it has as descriptor dir, or s itself where the kernel
+// can't clone into it. Descriptor socket is the other end of next, which the new stub's Fork will use.
+func (s *Stub) intoCgroup(dir, socket int, next *conn) (*Stub, error) {
+	b := new(Batch)
+	pidfd := b.Out(4)
+	child, parent, end := b.Label(), b.Label(), b.Label()
+	b.clone3(0, pidfd, Fd(dir), child, parent)
+	b.Goto(end)
+	b.Mark(parent)
+	b.SendFDs(b.Load(pidfd, 0).Arg())
+	b.Close(Fd(initSocket))
+	b.Goto(end)
+	b.Mark(child)
+	b.Call(unix.SYS_SETPGID, Int(0), Int(0)) // see reapGroup
+	b.Call(unix.SYS_DUP3, Int(initSocket), Int(Control), Int(unix.O_CLOEXEC))
+	b.Call(unix.SYS_DUP3, Int(socket), Int(initSocket), Int(unix.O_CLOEXEC))
+	b.Mark(end)
+	b.Close(Fd(dir))
+	b.Close(Fd(socket))
+	s.clones = true
+	err := s.Send(b)
+	if err == nil {
+		err = s.Receive()
+	}
+	if err != nil {
+		s.Kill()
+		return nil, err
+	}
+	n, err := s.cloned(b)
+	if err != nil {
+		s.Kill()
+		return nil, err
+	}
+	if n == nil {
+		s.clones = false
+		return s, next.close()
+	}
+	n.next, n.owed = next, b
+	return n, nil
 }
 
 // closeInherited does what the interpreter could not where close_range(2) is missing (it is in Linux 5.9): it closes
@@ -191,8 +259,17 @@ func (s *Stub) Send(b *Batch) error {
 
 // Receive waits for the reply to the batch that was sent.
 func (s *Stub) Receive() error {
-	b, told := s.sent, s.told
-	s.sent, s.told = nil, 0
+	b, told, owed := s.sent, s.told, s.owed
+	s.sent, s.told, s.owed = nil, 0, nil
+	if owed != nil {
+		if err := s.receive(owed, nil, 0); err != nil {
+			return err
+		}
+	}
+	return s.receive(b, s.trace, told)
+}
+
+func (s *Stub) receive(b *Batch, trace func(Call), told int) error {
 	reply := b.wire[:b.replySize()]
 	if err := s.conn.readFull(reply, Timeout); err != nil {
 		return err
@@ -201,8 +278,8 @@ func (s *Stub) Receive() error {
 	if err != nil {
 		return err
 	}
-	if s.trace != nil {
-		b.traceTo(s.trace, told)
+	if trace != nil {
+		b.traceTo(trace, told)
 	}
 	if failed < 0 {
 		return nil
@@ -311,9 +388,27 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 	if err := s.Receive(); err != nil {
 		return nil, err
 	}
+	n, err := s.cloned(b)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, ErrGone
+	}
+	// The child's own reply to the same batch.
+	n.sent = b
+	if err := n.Receive(); err != nil {
+		n.Kill()
+		return nil, err
+	}
+	return n, nil
+}
+
+// cloned returns the stub that s has cloned in b, and ends s; or nil, if it has cloned none.
+func (s *Stub) cloned(b *Batch) (*Stub, error) {
 	files := s.Files()
 	if len(files) == 0 {
-		return nil, ErrGone
+		return nil, nil
 	}
 	fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	files[0].Close()
@@ -331,12 +426,6 @@ func (s *Stub) ReceiveFork() (*Stub, error) {
 	}
 	s.next, s.clones = nil, false
 	s.Close()
-	// The child's own reply to the same batch.
-	n.sent = b
-	if err := n.Receive(); err != nil {
-		n.Kill()
-		return nil, err
-	}
 	return n, nil
 }
 
@@ -357,10 +446,10 @@ func (s *Stub) Last(b *Batch, report, exit int) error {
 }
 
 func (s *Stub) reapStage1() {
-	if s.stage1 != nil {
-		s.stage1.Wait()
-		s.stage1 = nil
+	for first := s.stage1; first != nil; first = first.stage1 {
+		first.Wait()
 	}
+	s.stage1 = nil
 }
 
 // Step is what an error says of one call of a batch.
