@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -162,14 +163,17 @@ func (c *Cmd) tooLittle(err error, g *cgroup.Group) error {
 func (t *throwaway) end(c *Cmd) error {
 	// There is nothing else to do now.
 	cgroup.Sweep()
-	ended, err := t.supervisor.Wait(c.Stopped)
+	var merr error
+	memory := sync.OnceFunc(func() { merr = t.memory(c) })
+	ended, err := t.supervisor.Wait(c.Stopped, memory)
+	memory()
 	c.WaitStatus = ended.Status
 	c.Process.Release()
 	r := &c.Result
 	r.Wall, r.User, r.System, r.MaxRSS = time.Since(t.began), ended.User, ended.System, ended.MaxRSS
 	r.TimedOut = t.deadline.stop()
 	r.Refused, r.RefusedMore = t.network.end()
-	return errors.Join(err, t.memory(c), t.remove(c.ctx))
+	return errors.Join(err, merr, t.remove(c.ctx))
 }
 
 // memory adds to the result what the cgroup knows.

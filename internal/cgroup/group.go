@@ -126,6 +126,10 @@ func (g *Group) refuseInUse() error {
 // Mode returns the mode g was made in.
 func (g *Group) Mode() Mode { return g.mode }
 
+// EndsWithProcesses tells whether the cgroup goes away with the last process in it, and what it has counted with it:
+// systemd takes its own away.
+func (g *Group) EndsWithProcesses() bool { return g.unit != nil }
+
 // Warnings returns what was tolerated since the last call, a sentence each.
 func (g *Group) Warnings() []string {
 	w := g.warnings

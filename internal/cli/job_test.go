@@ -161,6 +161,31 @@ func TestDoHasTheStreamsOrATerminal(t *testing.T) {
 	}
 }
 
+// ^D ends the command's input, as the end of a pipe does, and the terminal is as it was.
+func TestDoReadsToTheEnd(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	s := newScreen(t)
+	before, err := unix.IoctlGetTermios(int(s.keys.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.at("hull", "do", "sh", "-c", "echo rea''dy; cat; echo end; exit 4")
+	s.start(cmd)
+	s.expect("ready")
+	s.press("line\n")
+	s.expect("line\r\nline\r\n")
+	s.press("\x04")
+	s.expect("end")
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != 4 {
+		t.Errorf("exit status %d", got)
+	}
+	after, err := unix.IoctlGetTermios(int(s.keys.Fd()), unix.TCGETS)
+	if err != nil || *after != *before {
+		t.Errorf("terminal %+v, was %+v (%v)", after, before, err)
+	}
+}
+
 func TestDoFollowsTheSize(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, hulltest.Command("stty"))
 	s := newScreen(t)

@@ -360,7 +360,7 @@ func (c *creation) tail() *stub.Batch {
 	b := new(stub.Batch)
 	last := func() { c.process.lastSteps(b, len(c.Extra), c.Park) }
 	if c.Supervise {
-		b.Supervise(func() {
+		b.Supervise(c.Cgroup.EndsWithProcesses(), func() {
 			c.leadGroup(b)
 			last()
 		})

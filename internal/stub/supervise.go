@@ -17,8 +17,8 @@ type supervision struct {
 // rusageSize is the size of struct rusage on 64-bit machines (getrusage(2)).
 const rusageSize = 144
 
-// A supervisor tells by a note that its program was stopped: the wait status, and what no reply has there, which begins
-// with a small number of entries.
+// A supervisor tells by a note that its program was stopped, or that it has ended and hull may look around: the wait
+// status, or 0, and what no reply has there, which begins with a small number of entries.
 const (
 	noteSize      = 8
 	noteMark      = 0xffffffff << 32
@@ -30,7 +30,9 @@ const (
 // and has to reap what others leave behind (pid_namespaces(7)), which few programs expect. A supervisor does that. It
 // ends when the program does, whatever else still runs, and when the parent does: as the first process of its pid
 // namespace it takes all others along. The program can't change that without tracing the supervisor.
-func (b *Batch) Supervise(program func()) {
+//
+// If it lingers, it tells of the program's end, and ends when it is answered: its cgroup is there until then.
+func (b *Batch) Supervise(lingers bool, program func()) {
 	s := &supervision{status: b.Out(4), usage: b.Out(rusageSize)}
 	b.supervision = s
 	pidfd := b.Out(4)
@@ -61,6 +63,20 @@ func (b *Batch) Supervise(program func()) {
 	b.Mark(child)
 	program()
 	b.Mark(end)
+	if lingers {
+		b.linger()
+	}
+}
+
+// linger emits waiting for an answer, or the parent's end.
+func (b *Batch) linger() {
+	b.In("")
+	b.Ignore(b.Call(unix.SYS_FCNTL, Int(Control), Int(unix.F_SETFL), Int(unix.O_RDWR)), 0) // no SIGIO from now on
+	note := b.Const(binary.LittleEndian.AppendUint64(nil, noteMark))
+	b.Ignore(b.Call(unix.SYS_SENDTO, Int(Control), note.Arg(), Int(noteSize), Int(unix.MSG_NOSIGNAL), Int(0), Int(0)), 0)
+	answer := b.Call(unix.SYS_RECVFROM, Int(Control), b.Out(8).Arg(), Int(1), Int(0), Int(0), Int(0))
+	b.Retry(answer, unix.EINTR)
+	b.Ignore(answer, 0)
 }
 
 // leaveWithParent emits what gives up all descriptors but the socket, and lets its end of file end the stub: the
@@ -136,9 +152,9 @@ type Ended struct {
 
 // Wait waits until the program has ended, and with it all other processes of its pid namespace. Close or Kill on the
 // stub ends them before. A supervisor that was killed is reported as the program's end. stopped is called whenever a
-// signal stops the program, unless it is nil.
-func (s *Supervisor) Wait(stopped func(unix.Signal)) (Ended, error) {
-	rerr := s.receive(stopped)
+// signal stops the program, and lingering while a supervisor that does so lingers; unless they are nil.
+func (s *Supervisor) Wait(stopped func(unix.Signal), lingering func()) (Ended, error) {
+	rerr := s.receive(stopped, lingering)
 	s.Program.Close()
 	ws, err := WaitPidFD(s.stub.PidFD)
 	s.mu.Lock()
@@ -164,7 +180,7 @@ func (s *Supervisor) Wait(stopped func(unix.Signal)) (Ended, error) {
 }
 
 // receive takes notes, up to the reply.
-func (s *Supervisor) receive(stopped func(unix.Signal)) error {
+func (s *Supervisor) receive(stopped func(unix.Signal), lingering func()) error {
 	reply := s.batch.wire[:s.batch.replySize()]
 	for {
 		if err := s.stub.conn.readFull(reply[:noteSize], 0); err != nil {
@@ -174,8 +190,18 @@ func (s *Supervisor) receive(stopped func(unix.Signal)) error {
 		if note < noteMark {
 			break
 		}
-		if stopped != nil {
-			stopped(unix.Signal(note >> 8 & 0xff))
+		switch {
+		case note&0xff == statusStopped:
+			if stopped != nil {
+				stopped(unix.Signal(note >> 8 & 0xff))
+			}
+		default:
+			if lingering != nil {
+				lingering()
+			}
+			if err := s.stub.conn.write([]byte{0}, nil); err != nil {
+				return err
+			}
 		}
 	}
 	if err := s.stub.conn.readFull(reply[noteSize:], 0); err != nil {

@@ -110,7 +110,7 @@ as_guest="setpriv --reuid 1000 --regid 1000 --init-groups env $environment HOME=
 suite=rootless-session
 life "$as_guest" systemd HULL_TEST_REQUIRE=nonroot,cgroup2,timens,newuidmap
 suite=rootless-undelegated
-flags='-test.run ^TestUndelegated$'
+flags='-test.run ^Test(Undelegated|DoLimits)$'
 program /hull/life "$as_guest" HULL_LIFE_RUNTIME=/hull/bin/runtime HULL_LIFE_ROOTFS=/hull/rootfs HULL_LIFE_UNDELEGATED=yes
 
 echo "$passed passed, $failed failed"
