@@ -97,6 +97,7 @@ func (c *Cmd) startThrowaway() (err error) {
 	t := &throwaway{group: cgroup.None(), network: network}
 	if userNS && plan.Upper == "" && !tmpfsHasUserXattr() {
 		if t.scratch, err = newScratch(); err != nil {
+			changes.started(nil)
 			return err
 		}
 		plan.Upper, plan.Volatile = t.scratch.dir, true
