@@ -491,7 +491,7 @@ func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
 	if err != nil {
 		r.warn(err.Error())
 		// Without a configuration nothing is known of mounts on the host and of poststop hooks.
-		c = &Container{runtime: r, dir: dir, record: record, spec: &specs.Spec{Linux: new(specs.Linux)}, group: cgroup.None(), rdt: rdt.Open(record.RDT)}
+		c = &Container{runtime: r, engine: r.engine(recordedIsolation(record)), dir: dir, record: record, spec: &specs.Spec{Linux: new(specs.Linux)}, group: cgroup.None(), rdt: rdt.Open(record.RDT)}
 		if group, err := cgroup.Open(record.Cgroup); err == nil {
 			c.group = group
 		}
