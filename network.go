@@ -212,7 +212,7 @@ func (n *network) await() error {
 	err := <-n.attached
 	n.attached = nil
 	if err == nil && n.trace != nil {
-		n.trace("network nat: by a " + n.nat.Path())
+		n.trace("network nat: by a " + n.nat.Path() + " and the TCP/IP stack of hull-net")
 	}
 	return err
 }
