@@ -258,6 +258,42 @@ func TestOutside(t *testing.T) {
 	})
 }
 
+// A connection that is reset outside is reset inside, also if that meets a write: it doesn't seem to have ended well.
+func TestReset(t *testing.T) {
+	w := newWorld(t, false)
+	l := w.Outside.Listen(t, hulltest.Outside4+":8003")
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}()
+	c := w.container(t, nat.Config{})
+	ended := 0
+	const times = 200
+	for range times {
+		conn, err := c.Dial("tcp", hulltest.Outside4+":8003")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		// The kernel tells it once, whoever asks first.
+		_, werr := conn.Write(make([]byte, 200_000))
+		if _, err := conn.Read(make([]byte, 1)); werr == nil && !errors.Is(err, unix.ECONNRESET) {
+			ended++
+		}
+		conn.Close()
+	}
+	if ended > 0 {
+		t.Errorf("of %d connections that were reset %d have ended for the container, or have not", times, ended)
+	}
+}
+
 func TestPing(t *testing.T) {
 	hulltest.Require(t, hulltest.Command("ping"))
 	w := newWorld(t, false)
@@ -308,7 +344,7 @@ func TestHostIsOutOfReach(t *testing.T) {
 
 func TestPublish(t *testing.T) {
 	asBoth(t, func(t *testing.T, w *world) {
-		cfg := nat.Config{Publish: []nat.Port{{HostPort: 8080, Container: 80}, {Host: hulltest.Host4, HostPort: 8081, Container: 80}}}
+		cfg := nat.Config{Publish: []nat.Port{{HostPort: 8080, Container: 80}, {Host: hulltest.Host4, HostPort: 8081, Container: 80}, {HostPort: 8082, Container: 81}}}
 		c := w.container(t, cfg)
 		if err := w.Host.Echo("127.0.0.1:8080", 1); err == nil {
 			t.Error("a port where nobody listens in the container answers")
@@ -320,7 +356,27 @@ func TestPublish(t *testing.T) {
 		if err := w.Outside.Echo(hulltest.Host4+":8081", 1<<20); err != nil {
 			t.Error(err)
 		}
-		_, err := w.start(t, cfg)
+		l := c.Listen(t, ":81")
+		got := make(chan error)
+		go func() {
+			conn, err := l.Accept()
+			if err == nil {
+				_, err = io.Copy(io.Discard, conn)
+				conn.Close()
+			}
+			got <- err
+		}()
+		conn, err := w.Host.Dial("tcp", "127.0.0.1:8082")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(make([]byte, 1000))
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+		if err := <-got; !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("a connection that was reset outside: %v", err)
+		}
+		_, err = w.start(t, cfg)
 		if err == nil || !strings.Contains(err.Error(), "publish 127.0.0.1:8080: ") || !strings.Contains(err.Error(), "address already in use") {
 			t.Errorf("a port that is taken: %v", err)
 		}

@@ -13,6 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"hull/internal/fault"
 	"hull/internal/nat"
@@ -67,13 +69,42 @@ func (l *listener) serve(g *gateway, container netip.Addr) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 			defer cancel()
-			inside, err := gonet.DialTCPWithBind(ctx, g.Stack, from, to, ipv4.ProtocolNumber)
-			if err != nil {
+			inside, ep := g.dial(ctx, from, to)
+			if inside == nil {
 				reset(outside)
 				return
 			}
 			g.out.begin()
-			g.relay(inside, outside.(*net.TCPConn), func() {})
+			g.relay(inside, outside.(*net.TCPConn), ep.Abort)
 		}()
 	}
+}
+
+// dial connects to the container, as gonet.DialTCPWithBind does, and returns the endpoint, too, by which the connection can
+// be reset; or nil.
+func (g *gateway) dial(ctx context.Context, from, to tcpip.FullAddress) (*gonet.TCPConn, tcpip.Endpoint) {
+	var wq waiter.Queue
+	ep, err := g.Stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &wq)
+	if err != nil {
+		return nil, nil
+	}
+	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	if err = ep.Bind(from); err == nil {
+		err = ep.Connect(to)
+	}
+	if _, started := err.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ctx.Done():
+			err = &tcpip.ErrTimeout{}
+		case <-connected:
+			err = ep.LastError()
+		}
+	}
+	if err != nil {
+		ep.Close()
+		return nil, nil
+	}
+	return gonet.NewTCPConn(&wq, ep), ep
 }

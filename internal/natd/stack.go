@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -209,7 +210,7 @@ var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 // relay carries a connection on, with the ends of its two directions apart, until both have ended or one has failed.
 // abort resets the inside. g.out knows of it.
 func (g *gateway) relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func()) {
-	var failed atomic.Bool
+	var failed, finished atomic.Bool
 	carry := func(to, from interface {
 		Read([]byte) (int, error)
 		Write([]byte) (int, error)
@@ -227,7 +228,10 @@ func (g *gateway) relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func(
 				g.out.carried.Add(int64(n))
 			}
 			if err != nil {
-				if errors.Is(err, io.EOF) {
+				if errors.Is(err, io.EOF) && !failed.Load() && (from != outside || finished.Load() || !isReset(outside)) {
+					if to == outside {
+						finished.Store(true)
+					}
 					_ = to.CloseWrite()
 					return
 				}
@@ -255,6 +259,21 @@ func (g *gateway) relay(inside *gonet.TCPConn, outside *net.TCPConn, abort func(
 	}
 	outside.Close()
 	inside.Close()
+}
+
+// isReset tells whether a connection whose other end has ended, and that was not finished from here, was in truth reset:
+// the kernel tells that once, and a write may have been told.
+func isReset(c *net.TCPConn) (yes bool) {
+	const tcpClose = 7 // TCP_CLOSE, include/net/tcp_states.h
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+		yes = err != nil || info.State == tcpClose
+	})
+	return yes
 }
 
 func reset(c net.Conn) {
