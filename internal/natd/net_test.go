@@ -275,7 +275,7 @@ func TestReset(t *testing.T) {
 	}()
 	c := w.container(t, nat.Config{})
 	ended := 0
-	const times = 200
+	const times = 60
 	for range times {
 		conn, err := c.Dial("tcp", hulltest.Outside4+":8003")
 		if err != nil {
