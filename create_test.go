@@ -350,6 +350,25 @@ func TestSystemdDriverWithoutSystemd(t *testing.T) {
 	}
 }
 
+// Killing and deleting in a row works, however busy the machine is.
+func TestDeleteRightAfterKill(t *testing.T) {
+	r := newRuntime(t)
+	bundle := hulltest.Bundle(t, args("sleep", "3600"))
+	for range 20 {
+		c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove(t, r, c)
+		if err := c.Signal(unix.SIGKILL, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a hull that was killed has left before there was an init is stopped, and deleted as such.
 func TestDeleteHalfMade(t *testing.T) {
 	r := newRuntime(t)

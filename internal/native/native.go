@@ -191,6 +191,21 @@ func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
 	}
 }
 
+// Killed tells whether the process has been sent a SIGKILL that it has not got to yet.
+func Killed(i engine.Init) bool {
+	b, err := os.ReadFile(procFile(i.Pid, "stat"))
+	if err != nil {
+		return false
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	const signal = 31 - 3 // field 31 has the pending signals, field 3 comes behind the name (proc_pid_stat(5))
+	if len(fields) <= signal {
+		return false
+	}
+	pending, err := strconv.ParseUint(string(fields[signal]), 10, 64)
+	return err == nil && pending&(1<<(unix.SIGKILL-1)) != 0
+}
+
 // stat is what hull reads of /proc/PID/stat (proc_pid_stat(5)).
 type stat struct {
 	state     byte
