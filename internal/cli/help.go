@@ -47,6 +47,7 @@ hull spec --bundle b
 hull run --bundle b box
 
 # The same step by step, without a terminal:
+sed -i 's/"terminal": true/"terminal": false/' b/config.json
 hull create --bundle b web1 && hull start web1
 hull list
 hull delete --force web1`
