@@ -15,10 +15,17 @@ import (
 	"hull/hulltest"
 )
 
+// clone3 is there, and not forbidden.
+var clone3 = hulltest.Need{Name: "clone3", Check: func() error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0); errno != unix.EINVAL {
+		return errno
+	}
+	return nil
+}}
+
 // A stub starts in the cgroup that it is given, or, where it can't, in the caller's, and says which.
 func TestStartInCgroup(t *testing.T) {
-	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
-	haveClone3 := errno == unix.EINVAL // and not forbidden
+	haveClone3 := clone3.Check() == nil
 	for _, tt := range []struct {
 		name string
 		dir  func(*testing.T) string
@@ -55,6 +62,7 @@ func TestStartInCgroup(t *testing.T) {
 
 // A cgroup that is frozen, with what is started in it, stops nothing of this program, which may be the one to thaw it.
 func TestStartInFrozenCgroup(t *testing.T) {
+	hulltest.Require(t, clone3)
 	dir := unifiedCgroup(t)
 	freeze := filepath.Join(dir, "cgroup.freeze")
 	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
