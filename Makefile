@@ -50,6 +50,11 @@ test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bat
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
 	go run ./test/vm -runtime '$(RUNTIME)'
 
+.PHONY: test-vm-arm64
+test-vm-arm64: ## the same on arm64, slower still; qemu-system-arm beside
+	GOARCH=arm64 go build -trimpath -o bin/arm64/ ./cmd/hull
+	go run ./test/vm -arch arm64 -timeout 90m -runtime bin/arm64/hull
+
 .PHONY: bench
 bench: build ## hull beside the runtimes that are installed; root
 	go run ./test/bench -runtime '$(RUNTIME)'
@@ -60,4 +65,4 @@ clean:
 
 .PHONY: help
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15

@@ -26,6 +26,8 @@ var errNoBegin = fmt.Errorf("the machine has not begun with the tests after %v",
 
 // boot is what qemu is started with.
 type boot struct {
+	arch *arch
+
 	kernel, initrd, disk, payload string
 }
 
@@ -35,18 +37,33 @@ type boot struct {
 // The tests have a serial line of their own. On the console's they would lose their output at the moment when systemd
 // starts a getty there, which hangs the terminal up (vhangup(2)), and every write after it fails.
 func (b *boot) run(w io.Writer, console string, timeout time.Duration) error {
+	return b.boot(w, console, timeout, commandLine(),
+		// The first disk stays as it is, for the next run.
+		"-drive", "file="+b.disk+",if=virtio,format=raw,snapshot=on", "-drive", "file="+b.payload+",if=virtio,format=raw")
+}
+
+// install boots the machine for what is left to be done on its disk.
+func (b *boot) install(w io.Writer, console string, timeout time.Duration) error {
+	fmt.Fprintln(w, "the machine installs itself")
+	return b.boot(w, console, timeout, commandLine()+" hull.install",
+		"-drive", "file="+b.disk+",if=virtio,format=raw,cache=unsafe")
+}
+
+func (b *boot) boot(w io.Writer, console string, timeout time.Duration, parameters string, drives ...string) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no end after %v", timeout))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	late := time.AfterFunc(bootTimeout, func() { stop(errNoBegin) })
 	defer late.Stop()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2", "-no-reboot", "-nic", "none",
-		"-display", "none", "-monitor", "none", "-serial", "file:"+console, "-serial", "stdio",
-		"-kernel", b.kernel, "-initrd", b.initrd,
-		// The first disk stays as it is, for the next run.
-		"-drive", "file="+b.disk+",if=virtio,format=raw,snapshot=on", "-drive", "file="+b.payload+",if=virtio,format=raw",
-		"-append", commandLine())
+	args := append(b.arch.qemu[1:len(b.arch.qemu):len(b.arch.qemu)],
+		"-accel", "tcg,thread=multi", "-m", "2048", "-smp", "2", "-no-reboot", "-nic", "none",
+		"-display", "none", "-monitor", "none", "-kernel", b.kernel, "-initrd", b.initrd,
+		"-append", parameters+" "+b.arch.parameters)
+	for i, to := range []string{"file,id=console,path=" + console, "stdio,id=tests"} {
+		args = append(args, "-chardev", to)
+		args = append(args, b.arch.serial[i]...)
+	}
+	cmd := exec.CommandContext(ctx, b.arch.qemu[0], append(args, drives...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -76,7 +93,7 @@ func (b *boot) run(w io.Writer, console string, timeout time.Duration) error {
 // commandLine is the kernel's. It keeps away what takes time to start, which under load is minutes: apparmor.service
 // compiles profiles of programs that are not there.
 func commandLine() string {
-	line := "console=ttyS0 loglevel=5 panic=-1 rw mitigations=off systemd.unified_cgroup_hierarchy=1" +
+	line := "loglevel=5 panic=-1 rw mitigations=off systemd.unified_cgroup_hierarchy=1" +
 		" systemd.show_status=1 systemd.getty_auto=0"
 	for _, unit := range []string{
 		"apparmor.service", "e2scrub_reap.service", "getty@tty1.service", "systemd-update-utmp.service", "timers.target",

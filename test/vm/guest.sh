@@ -1,7 +1,7 @@
 # Runs in the machine, as root, with what is tested in /hull. main.go says what it is for.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-failed=0 passed=0
+failed=0 passed=0 stuck=1260
 
 # check NAME COMMAND... runs one check and prints it as go test does.
 check() {
@@ -33,6 +33,17 @@ system_is_up() {
 	[ "$state" = running ] || [ "$state" = degraded ] || [ "$state" = starting ]
 }
 
+# stuck prints the processes, and where in the kernel those are that don't run.
+stuck() {
+	echo "    not at its end after $1 s:"
+	ps -eLo pid,tid,ppid,state,wchan:30,args --no-headers | grep -v ' \[' | sed 's/^/    /'
+	for task in /proc/[0-9]*/task/*; do
+		case $(cut -d')' -f2- "$task/stat" 2>/dev/null) in
+		' D'*) echo "    ${task##*/}:" && sed 's/^/        /' "$task/stack" ;;
+		esac
+	done
+}
+
 # program DIR AS VARIABLE... runs the test program of a directory, as the user and with the variables given, and with
 # $flags. A line for each test is printed when it ends; what the program says in full, when it fails.
 program() {
@@ -43,10 +54,16 @@ program() {
 	[ -n "${flags:-}" ] || [ ! -f "$dir/flags" ] || flags=$(cat "$dir/flags")
 	echo "=== RUN   $suite $name"
 	began=$(date +%s)
-	# Not by a pipe: what a test leaves running would keep it open, and this would wait for ever.
-	$as env -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.v -test.timeout 10m ${flags:-} >/tmp/output 2>&1 &
-	tail -n +1 -s 0.2 --pid=$! -f /tmp/output | grep --line-buffered '^--- '
-	if wait $!; then
+	# Signals are as they are in a terminal: systemd ignores SIGPIPE, and the shell what a terminal sends, for what it starts
+	# in the background. Not by a pipe: what a test leaves running would keep it open, and this would wait for ever.
+	$as env --default-signal -C "$dir" HULL_TEST_PROG=/hull/bin/testprog "$@" ./package.test -test.v -test.timeout 20m ${flags:-} >/tmp/output 2>&1 &
+	pid=$!
+	# What a process waits for in the kernel, a Go program's own time limit doesn't end.
+	(sleep $stuck && stuck $stuck) &
+	watch=$!
+	tail -n +1 -s 0.2 --pid=$pid -f /tmp/output | grep --line-buffered '^--- '
+	kill $watch
+	if wait $pid; then
 		passed=$((passed + 1))
 		verdict=ok
 	else
@@ -75,6 +92,9 @@ packages() {
 	done
 }
 
+for applet in $(/hull/rootfs/bin/busybox --list); do
+	[ "$applet" = busybox ] || ln -s busybox "/hull/rootfs/bin/$applet"
+done
 # The containers of package rootfs take the machine's busybox.
 cp /hull/rootfs/bin/busybox /bin/busybox
 

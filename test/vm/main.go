@@ -1,14 +1,16 @@
 // Command vm runs the tests in a virtual machine: Debian with systemd as process 1, cgroup v2 alone, AppArmor, and a
-// kernel of one's choice.
+// kernel and an architecture of one's choice.
 //
 //	go run ./test/vm -runtime bin/hull
 //	go run ./test/vm -runtime bin/hull -kernel trixie ./internal/cgroup/...
+//	go run ./test/vm -runtime bin/arm64/hull -arch arm64
 //
 // The machine is qemu's, without KVM, so that it runs everywhere; it is five to ten times slower than its host, and no
 // time measured in it means anything. The kernel is the one for clouds of a Debian suite (bookworm: 6.1), downloaded
 // and unpacked, never installed. The root file system is debootstrap's, bookworm, whatever the kernel. Both stay in a
-// cache directory, with the image made of them. Needs Debian's apt-get, debootstrap, mkfs.ext4, busybox,
-// qemu-system-x86 and root, which owns the image's files.
+// cache directory, with the image made of them. Needs Debian's apt-get, debootstrap, mkfs.ext4, busybox, kmod,
+// qemu-system-x86 or qemu-system-arm and root, which owns the image's files. A machine of another architecture than the
+// host's configures its packages itself, the first time.
 //
 // Package life runs in it six times: as root with the cgroupfs driver and with the systemd driver; as an ordinary user
 // with either in a cgroup that was delegated; and in one that was not, with the systemd driver and without. The test
@@ -36,8 +38,13 @@ var kernelPackages = []string{
 	"./internal/seccomp", "./internal/stub", "./internal/task",
 }
 
+// archPackages are those that have assembly, or ask the kernel for what differs between architectures. On the host's
+// own architecture test/run has tried them.
+var archPackages = []string{"./internal/cli", "./internal/hook", "./internal/sigaction", "./internal/tty", "./internal/upper"}
+
 func main() {
 	var vm machine
+	name := flag.String("arch", "amd64", "`architecture` of the machine, and of the runtime: amd64 or arm64")
 	runtime := flag.String("runtime", cmp.Or(os.Getenv("RUNTIME"), "bin/hull"), "runtime under test")
 	flag.StringVar(&vm.suite, "kernel", "bookworm", "Debian `suite` whose kernel is booted")
 	flag.StringVar(&vm.mirror, "mirror", os.Getenv("HULL_VM_MIRROR"), "`address` of a Debian mirror; default: the one that apt uses here")
@@ -52,11 +59,19 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
+	var err error
+	if vm.arch, err = findArch(*name); err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		os.Exit(2)
+	}
 	switch tests.packages = flag.Args(); {
 	case *life:
 		tests.packages = nil
 	case len(tests.packages) == 0:
 		tests.packages, tests.rootRun = kernelPackages, rootTests
+		if !vm.arch.native() {
+			tests.packages = append(tests.packages, archPackages...)
+		}
 	}
 	if err := run(&vm, *runtime, tests); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
@@ -74,6 +89,7 @@ func defaultCache() string {
 
 // machine is what is booted.
 type machine struct {
+	arch    *arch
 	suite   string // Debian's, of the kernel
 	mirror  string
 	cache   string
@@ -112,8 +128,8 @@ func run(vm *machine, runtime string, tests selection) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if boot.payload, err = makePayload(work, runtime, tests); err != nil {
+	if boot.payload, err = vm.makePayload(work, runtime, tests); err != nil {
 		return err
 	}
-	return boot.run(os.Stdout, filepath.Join(vm.cache, "console-"+vm.suite+".log"), vm.timeout)
+	return boot.run(os.Stdout, vm.console(), vm.timeout)
 }

@@ -24,12 +24,13 @@ const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,
 //go:embed guest.sh apparmor
 var scripts embed.FS
 
-// setup makes the machine's files: one unit that runs the tests and powers off, an ordinary user who has a systemd of
+// setup returns the machine's files: one unit that runs the tests and powers off, an ordinary user who has a systemd of
 // its own without being logged in, and all controllers delegated to it.
-var setup = map[string]string{
-	"etc/fstab":    "",
-	"etc/hostname": "hull-vm\n",
-	"etc/systemd/system/hull-test.service": `[Unit]
+func (a *arch) setup() map[string]string {
+	return map[string]string{
+		"etc/fstab":    "",
+		"etc/hostname": "hull-vm\n",
+		"etc/systemd/system/hull-test.service": `[Unit]
 After=basic.target dbus.service systemd-logind.service systemd-user-sessions.service
 [Service]
 Type=oneshot
@@ -39,11 +40,12 @@ ExecStart=/bin/sh /hull/guest.sh
 ExecStopPost=/bin/systemctl --no-block poweroff
 StandardOutput=tty
 StandardError=tty
-TTYPath=/dev/ttyS1
+TTYPath=` + a.tests + `
 TimeoutStartSec=infinity
 `,
-	"etc/systemd/system/user@.service.d/delegate.conf": "[Service]\nDelegate=cpu cpuset io memory pids\n",
-	"var/lib/systemd/linger/user":                      "",
+		"etc/systemd/system/user@.service.d/delegate.conf": "[Service]\nDelegate=cpu cpuset io memory pids\n",
+		"var/lib/systemd/linger/user":                      "",
+	}
 }
 
 // prepare makes everything that doesn't depend on what is tested, or finds it in the cache.
@@ -57,21 +59,64 @@ func (vm *machine) prepare() (*boot, error) {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	b := &boot{
+		arch:   vm.arch,
 		kernel: filepath.Join(kernel, "vmlinuz"),
 		initrd: filepath.Join(kernel, "initrd"),
-		disk:   filepath.Join(kernel, "disk-"+fingerprint()+".img"),
+		disk:   filepath.Join(kernel, "disk-"+vm.arch.fingerprint()+".img"),
 	}
 	return b, keep(b.disk, func(part string) error {
-		if err := makeInitrd(b.initrd, root); err != nil {
+		busybox, err := vm.busybox()
+		if err != nil {
+			return err
+		}
+		if err := vm.arch.makeInitrd(b.initrd, root, busybox); err != nil {
 			return fmt.Errorf("initrd: %w", err)
 		}
-		return command("mkfs.ext4", "-q", "-d", root, part, "1400M")
+		if err := command("mkfs.ext4", "-q", "-d", root, part, "1400M"); err != nil || vm.arch.native() {
+			return err
+		}
+		install := *b
+		install.disk = part
+		return install.install(os.Stdout, vm.console(), vm.timeout)
+	})
+}
+
+// cached returns the path of something in the cache that is the architecture's.
+func (vm *machine) cached(name string) string {
+	if vm.arch.name != "amd64" {
+		name += "-" + vm.arch.name
+	}
+	return filepath.Join(vm.cache, name)
+}
+
+func (vm *machine) console() string { return vm.cached("console-"+vm.suite) + ".log" }
+
+// busybox returns the path of a static one that the machine runs.
+func (vm *machine) busybox() (string, error) {
+	if vm.arch.native() {
+		return exec.LookPath("busybox")
+	}
+	dir := vm.cached("busybox")
+	return dir + "/bin/busybox", keep(dir, func(part string) error {
+		deb := filepath.Join(part, "deb")
+		if err := os.MkdirAll(deb, 0o755); err != nil {
+			return err
+		}
+		apt, err := vm.apt(deb, rootSuite)
+		if err != nil {
+			return err
+		}
+		if _, err := apt("apt-get", "-qq", "download", "busybox-static"); err != nil {
+			return err
+		}
+		return unpack(deb, part)
 	})
 }
 
 // fingerprint names what is in the root file system: an image in the cache that was made of other files is not used.
-func fingerprint() string {
+func (a *arch) fingerprint() string {
 	h := sha256.New()
+	setup := a.setup()
 	fmt.Fprintln(h, rootSuite, rootPackages)
 	for _, name := range slices.Sorted(maps.Keys(setup)) {
 		fmt.Fprintf(h, "%s\n%s", name, setup[name])
@@ -115,7 +160,7 @@ func output(dir, name string, args ...string) (string, error) {
 
 // kernel returns a directory with vmlinuz and the package's lib/modules.
 func (vm *machine) kernel() (string, error) {
-	dir := filepath.Join(vm.cache, "kernel-"+vm.suite)
+	dir := vm.cached("kernel-" + vm.suite)
 	return dir, keep(dir, func(part string) error {
 		deb := filepath.Join(part, "deb")
 		if err := os.MkdirAll(deb, 0o755); err != nil {
@@ -124,64 +169,79 @@ func (vm *machine) kernel() (string, error) {
 		if err := vm.download(deb); err != nil {
 			return err
 		}
-		files, err := filepath.Glob(deb + "/*.deb")
-		if err != nil {
+		if err := unpack(deb, part); err != nil {
 			return err
-		}
-		for _, file := range files {
-			if err := command("dpkg", "-x", file, part); err != nil {
-				return err
-			}
 		}
 		images, err := filepath.Glob(part + "/boot/vmlinuz-*")
 		if inModules, _ := filepath.Glob(part + "/usr/lib/modules/*/vmlinuz"); len(images) == 0 {
 			images = inModules // where Linux 7 has it in Debian
 		}
 		if err != nil || len(images) != 1 {
-			return fmt.Errorf("%d kernels in %q, not one: %v", len(images), files, err)
+			return fmt.Errorf("%d kernels in what was downloaded, not one: %v", len(images), err)
 		}
 		return os.Rename(images[0], filepath.Join(part, "vmlinuz"))
 	})
 }
 
-// download gets the package of the suite's newest kernel, with lists and a cache of apt's own in dir, so that neither
-// the machine's lists nor its choice of suites matter.
-func (vm *machine) download(dir string) error {
+// unpack unpacks the packages in a directory.
+func unpack(dir, to string) error {
+	files, err := filepath.Glob(dir + "/*.deb")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := command("dpkg", "-x", file, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apt returns a function that runs apt's programs for a suite, with lists and a cache of their own in dir, so that
+// neither the machine's lists nor its choice of suites matter.
+func (vm *machine) apt(dir, suite string) (func(name string, args ...string) (string, error), error) {
 	mirror := vm.mirror
 	if mirror == "" {
 		out, err := output("", "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var ok bool
 		if mirror, _, ok = strings.Cut(out, "\n"); !ok {
-			return fmt.Errorf("apt uses no Debian mirror here; give one with -mirror")
+			return nil, fmt.Errorf("apt uses no Debian mirror here; give one with -mirror")
 		}
 	}
 	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	list := fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", mirror, vm.suite)
+	list := fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", mirror, suite)
 	if err := os.WriteFile(filepath.Join(dir, "list"), []byte(list), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	options := []string{
 		"-o", "Dir::Etc::SourceList=" + dir + "/list", "-o", "Dir::Etc::SourceParts=/dev/null",
 		"-o", "Dir::State::Lists=" + dir + "/lists", "-o", "Dir::Cache=" + dir + "/cache",
-		"-o", "APT::Architecture=amd64", "-o", "Acquire::Languages=none",
+		"-o", "APT::Architecture=" + vm.arch.name, "-o", "Acquire::Languages=none",
 		"-o", "APT::Sandbox::User=root", // the lists are in root's directory
 	}
 	apt := func(name string, args ...string) (string, error) {
 		return output(dir, name, append(options[:len(options):len(options)], args...)...)
 	}
-	if _, err := apt("apt-get", "-qq", "update"); err != nil {
+	_, err := apt("apt-get", "-qq", "update")
+	return apt, err
+}
+
+// download gets the package of the suite's newest kernel.
+func (vm *machine) download(dir string) error {
+	apt, err := vm.apt(dir, vm.suite)
+	if err != nil {
 		return err
 	}
 	// The package without a version depends on the one with it, and since Linux 7 that on one of the image and one of the
 	// modules.
-	packages := []string{"linux-image-cloud-amd64"}
+	packages := []string{"linux-image-cloud-" + vm.arch.name}
 	for i := 0; i < len(packages); i++ {
 		out, err := apt("apt-cache", "depends", packages[i])
 		if err != nil {
@@ -189,7 +249,7 @@ func (vm *machine) download(dir string) error {
 		}
 		packages = append(packages, kernelParts(out)...)
 	}
-	_, err := apt("apt-get", append([]string{"-qq", "download"}, packages[1:]...)...)
+	_, err = apt("apt-get", append([]string{"-qq", "download"}, packages[1:]...)...)
 	return err
 }
 
@@ -208,9 +268,12 @@ func kernelParts(depends string) (packages []string) {
 
 // root returns a tree with the kernel's modules in it.
 func (vm *machine) root(kernel string) (string, error) {
-	base := filepath.Join(vm.cache, "root-"+rootSuite) // as debootstrap leaves it
+	base := vm.cached("root-" + rootSuite) // as debootstrap leaves it
 	err := keep(base, func(part string) error {
-		args := []string{"--variant=minbase", "--include=" + rootPackages, rootSuite, part}
+		args := []string{"--variant=minbase", "--include=" + rootPackages, "--arch=" + vm.arch.name, rootSuite, part}
+		if !vm.arch.native() {
+			args = append([]string{"--foreign"}, args...)
+		}
 		if vm.mirror != "" {
 			args = append(args, vm.mirror)
 		}
@@ -219,7 +282,7 @@ func (vm *machine) root(kernel string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Join(kernel, "root-"+fingerprint())
+	root := filepath.Join(kernel, "root-"+vm.arch.fingerprint())
 	return root, keep(root, func(part string) error {
 		if err := command("cp", "-a", base, part); err != nil {
 			return err
@@ -237,16 +300,22 @@ func (vm *machine) root(kernel string) (string, error) {
 		if err := command("cp", "-a", modules[0], part+"/usr/lib/modules/"); err != nil {
 			return err
 		}
-		if err := command("chroot", part, "depmod", "-a", filepath.Base(modules[0])); err != nil {
+		if err := command("depmod", "-a", "-b", part, filepath.Base(modules[0])); err != nil {
 			return err
 		}
-		return configure(part)
+		if err := vm.arch.configure(part); err != nil || !vm.arch.native() {
+			return err
+		}
+		return command("chroot", part, "sh", "-ec", addUser)
 	})
 }
 
+// addUser makes the ordinary user, with ranges in subuid and subgid.
+const addUser = "useradd --create-home --shell /bin/sh --uid 1000 user"
+
 // configure makes of Debian's tree the machine that setup describes.
-func configure(root string) error {
-	for name, text := range setup {
+func (a *arch) configure(root string) error {
+	for name, text := range a.setup() {
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
@@ -258,10 +327,6 @@ func configure(root string) error {
 	if err := os.Mkdir(filepath.Join(root, "hull"), 0o755); err != nil {
 		return err
 	}
-	if err := command("chroot", root, "useradd", "--create-home", "--shell", "/bin/sh", "--uid", "1000", "user"); err != nil {
-		return err
-	}
-	// useradd has given the user its ranges in subuid and subgid.
 	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		return err
@@ -269,8 +334,9 @@ func configure(root string) error {
 	return os.Symlink("../hull-test.service", filepath.Join(wants, "hull-test.service"))
 }
 
-// makeInitrd writes an archive with busybox and the modules that it takes to mount /dev/vda.
-func makeInitrd(file, root string) error {
+// makeInitrd writes an archive with busybox and the modules that it takes to mount /dev/vda. With the parameter
+// hull.install, its init does what debootstrap leaves to the machine when its programs can't run on the host.
+func (a *arch) makeInitrd(file, root, busybox string) error {
 	dir, err := os.MkdirTemp("", "hull-initrd")
 	if err != nil {
 		return err
@@ -280,10 +346,6 @@ func makeInitrd(file, root string) error {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return err
 	}
 	if err := command("cp", "-L", busybox, dir+"/bin/busybox"); err != nil {
 		return err
@@ -302,7 +364,12 @@ func makeInitrd(file, root string) error {
 	}
 	script := "#!/bin/busybox sh\n" +
 		"/bin/busybox --install -s /bin\nmount -t proc proc /proc\nmount -t devtmpfs dev /dev\n" + load.String() +
-		"until [ -b /dev/vda ]; do sleep 0.1; done\nmount -t ext4 /dev/vda /root\numount /proc\nmount --move /dev /root/dev\n" +
+		"until [ -b /dev/vda ]; do sleep 0.1; done\nmount -t ext4 /dev/vda /root\n" +
+		"if grep -q hull.install /proc/cmdline; then\n" +
+		"exec >" + a.tests + " 2>&1\necho " + markBegin + "\n" +
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot /root sh -ec '/debootstrap/debootstrap --second-stage; " + addUser + "'\n" +
+		"echo \"" + markExit + "$?\"\numount -r /root\nsync\npoweroff -f\nfi\n" +
+		"umount /proc\nmount --move /dev /root/dev\n" +
 		"exec switch_root /root /sbin/init\n"
 	if err := os.WriteFile(dir+"/init", []byte(script), 0o755); err != nil {
 		return err
@@ -359,7 +426,7 @@ func copyModule(file, dir string) (name string, err error) {
 }
 
 // makePayload makes the disk with what is tested.
-func makePayload(work, runtime string, tests selection) (string, error) {
+func (vm *machine) makePayload(work, runtime string, tests selection) (string, error) {
 	dir := filepath.Join(work, "hull")
 	if err := os.MkdirAll(dir+"/bin", 0o755); err != nil {
 		return "", err
@@ -370,35 +437,38 @@ func makePayload(work, runtime string, tests selection) (string, error) {
 	if err := command("cp", "-L", runtime, dir+"/bin/runtime"); err != nil {
 		return "", err
 	}
-	if err := makeRootfs(dir + "/rootfs"); err != nil {
+	busybox, err := vm.busybox()
+	if err != nil {
 		return "", err
 	}
-	if err := makeTests(dir, tests); err != nil {
+	if err := makeRootfs(dir+"/rootfs", busybox); err != nil {
+		return "", err
+	}
+	if err := vm.makeTests(dir, tests); err != nil {
 		return "", err
 	}
 	file := filepath.Join(work, "payload.img")
 	return file, command("mkfs.ext4", "-q", "-d", dir, file, "600M")
 }
 
-// makeRootfs makes the root file system of life's containers.
-func makeRootfs(root string) error {
+// makeRootfs makes the root file system of life's containers; guest.sh gives busybox its other names.
+func makeRootfs(root, busybox string) error {
 	const script = `mkdir -p "$0/bin" "$0/etc" "$0/proc" "$0/sys" "$0/dev" "$0/tmp" "$0/mnt" &&
-		cp -L "$(command -v busybox)" "$0/bin/busybox" &&
-		for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox "$0/bin/$a"; done &&
+		cp -L "$1" "$0/bin/busybox" &&
 		echo root:x:0:0:root:/root:/bin/sh >"$0/etc/passwd"`
-	return command("sh", "-ec", script, root)
+	return command("sh", "-ec", script, root, busybox)
 }
 
 // makeTests builds the program that the tests' containers run and the test programs: of life into dir/life, of packages
 // into dir/pkg.
-func makeTests(dir string, tests selection) error {
-	if err := build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
+func (vm *machine) makeTests(dir string, tests selection) error {
+	if err := vm.arch.build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
 		return err
 	}
 	if err := os.WriteFile(dir+"/suites", []byte(tests.suites+"\n"), 0o644); err != nil {
 		return err
 	}
-	if err := makeTest(dir+"/life", "hull/test/vm/life", "", tests); err != nil {
+	if err := vm.makeTest(dir+"/life", "hull/test/vm/life", "", tests); err != nil {
 		return err
 	}
 	if len(tests.packages) > 0 {
@@ -412,7 +482,7 @@ func makeTests(dir string, tests selection) error {
 			if !ok || strings.HasPrefix(path, "hull/test/") {
 				continue
 			}
-			if err := makeTest(filepath.Join(dir, "pkg", path), path, src, tests); err != nil {
+			if err := vm.makeTest(filepath.Join(dir, "pkg", path), path, src, tests); err != nil {
 				return err
 			}
 		}
@@ -421,11 +491,11 @@ func makeTests(dir string, tests selection) error {
 }
 
 // makeTest builds a package's test program, beside its flags and a copy of its testdata, if src has some.
-func makeTest(dir, pkg, src string, tests selection) error {
+func (vm *machine) makeTest(dir, pkg, src string, tests selection) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := build("test", "-c", "-ldflags=-s -w", "-o", dir+"/package.test", pkg); err != nil {
+	if err := vm.arch.build("test", "-c", "-ldflags=-s -w", "-o", dir+"/package.test", pkg); err != nil {
 		return err
 	}
 	if pattern := tests.pattern(pkg); pattern != "" {
@@ -439,9 +509,9 @@ func makeTest(dir, pkg, src string, tests selection) error {
 	return os.CopyFS(dir+"/testdata", os.DirFS(src+"/testdata"))
 }
 
-func build(args ...string) error {
+func (a *arch) build(args ...string) error {
 	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+a.name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}

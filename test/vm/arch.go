@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// arch is what the machine's architecture makes a difference to.
+type arch struct {
+	name       string      // Go's and Debian's
+	qemu       []string    // the program and its arguments
+	serial     [2][]string // the serial lines: of the console, and of the tests, which is the device tests
+	parameters string      // of the kernel
+	tests      string      // the device of the tests' line
+}
+
+var arches = []*arch{
+	{
+		name:       "amd64",
+		qemu:       []string{"qemu-system-x86_64", "-cpu", "max"},
+		serial:     [2][]string{{"-serial", "chardev:console"}, {"-serial", "chardev:tests"}},
+		parameters: "console=ttyS0",
+		tests:      "/dev/ttyS1",
+	},
+	{
+		name: "arm64",
+		// qemu's own way to sign pointers, for the one of the architecture is half of the emulator's time.
+		qemu:       []string{"qemu-system-aarch64", "-machine", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on"},
+		serial:     [2][]string{{"-serial", "chardev:console"}, {"-device", "pci-serial,chardev=tests"}},
+		parameters: "console=ttyAMA0",
+		tests:      "/dev/ttyS0",
+	},
+}
+
+func findArch(name string) (*arch, error) {
+	for _, a := range arches {
+		if a.name == name {
+			return a, nil
+		}
+	}
+	return nil, fmt.Errorf("no machine of architecture %q: amd64 or arm64", name)
+}
+
+// native tells whether this host runs the machine's programs.
+func (a *arch) native() bool { return a.name == runtime.GOARCH }
