@@ -54,11 +54,13 @@ func (g *globals) resolve() error {
 	if g.logFormat != "text" && g.logFormat != "json" && g.logFormat != "" {
 		return fmt.Errorf("--log-format: got %q, want text or json", g.logFormat)
 	}
+	from := "--isolation"
 	if !g.options.given("isolation") {
-		g.isolation = os.Getenv("HULL_ISOLATION")
+		from = "HULL_ISOLATION"
+		g.isolation = os.Getenv(from)
 	}
 	if g.isolation != "" && !hull.Isolation(g.isolation).Known() {
-		return fmt.Errorf("--isolation: got %q, want native or sandbox", g.isolation)
+		return fmt.Errorf("%s: got %q, want native or sandbox", from, g.isolation)
 	}
 	g.rootSet = g.options.given("root")
 	if !g.rootSet {
