@@ -41,7 +41,7 @@ var layers = [][]string{
 	{"hull/cmd/hull", "hull/cmd/hull-net", "hull/cmd/hull-sandbox"},
 	{"hull/internal/cli", "hull/internal/natd", "hull/internal/sentry/boot"},
 	{"hull"},
-	{"hull/internal/sandbox", "hull/internal/sentry/fileserver"},
+	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
 	{"hull/internal/native", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
 	{"hull/internal/sandbox/wire"},

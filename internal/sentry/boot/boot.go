@@ -22,6 +22,7 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
 
 	"hull/internal/sentry/fileserver"
+	"hull/internal/sentry/filter"
 )
 
 // Options are what a sandbox is made of. It takes over the descriptors.
@@ -60,6 +61,13 @@ func New(o Options) (*Sandbox, error) {
 		return nil, err
 	}
 	if err := s.create(); err != nil {
+		return nil, err
+	}
+	// Not before: the helpers are attached to by ptrace(2), and have this from where they were forked.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
+	if err := filter.Install(); err != nil {
 		return nil, err
 	}
 	// Before anybody can know that there is something to send signals to.

@@ -55,6 +55,8 @@ func (s *Sandbox) newKernel() error {
 		ready <- made{p, err}
 	}()
 	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
+	k.AllowSUID = true
+	k.SetSaver(noSaver{s})
 	s.kernel = k
 	if err := s.initKernel(cpus); err != nil {
 		return err
@@ -66,6 +68,13 @@ func (s *Sandbox) newKernel() error {
 	k.Platform = p.Platform
 	return nil
 }
+
+// noSaver implements kernel.Saver, which programs reach through files in /proc/gvisor.
+type noSaver struct{ *Sandbox }
+
+func (noSaver) SaveAsync() error              { return unix.ENOSYS }
+func (noSaver) FSSave() error                 { return unix.ENOSYS }
+func (s noSaver) SpecEnviron(string) []string { return s.Spec.Process.Env }
 
 func (s *Sandbox) initKernel(cpus int) error {
 	k := s.kernel

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,6 +151,7 @@ func takeStreams(o *Options, log int) error {
 
 // setLog has the kernel log warnings only, and without looking up where they come from.
 func setLog() {
+	time.Local = time.UTC // or the first time that is printed would be one to look for the host's zone
 	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
 	log.SetLevel(log.Warning)
 }

@@ -1,0 +1,172 @@
+// Package filter keeps the process of a sandbox to the system calls that its kernel makes.
+//
+// It is what a container finds that has taken over that kernel: calls on descriptors that the process has, on names directly
+// below one of them, on memory and threads of its own, and on its helpers. Anything else ends the process: it can't open a
+// path, execute, make a socket or a namespace, connect, mount, or look at processes of others.
+//
+// The helpers of systrap, which execute the container's programs, are forked by one that was there before the filter; each has
+// a filter of its own, by which every system call of a program comes here instead of to the host's kernel.
+package filter
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/seccomp"
+)
+
+// always are calls that may have any arguments.
+var always = []string{
+	// of Go's runtime: memory, threads, signals, time
+	"madvise", "mincore", "mprotect", "munmap", "mlock", "munlock", "mremap", "msync",
+	"exit", "exit_group", "futex", "getpid", "gettid", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "restart_syscall",
+	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_yield", "sigaltstack", "set_robust_list", "rseq", "getrandom", "getcpu",
+	"timer_delete", "timer_settime", "setitimer",
+	"epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "pipe2", "ppoll", "poll",
+	// on open files
+	"close", "dup", "read", "readv", "pread64", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "pwritev2", "lseek",
+	"fallocate", "fdatasync", "fsync", "ftruncate", "fstat", "fstatfs", "sync_file_range", "fchmod", "fchown",
+	"fgetxattr", "flistxattr", "fremovexattr", "fsetxattr", "getdents64", "tee", "splice",
+	"io_setup", "io_destroy", "io_getevents", "io_submit",
+	"recvmsg", "sendmsg", "recvmmsg", "sendmmsg", "shutdown",
+	// on its helpers: they are all the processes in its pid namespace
+	"wait4", "tgkill",
+}
+
+// A condition is of one argument.
+type condition = specs.LinuxSeccompArg
+
+func is(arg uint, value uint64) condition {
+	return condition{Index: arg, Value: value, Op: specs.OpEqualTo}
+}
+
+// has is that all of the bits are set.
+func has(arg uint, bits uint64) condition {
+	return condition{Index: arg, Value: bits, ValueTwo: bits, Op: specs.OpMaskedEqual}
+}
+
+// lacks is that none of the bits is set.
+func lacks(arg uint, bits uint64) condition {
+	return condition{Index: arg, Value: bits, ValueTwo: 0, Op: specs.OpMaskedEqual}
+}
+
+// fd is a descriptor: not AT_FDCWD, which is negative.
+func fd(arg uint) condition { return lacks(arg, 1<<31) }
+
+// rule allows a call where all conditions hold.
+type rule struct {
+	call  string
+	conds []condition
+}
+
+func rules() []rule {
+	self := uint64(os.Getpid())
+	threads := uint64(unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD)
+	list := []rule{
+		// threads, and no processes
+		{"clone", []condition{has(0, threads), lacks(0, ^uint64(threads|unix.CLONE_SETTLS))}},
+		{"prctl", []condition{is(0, unix.PR_SET_VMA), is(1, unix.PR_SET_VMA_ANON_NAME)}},
+		{"membarrier", []condition{is(1, 0)}},
+		{"timer_create", []condition{is(0, unix.CLOCK_THREAD_CPUTIME_ID)}},
+		{"memfd_create", []condition{lacks(1, ^uint64(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING))}},
+		// names directly below a descriptor; the last one is no link that is followed
+		{"openat", []condition{fd(0), has(2, unix.O_NOFOLLOW)}},
+		{"newfstatat", []condition{fd(0), has(3, unix.AT_SYMLINK_NOFOLLOW)}},
+		{"newfstatat", []condition{fd(0), has(3, unix.AT_EMPTY_PATH)}},
+		{"statx", []condition{fd(0), has(2, unix.AT_EMPTY_PATH)}},
+		{"mkdirat", []condition{fd(0)}},
+		{"mknodat", []condition{fd(0), is(3, 0)}},
+		{"symlinkat", []condition{fd(1)}},
+		{"readlinkat", []condition{fd(0)}},
+		{"unlinkat", []condition{fd(0)}},
+		{"linkat", []condition{fd(0), fd(2), is(4, 0)}},
+		{"renameat", []condition{fd(0), fd(2)}},
+		{"renameat2", []condition{fd(0), fd(2)}},
+		{"fchownat", []condition{fd(0), has(4, unix.AT_EMPTY_PATH)}},
+		{"fchownat", []condition{fd(0), has(4, unix.AT_SYMLINK_NOFOLLOW)}},
+		{"fchmodat", []condition{fd(0)}},
+		{"utimensat", []condition{fd(0)}},
+		// sockets that there are
+		{"accept4", []condition{fd(0)}},
+		{"getsockopt", []condition{is(1, unix.SOL_SOCKET)}},
+		{"socketpair", []condition{is(0, unix.AF_UNIX)}},
+		// helpers: of systrap, all of which are children of children in this pid namespace
+		{"rt_tgsigqueueinfo", []condition{is(0, self)}},
+		{"setpriority", []condition{is(0, unix.PRIO_PROCESS)}},
+		{"waitid", []condition{is(0, unix.P_PID)}},
+	}
+	for _, cmd := range []uint64{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_DUPFD_CLOEXEC, unix.F_DUPFD} {
+		list = append(list, rule{"fcntl", []condition{is(1, cmd)}})
+	}
+	for _, request := range []uint64{
+		unix.TIOCINQ, unix.TCGETS, unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCGWINSZ, unix.TIOCSWINSZ,
+		tcgets2, tcsets2, tcsetsw2, tcsetsf2, notifRecv, notifSend, notifSetFlags,
+	} {
+		list = append(list, rule{"ioctl", []condition{fd(0), is(1, request)}})
+	}
+	for _, request := range []uint64{
+		unix.PTRACE_ATTACH, unix.PTRACE_CONT, unix.PTRACE_DETACH, unix.PTRACE_GETEVENTMSG, unix.PTRACE_GETREGSET,
+		unix.PTRACE_SETREGSET, unix.PTRACE_GETSIGINFO, unix.PTRACE_SETOPTIONS, ptraceSetSigMask, ptraceSysEmu,
+	} {
+		list = append(list, rule{"ptrace", []condition{is(0, request)}})
+	}
+	for _, flags := range []uint64{
+		unix.MAP_SHARED, unix.MAP_SHARED | unix.MAP_FIXED, unix.MAP_PRIVATE, unix.MAP_PRIVATE | unix.MAP_FIXED,
+		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_STACK,
+		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED,
+		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, mapDroppable | unix.MAP_ANONYMOUS,
+	} {
+		list = append(list, rule{"mmap", []condition{is(3, flags)}})
+	}
+	return list
+}
+
+// Numbers that x/sys has not, or not for each architecture.
+const (
+	tcgets2          = 0x802c542a // TCGETS2 and the like, include/uapi/asm-generic/ioctls.h
+	tcsets2          = 0x402c542b
+	tcsetsw2         = 0x402c542c
+	tcsetsf2         = 0x402c542d
+	notifRecv        = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV and the like, include/uapi/linux/seccomp.h
+	notifSend        = 0xc0182101
+	notifSetFlags    = 0x40082104
+	ptraceSetSigMask = 0x420b // PTRACE_SETSIGMASK, include/uapi/linux/ptrace.h
+	ptraceSysEmu     = 31     // PTRACE_SYSEMU, arch/*/include/uapi/asm/ptrace.h
+	mapDroppable     = 0x8    // MAP_DROPPABLE, include/uapi/linux/mman.h, Linux 6.11
+)
+
+// Profile returns the filter of this process.
+func Profile() *specs.LinuxSeccomp {
+	s := &specs.LinuxSeccomp{
+		DefaultAction: specs.ActKillProcess,
+		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}},
+	}
+	for _, r := range rules() {
+		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{Names: []string{r.call}, Action: specs.ActAllow, Args: r.conds})
+	}
+	return s
+}
+
+// Install puts all threads of this process under the filter, for ever.
+func Install() error {
+	p, err := seccomp.Compile(Profile())
+	if err != nil {
+		return err
+	}
+	prog := unix.SockFprog{Len: uint16(len(p.Filter)), Filter: &p.Filter[0]}
+	const setModeFilter = 1 // SECCOMP_SET_MODE_FILTER, include/uapi/linux/seccomp.h
+	r, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(p)
+	switch {
+	case errno != 0:
+		return fmt.Errorf("seccomp: %w", errno)
+	case r != 0:
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", r)
+	}
+	return nil
+}
