@@ -105,6 +105,9 @@ func (c *Cmd) networkSpec(s *specs.Spec, v *view) {
 
 // network is that of one command.
 type network struct {
+	shared   bool   // it is the host's
+	hostname string // of the container, if that isn't the host's; or ""
+
 	nat      *nat.Network // or nil
 	netns    *os.File     // kept until the network has carried what the program has sent; or nil
 	attached chan error   // of the attempt to give the container its network; or nil
@@ -114,13 +117,12 @@ type network struct {
 
 // startNetwork begins what takes longest. Nil is a network that needs nothing.
 func (c *Cmd) startNetwork(s *specs.Spec) (*network, error) {
-	n := &network{trace: c.Runtime.Trace, warn: c.Runtime.warn}
-	switch c.Network {
-	case NetworkHost:
+	n := &network{shared: c.Network == NetworkHost, hostname: c.Hostname, trace: c.Runtime.Trace, warn: c.Runtime.warn}
+	if c.Network != NetworkNAT {
+		if !n.shared && n.hostname == "" {
+			n = nil
+		}
 		return n, nil
-	case NetworkNAT:
-	default:
-		return nil, nil
 	}
 	if !ownNetwork(s) {
 		return nil, usage("the network nat needs a network namespace of the container's own")
@@ -145,7 +147,12 @@ func (n *network) prepare(v *view, p *overlay.Plan) error {
 	case n == nil:
 		return nil
 	case n.nat == nil:
-		return n.shareFiles(v, p)
+		if n.shared {
+			if err := n.shareFiles(v, p); err != nil {
+				return err
+			}
+		}
+		return n.nameItself(v, p)
 	}
 	if err := n.nat.Ready(); err != nil {
 		return err
@@ -178,19 +185,44 @@ func (n *network) shareFiles(v *view, p *overlay.Plan) error {
 	return nil
 }
 
-// addFile puts a file over the container's, unless the caller has bound something there.
-func (n *network) addFile(v *view, p *overlay.Plan, name string, content []byte) {
+// nameItself adds the container's name to its hosts file, where Debian has that of a host without an address of its own.
+func (n *network) nameItself(v *view, p *overlay.Plan) error {
+	if n.hostname == "" {
+		return nil
+	}
+	i := slices.IndexFunc(p.Files, func(m overlay.Made) bool { return m.Path == p.Resolve(hostsFile) })
+	if i < 0 {
+		content, err := os.ReadFile(v.source(p.Resolve(hostsFile)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if !n.addFile(v, p, hostsFile, content) {
+			return nil
+		}
+		i = len(p.Files) - 1
+	}
+	m := &p.Files[i]
+	if len(m.Content) > 0 && m.Content[len(m.Content)-1] != '\n' {
+		m.Content = append(m.Content, '\n')
+	}
+	m.Content = append(m.Content, "127.0.1.1\t"+n.hostname+"\n"...)
+	return nil
+}
+
+// addFile puts a file over the container's, unless the caller has bound something there. It tells whether it has.
+func (n *network) addFile(v *view, p *overlay.Plan, name string, content []byte) bool {
 	real := p.Resolve(name)
 	for _, b := range p.Binds {
 		if b.Path == name || b.Path == real {
-			return
+			return false
 		}
 		if _, err := os.Stat(v.source(real)); err != nil && below(real, b.Path) {
 			n.warn(fmt.Sprintf("the command has no %s: it is missing in %s, where it would be made on the host", name, b.Source))
-			return
+			return false
 		}
 	}
 	p.Files = append(p.Files, overlay.Made{Path: real, Content: content})
+	return true
 }
 
 // attach returns what begins to give the container its network, while the rest of it is made; or nil.
