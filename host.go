@@ -186,9 +186,10 @@ func (v *view) checkBinds() error {
 // findDir finds out where the command starts.
 func (v *view) findDir(dir string) error {
 	if !v.host() {
-		if dir == "" {
-			dir, _ = unix.Getwd()
-			dir = strings.TrimPrefix(dir, v.root)
+		if dir == "" { // the caller's, if it is shown
+			if wd, err := unix.Getwd(); err == nil && below(wd, v.root) {
+				dir = strings.TrimPrefix(wd, v.root)
+			}
 		}
 		v.dir = path.Join("/", dir)
 		return nil
