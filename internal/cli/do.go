@@ -158,7 +158,7 @@ func doCommand() *Command {
 
 The command is the caller's user without any capability and can't gain privileges. It has no network but a loopback unless it is given one (--network): what can read files of the host should not be able to send them away. Its processes end with it, and with hull, however that ends.
 
-What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed and left out.
+What the command has changed can be looked at (--diff), kept (--keep) and put onto the host (--apply). Never put there are devices, fifos and sockets, files with set-user-ID or set-group-ID bits or with capabilities: then nothing is. What was written to places that were empty for the command, such as /tmp, is listed by --diff and left out, without a word, by --apply.
 
 If standard input and output are both a terminal, the command gets one of its own; otherwise hull's streams.`,
 		Exit: `The status of the command, or 128 and the number of the signal that ended it: 137 if it ran out of memory. 124 if its time was over, 127 if it was not found, 126 if it can't be executed, 2 if the options can't be understood, 1 for anything else that hull could not do.`,
