@@ -21,6 +21,7 @@ import (
 	"hull/hulltest"
 	"hull/internal/cgroup"
 	"hull/internal/store"
+	"hull/internal/stub"
 )
 
 func TestLifeCycle(t *testing.T) {
@@ -595,8 +596,20 @@ func TestExecInPaused(t *testing.T) {
 	}
 	_, err := tryExec(t, c, verb("true"))
 	refused(t, err, hull.ErrBadState, "exec box", "paused")
+	// One that was begun before.
+	refused(t, c.EndedMeanwhile(t.Context(), stub.ErrTimeout), hull.ErrBadState, "exec in a paused container")
+	ended := make(chan error)
+	go func() { ended <- execTrue(t.Context(), c) }()
+	select {
+	case err := <-ended:
+		t.Errorf("an exec ends in a paused container: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
 	if err := c.Resume(); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 	says(t, exec1(t, c, verb("echo", "again")), "again")
 }

@@ -47,7 +47,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	case status == Stopped || status == Creating:
 		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a stopped container")}
 	case status == Paused && !o.IgnorePaused:
-		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a paused container"), Hint: "resume it first, or use exec --ignore-paused"}
+		return nil, errExecInPaused()
 	}
 	if err := c.checkProcess(o.Process); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	}
 	req := c.execRequest(o.Process)
 	req.IO = engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
-	req.Cgroups = o.Cgroups
+	req.Cgroups, req.AwaitThaw = o.Cgroups, o.IgnorePaused
 	req.Prepared = h.make
 	p, err := c.engine.Exec(ctx, req)
 	if err != nil {
@@ -67,9 +67,18 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	return newProcess(p), nil
 }
 
-// endedMeanwhile returns what is to be said of an exec that failed: if the container was killed under it, that, and not
-// what of it was first seen to be gone.
+func errExecInPaused() error {
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a paused container"), Hint: "resume it first, or use exec --ignore-paused"}
+}
+
+// endedMeanwhile returns what is to be said of an exec that failed: if the container was killed or paused under it, that,
+// and not what of it was first seen to be gone.
 func (c *Container) endedMeanwhile(ctx context.Context, err error) error {
+	if errors.Is(err, stub.ErrTimeout) {
+		if status, serr := c.status(); serr == nil && status == Paused {
+			return errExecInPaused()
+		}
+	}
 	var e *fault.Error
 	if errors.As(err, &e) && strings.HasPrefix(e.Field, "process.") {
 		return err

@@ -108,6 +108,7 @@ type ExecRequest struct {
 	Process      *specs.Process
 	NoNewKeyring bool
 	Cgroups      []string // sub-cgroups; see cgroup.Group.Join
+	AwaitThaw    bool     // wait for as long as the container is paused
 	Prepared     func(p *Process) error
 	Trace        func(line string)
 	Warn         func(line string)

@@ -108,7 +108,14 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		defer dir.Close()
 	}
 	extra := append(slices.Clone(r.Extra), report, pidfd)
-	first, err := stub.Start(stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)})
+	cfg := stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)}
+	if r.AwaitThaw {
+		cfg.Patient = func() bool {
+			frozen, err := r.Cgroup.Frozen()
+			return err == nil && frozen && ctx.Err() == nil
+		}
+	}
+	first, err := stub.Start(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,8 @@ type conn struct {
 	file  *os.File
 	raw   syscall.RawConn
 	files []*os.File // received
+
+	patient func() bool // see Config
 }
 
 // socketpair returns a connection and the other end of it, for a stub. Only the first doesn't block.
@@ -73,6 +75,9 @@ func (c *conn) readFull(p []byte, timeout time.Duration) error {
 	}
 	for len(p) > 0 {
 		n, err := c.read(p)
+		if err == ErrTimeout && c.patient != nil && c.patient() {
+			err = c.setTimeout(timeout)
+		}
 		if err != nil {
 			return err
 		}

@@ -49,6 +49,8 @@ type Config struct {
 	// cgroup, and this program with it: the thread that has called vfork(2) waits for execve(2), and Go stops no other
 	// meanwhile, for its garbage collection, nor forks.
 	Cgroup *os.File
+	// Patient is asked, if it is set, when a stub has not answered in time, and tells whether to wait as long again.
+	Patient func() bool
 	// Trace is told of every call, if it is set.
 	Trace func(Call)
 }
@@ -98,6 +100,7 @@ func Start(cfg Config) (_ *Stub, err error) {
 			return nil, err
 		}
 	}
+	s.conn.patient, s.next.patient = cfg.Patient, cfg.Patient
 	s.trace = cfg.Trace // of what the container needs
 	return s, nil
 }

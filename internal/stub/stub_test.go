@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -245,6 +246,27 @@ func TestExitOn(t *testing.T) {
 	}
 	if ws, err := init.Wait(); err != nil || ws.ExitStatus() != 128+int(unix.SIGTERM) {
 		t.Errorf("status %v, %v; want exit 143", ws, err)
+	}
+}
+
+// An answer is waited for again and again, as long as there is a reason for it to be late.
+func TestPatience(t *testing.T) {
+	c, theirs, err := socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	defer theirs.Close()
+	asked := 0
+	c.patient = func() bool {
+		if asked++; asked == 3 {
+			theirs.Write([]byte{1})
+		}
+		return asked < 4
+	}
+	p := make([]byte, 2)
+	if err := c.readFull(p, time.Millisecond); err != ErrTimeout || asked != 4 || p[0] != 1 {
+		t.Errorf("%v, asked %d times, %v", err, asked, p)
 	}
 }
 
