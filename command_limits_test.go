@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,18 +52,26 @@ func TestMemoryLimitOfACommand(t *testing.T) {
 }
 
 func TestTimeLimitOfACommand(t *testing.T) {
+	var group sync.WaitGroup
 	for script, killed := range map[string]bool{
 		`sleep 100`:                            false,
 		`trap "exit 0" TERM; sleep 100 & wait`: false,
 		`trap "" TERM; sleep 100; sleep 99`:    true,
 	} {
-		cmd := limited(t, hull.Limits{Time: 100 * time.Millisecond, Grace: 100 * time.Millisecond}, script)
-		err := cmd.Run()
-		var late *hull.TimeoutError
-		if !errors.As(err, &late) || !errors.Is(err, os.ErrDeadlineExceeded) || late.Killed != killed || !cmd.Result.TimedOut {
-			t.Errorf("%s: got %v, %+v", script, err, cmd.Result)
+		grace := 10 * time.Second
+		if killed {
+			grace = 100 * time.Millisecond
 		}
+		cmd := limited(t, hull.Limits{Time: 500 * time.Millisecond, Grace: grace}, script)
+		group.Go(func() {
+			err := cmd.Run()
+			var late *hull.TimeoutError
+			if !errors.As(err, &late) || !errors.Is(err, os.ErrDeadlineExceeded) || late.Killed != killed || !cmd.Result.TimedOut {
+				t.Errorf("%s: got %v, %+v", script, err, cmd.Result)
+			}
+		})
 	}
+	group.Wait()
 }
 
 // A limit that can't be meant is an error before anything is done, and none is ignored.
