@@ -30,8 +30,9 @@ import (
 	"hull/internal/fault"
 )
 
-// patience bounds the wait for an answer of hull-net. It never asks the network for one.
-const patience = 30 * time.Second
+// patience bounds the wait for an answer of hull-net. It never asks the network for one, but at the end carries on for up to
+// thirty seconds what the container has sent.
+const patience = 40 * time.Second
 
 // Config says what is wanted.
 type Config struct {

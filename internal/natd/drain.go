@@ -10,9 +10,9 @@ import (
 
 const (
 	// drainTime bounds how long a network goes on after its last process, and drainPause how long it does without anything
-	// being taken.
-	drainTime  = 10 * time.Second
-	drainPause = time.Second
+	// being taken. A socket says that it takes more only when a third of its buffer is free.
+	drainTime  = 30 * time.Second
+	drainPause = 3 * time.Second
 )
 
 // uploads are the directions of connections that lead out of the container.

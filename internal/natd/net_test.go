@@ -504,11 +504,25 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// Also while it carries on what the container has sent, and nobody takes that.
+// Also while it carries on what the container has sent, and somebody takes that slowly.
 func TestKillWhileDraining(t *testing.T) {
 	w := newWorld(t, false)
-	full := w.Outside.Listen(t, hulltest.Outside4+":8002") // accepted by the kernel, and read by nobody
-	defer full.Close()
+	l := w.Outside.Listen(t, hulltest.Outside4+":8002")
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	go func() {
+		c, err := l.Accept()
+		for p := make([]byte, 64<<10); err == nil; _, err = c.Read(p) {
+			select {
+			case <-stop:
+				err = io.EOF
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		if c != nil {
+			c.Close()
+		}
+	}()
 	ns := hulltest.NewNetns(t, nil)
 	cmd, input, output := w.standIn(t, ns)
 	if _, err := output.Read(make([]byte, 6)); err != nil {
@@ -530,9 +544,10 @@ func TestKillWhileDraining(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	time.Sleep(200 * time.Millisecond)
-	if left := running(hullNet(t)); len(left) > 0 {
-		t.Errorf("hull-net is still there: %v", left)
+	for end := time.Now().Add(2 * time.Second); len(running(hullNet(t))) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("hull-net is still there: %v", running(hullNet(t)))
+		}
 	}
 }
 
