@@ -228,7 +228,7 @@ func TestDoIsAJob(t *testing.T) {
 			s.expect("prompt:")
 
 			// The terminal is the shell's meanwhile, and works.
-			s.press(`hull do bash -c 'echo rea""dy; sleep 1; echo going on; exec sleep 100'` + pipe + "\n")
+			s.press(`hull do bash -c 'echo rea""dy; read; echo going on; exec sleep 100'` + pipe + "\n")
 			s.expect("ready")
 			s.press("\x1a")
 			s.expect("Stopped")
@@ -236,7 +236,7 @@ func TestDoIsAJob(t *testing.T) {
 			s.press("echo shell $((1+1))\n")
 			s.expect("shell 2")
 			s.expect("prompt:")
-			s.press("fg\n")
+			s.press("fg\n\n")
 			s.expect("going on")
 			s.press("\x03")
 			s.expect("prompt:")
@@ -296,7 +296,7 @@ func TestDoForwardsSignals(t *testing.T) {
 func TestDoSignalsTheGroup(t *testing.T) {
 	for sig, want := range map[unix.Signal]string{unix.SIGHUP: "child parent", unix.SIGTERM: "parent"} {
 		hulltest.Require(t, hulltest.Kernel(6, 9))
-		run := doing(t, `exec 2>/dev/null; (trap "printf 'child '" HUP TERM; sleep 0.2; sleep 0.2) & trap : HUP TERM; sleep 0.1; echo ready; wait; wait; echo parent`)
+		run := doing(t, `exec 2>/dev/null; trap : HUP TERM; (trap "printf 'child '" HUP TERM; echo ready; sleep 0.2; sleep 0.2) & wait; wait; echo parent`)
 		if err := run.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
