@@ -261,11 +261,21 @@ const killedTimeout = time.Second
 
 // statusOfKilled is status, once an init has ended that was sent SIGKILL: on a busy machine `kill x KILL; delete x` is
 // faster than the kernel.
-func (c *Container) statusOfKilled() (Status, error) {
-	for deadline := time.Now().Add(killedTimeout); native.Killed(c.record.Init) && time.Now().Before(deadline); {
+//
+// Between the signal's being taken and the beginning of the end a thread shows neither, so one look is not enough.
+func (c *Container) statusOfKilled() (status Status, err error) {
+	const looks = 3
+	left := looks
+	for deadline := time.Now().Add(killedTimeout); left > 0 && time.Now().Before(deadline); left-- {
+		if native.Killed(c.record.Init) {
+			left = looks
+		}
+		if status, err = c.status(); status != Running {
+			return status, err
+		}
 		time.Sleep(time.Millisecond)
 	}
-	return c.status()
+	return status, err
 }
 
 // destroy removes a container, in an order in which it can be done again if hull is killed in between: the record goes

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -191,11 +192,24 @@ func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
 	}
 }
 
-// Killed tells whether the process has been sent a SIGKILL that it has not got to yet.
+// Killed tells whether a process that is alive is about to end: a thread has been sent a SIGKILL that it has not got to
+// yet, or is through with it while others aren't.
 func Killed(i engine.Init) bool {
-	b, err := os.ReadFile(procFile(i.Pid, "stat"))
+	tasks, err := os.ReadDir(procFile(i.Pid, "task"))
 	if err != nil {
 		return false
+	}
+	return slices.ContainsFunc(tasks, func(t os.DirEntry) bool { return killed(procFile(i.Pid, "task/"+t.Name()+"/stat")) })
+}
+
+func killed(file string) bool {
+	st, err := readStat(file)
+	if err != nil || st.ended() {
+		return true
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return true
 	}
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	const signal = 31 - 3 // field 31 has the pending signals, field 3 comes behind the name (proc_pid_stat(5))
