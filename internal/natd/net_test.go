@@ -512,15 +512,17 @@ func TestKillWhileDraining(t *testing.T) {
 	t.Cleanup(func() { close(stop) })
 	go func() {
 		c, err := l.Accept()
-		for p := make([]byte, 64<<10); err == nil; _, err = c.Read(p) {
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for p := make([]byte, 64<<10); err == nil; {
 			select {
 			case <-stop:
-				err = io.EOF
+				return
 			case <-time.After(50 * time.Millisecond):
+				_, err = c.Read(p)
 			}
-		}
-		if c != nil {
-			c.Close()
 		}
 	}()
 	ns := hulltest.NewNetns(t, nil)
