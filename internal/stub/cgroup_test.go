@@ -136,3 +136,50 @@ func unifiedCgroup(t *testing.T) string {
 	t.Skip("no cgroup v2 is mounted")
 	return ""
 }
+
+// A process that is frozen on cgroup v1 doesn't die when it is killed; hull doesn't wait for somebody to thaw it.
+func TestKillFrozen(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	dir := filepath.Join("/sys/fs/cgroup/freezer", fmt.Sprintf("hulltest-stub-%d", os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skipf("needs a freezer of cgroup v1: %v", err)
+	}
+	defer func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := Start(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := s.Pid
+	for file, content := range map[string]string{"cgroup.procs": fmt.Sprint(pid), "freezer.state": "FROZEN"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	defer func(d time.Duration) { reapTimeout = d }(reapTimeout)
+	reapTimeout = 50 * time.Millisecond
+	killed := make(chan struct{})
+	go func() {
+		s.Kill()
+		close(killed)
+	}()
+	select {
+	case <-killed:
+	case <-time.After(3 * time.Second):
+		t.Error("Kill waits for a process that is frozen")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0); err != nil {
+		t.Error(err)
+	}
+	<-killed
+	for range 1000 { // it is reaped when it ends
+		if unix.Kill(pid, 0) == unix.ESRCH {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("it is left as a zombie")
+}

@@ -194,6 +194,27 @@ func newPidFD(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
+// endsWithin waits for a process to end, but not to be reaped.
+func endsWithin(pidfd *os.File, timeout time.Duration) bool {
+	ended := func(fd uintptr, timeout time.Duration) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(timeout.Milliseconds()))
+		return n > 0
+	}
+	deadline := time.Now().Add(timeout)
+	raw, err := pidfd.SyscallConn()
+	if err == nil && pidfd.SetReadDeadline(deadline) == nil {
+		err := raw.Read(func(fd uintptr) bool { return ended(fd, 0) })
+		pidfd.SetReadDeadline(time.Time{})
+		return err == nil
+	}
+	for left := timeout; left > 0; left = time.Until(deadline) {
+		if ended(pidfd.Fd(), left) {
+			return true
+		}
+	}
+	return false
+}
+
 // WaitPidFD waits for a child by its pidfd and reaps it.
 func WaitPidFD(pidfd *os.File) (unix.WaitStatus, error) {
 	defer runtime.KeepAlive(pidfd)

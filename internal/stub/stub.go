@@ -450,7 +450,7 @@ func (s *Stub) Last(b *Batch, report, exit int) error {
 
 func (s *Stub) reapStage1() {
 	for first := s.stage1; first != nil; first = first.stage1 {
-		first.Wait()
+		first.reap()
 	}
 	s.stage1 = nil
 }
@@ -509,24 +509,45 @@ func (s *Stub) Close() error {
 	return err
 }
 
-// Kill ends the stub and reaps it.
+// Kill ends the stub and reaps it. One that is frozen on cgroup v1 ends when it is thawed; it is reaped then.
 func (s *Stub) Kill() {
 	s.Close()
 	s.reapStage1()
 	if s.PidFD != nil {
 		unix.PidfdSendSignal(int(s.PidFD.Fd()), unix.SIGKILL, nil, 0)
-		if s.clones {
-			s.reapGroup()
-		}
-		s.Wait()
+		s.reap()
 	}
 }
 
-// reapGroup ends the stub, and a child that it may have cloned without having told of it: one that was killed with its
-// cgroup, say. The child is this program's to reap, and until it is reaped the pid namespace that it is in doesn't end.
-func (s *Stub) reapGroup() {
+// reapTimeout bounds the wait for a stub that has nothing more to do, or was killed.
+var reapTimeout = 5 * time.Second
+
+// reap reaps a stub that is about to end, now or, if it doesn't, in the background.
+func (s *Stub) reap() {
+	pidfd := s.PidFD
+	if pidfd == nil {
+		return
+	}
+	s.PidFD = nil
+	finish := func() {
+		if s.clones {
+			s.reapGroup(pidfd)
+		}
+		_, _ = WaitPidFD(pidfd)
+		pidfd.Close()
+	}
+	if endsWithin(pidfd, reapTimeout) {
+		finish()
+	} else {
+		go finish()
+	}
+}
+
+// reapGroup ends a child that the stub may have cloned without having told of it: one that was killed with its cgroup,
+// say. The child is this program's to reap, and until it is reaped the pid namespace that it is in doesn't end.
+func (s *Stub) reapGroup(pidfd *os.File) {
 	// Until the stub is reaped its number is its group's, and nobody else's.
-	for unix.Waitid(unix.P_PIDFD, int(s.PidFD.Fd()), nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	for unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	unix.Kill(-s.Pid, unix.SIGKILL)
 	for {
