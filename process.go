@@ -49,6 +49,16 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	case status == Paused && !o.IgnorePaused:
 		return nil, errExecInPaused()
 	}
+	if !o.IgnorePaused {
+		stopped, err := c.group.Stopped()
+		if err != nil {
+			return nil, err
+		}
+		if stopped {
+			return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's cgroup is frozen, or one above it"),
+				Hint: "the process would be frozen, too, before it could run"}
+		}
+	}
 	if err := c.checkProcess(o.Process); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -640,4 +641,30 @@ func TestStartReportsWhyNot(t *testing.T) {
 // Without an entry PATH is the default one.
 func TestNoPath(t *testing.T) {
 	says(t, run(t, func(s *specs.Spec) { s.Process.Args, s.Process.Env = []string{"testprog", "echo", "found"}, nil }), "found")
+}
+
+// A process that can't run, since a cgroup above is frozen, is not waited for.
+func TestExecBelowFrozenCgroup(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	parent := "/" + hulltest.Token(t) + "-above"
+	file, frozen, thawed := filepath.Join("/sys/fs/cgroup/freezer", parent, "freezer.state"), "FROZEN", "THAWED"
+	if hulltest.CgroupV2.Check() == nil {
+		file, frozen, thawed = filepath.Join("/sys/fs/cgroup", parent, "cgroup.freeze"), "1", "0"
+	}
+	t.Cleanup(func() { // after that of the container
+		above, _ := filepath.Glob("/sys/fs/cgroup/*" + parent)
+		for _, dir := range append(above, "/sys/fs/cgroup"+parent) {
+			_ = unix.Rmdir(dir)
+		}
+	})
+	c := runningIn(t, newRuntime(t), func(s *specs.Spec) { s.Linux.CgroupsPath = parent + "/box" })
+	write(t, file, frozen)
+	began := time.Now()
+	_, err := c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec()})
+	write(t, file, thawed)
+	refused(t, err, hull.ErrBadState, "exec box", "frozen")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it takes %v", took)
+	}
+	wantStatus(t, c, hull.Running)
 }

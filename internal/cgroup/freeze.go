@@ -160,6 +160,28 @@ func (s State) Frozen() (bool, error) {
 	return frozen, nil
 }
 
+// Stopped tells whether the container's processes are frozen, by Freeze or with a cgroup above it.
+func (g *Group) Stopped() (bool, error) {
+	d, err := g.freezer()
+	if err != nil {
+		return false, nil
+	}
+	var stopped bool
+	if g.mode == V2 {
+		var n uint64
+		n, err = readKeyed(d.path, "cgroup.events", "frozen")
+		stopped = n == 1
+	} else {
+		var s string
+		s, err = readValue(d.path, "freezer.state")
+		stopped = err == nil && s != "THAWED"
+	}
+	if err != nil && !gone(err) {
+		return false, &fault.Error{Step: "ask the freezer", Err: err}
+	}
+	return stopped, nil
+}
+
 // frozenDir asks a directory; one of a v1 hierarchy other than freezer is never frozen.
 func frozenDir(d dir) (bool, error) {
 	switch {
