@@ -189,14 +189,15 @@ func TestNamespaceByPathThatCannotBe(t *testing.T) {
 	for _, test := range []struct {
 		name, path string
 		kind       error
+		hint       string
 	}{
-		{"missing", "/nonexistent/ns", unix.ENOENT},
-		{"another type", "/proc/self/ns/uts", unix.EINVAL},
-		{"no namespace", "/etc/passwd", unix.EINVAL},
+		{"missing", "/nonexistent/ns", unix.ENOENT, ""},
+		{"another type", "/proc/self/ns/uts", unix.EINVAL, "no namespace of that type"},
+		{"no namespace", "/etc/passwd", unix.EINVAL, "no namespace of that type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := tryRun(t, newRuntime(t), addNamespace(specs.NetworkNamespace, test.path))
-			refused(t, err, test.kind, "linux.namespaces", test.path)
+			refused(t, err, test.kind, "linux.namespaces", test.path, test.hint)
 		})
 	}
 }

@@ -62,7 +62,7 @@ func (g *Group) makeDirs() error {
 			for _, p := range made {
 				unix.Rmdir(p)
 			}
-			return &fault.Error{Step: "make the cgroup", Err: err, Hint: createHint(err)}
+			return notMade(err)
 		}
 	}
 	if first != nil {
@@ -249,6 +249,14 @@ func (g *Group) createUnified() error {
 		g.drop(dir{path, []string{unified}})
 		g.warn("no cgroup: " + err.Error())
 		return nil
+	}
+	return notMade(err)
+}
+
+// notMade names the step, unless a limit of the configuration is at fault, which has its own field.
+func notMade(err error) error {
+	if e, ok := err.(*fault.Error); ok && e.Field != "" {
+		return e
 	}
 	return &fault.Error{Step: "make the cgroup", Err: err, Hint: createHint(err)}
 }

@@ -72,6 +72,8 @@ func explainNamespaces(err error, userNS bool) error {
 	switch {
 	case userNS && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)), errors.Is(err, unix.EPERM) && os.Geteuid() != 0:
 		e.Hint = userNamespaceHint("/", userNS)
+	case errors.Is(err, unix.EINVAL) && strings.HasPrefix(e.Step, "setns "):
+		e.Hint = "the file is no namespace of that type"
 	case errors.Is(err, unix.ENOSPC):
 		e.Hint = "a limit below /proc/sys/user is reached (namespaces(7))"
 	case errors.Is(err, unix.EINVAL) && userNS && !exists("/proc/self/ns/user"):
