@@ -18,6 +18,8 @@ import (
 	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/rdt"
+	"hull/internal/sandbox"
+	"hull/internal/sandbox/wire"
 	"hull/internal/store"
 )
 
@@ -151,6 +153,11 @@ func (c *Container) Signal(sig unix.Signal, all bool) error {
 func (c *Container) signal(sig unix.Signal, all bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
+	// The processes of a sandbox are none of the host's; but all of them end with it.
+	if s, ok := c.engine.(sandbox.Engine); ok && all && sig != unix.SIGKILL {
+		view := c.engineView()
+		return s.SignalAll(&view, sig)
+	}
 	switch {
 	case all && c.group.Tracks():
 		return c.group.Signal(ctx, sig)
@@ -424,6 +431,23 @@ func (c *Container) Processes() ([]int, error) {
 	pids, err := c.group.Pids(true)
 	return pids, fault.In("ps", c.ID(), err)
 }
+
+// ProcessInfo is a process as the kernel of a sandbox sees it.
+type ProcessInfo = wire.Process
+
+// Inside returns the processes of a container in a sandbox, which the host's kernel knows nothing of.
+func (c *Container) Inside() ([]ProcessInfo, error) {
+	s, ok := c.engine.(sandbox.Engine)
+	if !ok {
+		return nil, fault.In("ps", c.ID(), &fault.Error{Kind: fault.BadUsage, Err: errors.New("the container is in no sandbox")})
+	}
+	view := c.engineView()
+	list, err := s.Processes(&view)
+	return list, fault.In("ps", c.ID(), err)
+}
+
+// Isolation returns what keeps the container apart.
+func (c *Container) Isolation() Isolation { return recordedIsolation(c.record) }
 
 // Stats are what the kernel counts for a container, in JSON as runc's events have them.
 // CPU, CPUSet, Memory, Pids, BlockIO, Hugetlb, RDMA, IntelRdt and NetworkInterfaces have the JSON names cpu, cpuset, memory,

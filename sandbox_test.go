@@ -1,7 +1,12 @@
 package hull_test
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSandbox has tests of the native isolation pass in a sandbox: see newRuntime. Those that are missing are of what a
@@ -68,7 +73,60 @@ func TestSandbox(t *testing.T) {
 		"UserNamespaceWithoutTheUser": TestUserNamespaceWithoutTheUser,
 		"WritableRoot":                TestWritableRoot,
 		"WrongState":                  TestWrongState,
+		"Rlimits":                     TestRlimits,
+		"ExecInPaused":                TestExecInPaused,
+		"UserNamespaceMaps":           TestUserNamespaceMaps,
+		"SeccompShortAllowList":       TestSeccompShortAllowList,
+		"ExecAmidDelete":              TestExecAmidDelete,
+		"CVE_2022_24769":              TestCVE_2022_24769,
+		"CVE_2022_27650":              TestCVE_2022_27650,
+		"CVE_2022_29162":              TestCVE_2022_29162,
+		"CVE_2025_27612":              TestCVE_2025_27612,
+		"CVE_2024_21626":              TestCVE_2024_21626,
 	} {
 		t.Run(name, test)
 	}
+}
+
+// Whoever can reach the control socket may be out of his mind; the container goes on.
+func TestSandboxControl(t *testing.T) {
+	c := running(t)
+	path := filepath.Join(c.Dir(), "control.sock")
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(null)
+	for name, message := range map[string]struct {
+		text string
+		fds  []int
+	}{
+		"nothing":              {"", nil},
+		"garbage":              {"\x00\xff", nil},
+		"half a message":       {`{"Op":"exec","Proc`, nil},
+		"no such request":      {`{"Op":"dance"}`, nil},
+		"exec of nothing":      {`{"Op":"exec"}`, nil},
+		"exec without streams": {`{"Op":"exec","Process":{"args":["/bin/testprog","true"],"cwd":"/"}}`, nil},
+		"too many descriptors": {`{"Op":"ps"}`, []int{null, null, null, null, null, null}},
+		"too long":             {`{"Op":"ps","Signal":` + strings.Repeat("1", 150000) + "}", nil},
+		"exec that never goes": {`{"Op":"exec","Same":[9,-1,7],"Process":{"args":["/bin/testprog","sleep","9"],"cwd":"/"}}`, []int{null, null, null}},
+	} {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := unix.Sendmsg(fd, []byte(message.text), unix.UnixRights(message.fds...), nil, unix.MSG_NOSIGNAL); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+		unix.Close(fd)
+		says(t, exec1(t, c, verb("echo", name)), name)
+	}
+	eventually(t, "nothing of that is left", func() bool {
+		list, err := c.Inside()
+		return err == nil && len(list) == 1
+	})
 }

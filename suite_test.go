@@ -68,7 +68,7 @@ func newRuntime(t testing.TB) *hull.Runtime {
 		Root: filepath.Join(t.TempDir(), "state"),
 		Warn: func(line string) { t.Log("warning:", line) },
 	}
-	if strings.HasPrefix(t.Name(), "TestSandbox/") {
+	if strings.HasPrefix(t.Name(), "TestSandbox") {
 		r.Isolation, r.SandboxProgram = hull.Sandbox, hulltest.SandboxBinary(t)
 	}
 	return r

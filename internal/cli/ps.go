@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 
 	"hull"
 )
@@ -20,7 +21,9 @@ func psCommand() *Command {
 		Usage:   "[options] CONTAINER-ID [ps options]",
 		Long: `Prints what ps(1), of the host, prints of the container's processes: with the options given, or -ef. Whatever the options, there must be a column PID.
 
-With --format json the pids are printed, as the caller sees them, and nothing else; ps(1) isn't needed.`,
+With --format json the pids are printed, as the caller sees them, and nothing else; ps(1) isn't needed.
+
+In a sandbox the processes are those of its kernel, with the pids that they have there, and there are no ps options; the pids of --format json are those of the host's processes that the sandbox consists of.`,
 		Examples: `hull ps web1
 hull ps web1 -o pid,rss,args
 hull ps --format json web1`,
@@ -36,6 +39,9 @@ hull ps --format json web1`,
 			c, err := env.container("ps", args[0])
 			if err != nil {
 				return err
+			}
+			if c.Isolation() == hull.Sandbox && format != "json" {
+				return env.printInside(c, args[1:])
 			}
 			pids, err := c.Processes()
 			if err != nil {
@@ -55,6 +61,28 @@ hull ps --format json web1`,
 			return err
 		},
 	}
+}
+
+// printInside prints the processes of a sandbox.
+func (e *Env) printInside(c *hull.Container, options []string) error {
+	if len(options) > 0 {
+		return inOp("ps", c.ID(), &hull.Error{Kind: hull.ErrUnsupported, Err: errors.New("not in a sandbox: options of ps(1), which knows nothing of its processes")})
+	}
+	list, err := c.Inside()
+	if err != nil {
+		return err
+	}
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 5, 1, 2, ' ', 0)
+	fmt.Fprint(w, "UID\tPID\tPPID\tC\tSTIME\tTTY\tTIME\tCMD\n")
+	for _, p := range list {
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", p.UID, p.PID, p.PPID, p.CPU, p.STime, p.TTY, p.Time, p.Command)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err = table.WriteTo(e.Stdout)
+	return err
 }
 
 func runPS(args []string) ([]byte, error) {

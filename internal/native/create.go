@@ -385,7 +385,7 @@ func (c *creation) leadGroup(b *stub.Batch) {
 
 // letGoSupervised is letGo for an init that becomes the program's supervisor.
 func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
-	s, err := c.init.LastSupervised(tail, reportFD(len(c.Extra)), exitSetup)
+	s, err := c.init.LastSupervised(tail, reportFD(len(c.Extra)), ExitSetup)
 	if rerr := explainExec(stub.ReadReport(c.report, tail.Steps(), stub.Timeout)); rerr != nil {
 		err = rerr
 	}
@@ -398,7 +398,7 @@ func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
 
 // letGo hands the init its last batch.
 func (c *creation) letGo(tail *stub.Batch) error {
-	if err := c.init.Last(tail, reportFD(len(c.Extra)), exitSetup); err != nil {
+	if err := c.init.Last(tail, reportFD(len(c.Extra)), ExitSetup); err != nil {
 		return err
 	}
 	if c.Park {

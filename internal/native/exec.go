@@ -76,7 +76,7 @@ func (t *process) execIn(ctx context.Context, s *stub.Stub, r *engine.ExecReques
 	}
 	b = new(stub.Batch)
 	t.lastSteps(b, len(r.Extra), false)
-	if err := s.Last(b, reportFD(len(r.Extra)), exitSetup); err != nil {
+	if err := s.Last(b, reportFD(len(r.Extra)), ExitSetup); err != nil {
 		return nil, err
 	}
 	return p, explainExec(stub.ReadReport(report, b.Steps(), stub.Timeout))

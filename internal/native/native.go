@@ -40,8 +40,8 @@ var _ engine.Engine = Engine{}
 // there lets the program start; then what keeps it from starting comes back, or an end of file when it has started.
 const execFifo = "exec.fifo"
 
-// Status with which a stub ends that can't execute the container's program.
-const exitSetup = 127
+// ExitSetup is the status with which a stub ends that can't execute the container's program.
+const ExitSetup = 127
 
 // Check implements engine.Engine. What this host's kernel can't do it says itself.
 func (Engine) Check(*specs.Spec) error { return nil }

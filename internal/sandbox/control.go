@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 )
 
@@ -35,6 +37,34 @@ func listen(dir string) (*os.File, error) {
 	if err := unix.Listen(fd, 16); err != nil {
 		f.Close()
 		return nil, os.NewSyscallError("listen", err)
+	}
+	return f, nil
+}
+
+// dial connects with the sandbox of a container.
+func dial(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), wire.Control)
+	// One that is frozen never answers. The timeout is the file's: a stub that has it, too, asks before it reads.
+	wait := unix.NsecToTimeval(int64(bootTimeout))
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+	if err == nil {
+		err = unix.Connect(fd, address(d))
+	}
+	if err == unix.ECONNREFUSED || err == unix.ENOENT {
+		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, &fault.Error{Step: "connect with the sandbox", Err: err}
 	}
 	return f, nil
 }

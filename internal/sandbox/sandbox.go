@@ -89,8 +89,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 		return nil, explain(err)
 	}
 	if err := c.wait(); err != nil {
-		_ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0)
-		_, _ = stub.WaitPidFD(p.PidFD)
+		end(p.PidFD)
 		return nil, err
 	}
 	p.Steps = nil // the jail's; none of them is left
@@ -323,11 +322,6 @@ func (Engine) Start(c *engine.Container, _ []stub.Step) error { return native.En
 
 // StartHooks does nothing: Check refuses those there are.
 func (Engine) StartHooks(context.Context, *engine.ExecRequest) error { return nil }
-
-// Exec is not there yet.
-func (Engine) Exec(context.Context, *engine.ExecRequest) (*engine.Process, error) {
-	return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox yet")}
-}
 
 // Leave does nothing: all mounts of a sandbox are its own.
 func (Engine) Leave(*engine.Container) error { return nil }

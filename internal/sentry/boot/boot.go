@@ -72,6 +72,7 @@ func New(o Options) (*Sandbox, error) {
 	}
 	// Before anybody can know that there is something to send signals to.
 	sighandling.StartSignalForwarding(s.signal)
+	go s.serve()
 	return s, nil
 }
 

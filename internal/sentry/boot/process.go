@@ -35,7 +35,7 @@ func (s *Sandbox) create() error {
 		return err
 	}
 	s.kernel.RegisterContainerName(s.ID, s.ID)
-	s.init, err = s.newProcess(s.Spec.Process, ns, s.Stdio)
+	s.init, s.stdio, err = s.newProcess(s.Spec.Process, ns, s.Stdio, sameStreams(s.Stdio))
 	if err != nil {
 		return err
 	}
@@ -47,8 +47,9 @@ func (s *Sandbox) create() error {
 	return nil
 }
 
-// newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams.
-func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [3]int) (*kernel.ThreadGroup, error) {
+// newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams; alike says which of
+// these are the same as others.
+func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, alike [3]int) (*kernel.ThreadGroup, []*stream, error) {
 	k := s.kernel
 	args := kernel.CreateProcessArgs{
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
@@ -61,30 +62,41 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [3]
 	}
 	filter, err := compile(s.Spec.Linux.Seccomp)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if args.Limits, err = rlimits(p.Rlimits); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx := args.NewContext(k)
 	if err := checkDir(ctx, &args); err != nil {
-		return nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
+		return nil, nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
 	}
 	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
-		return nil, &fault.Error{Field: "process.env", Err: err}
+		return nil, nil, &fault.Error{Field: "process.env", Err: err}
 	}
 	table := k.NewFDTable()
 	defer table.DecRef(ctx)
-	if err := s.importStreams(ctx, table, stdio, p.User); err != nil {
-		return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
+	files, err := s.importStreams(ctx, table, stdio, alike, p.User)
+	if err != nil {
+		return nil, nil, fmt.Errorf("standard streams: %w", errnoOf(err))
 	}
 	args.FDTable = table
-	if args.Filename, err = find(ctx, &args); err != nil {
+	tg, err := s.load(ctx, &args, filter)
+	if err != nil {
+		closeStreams(files)
+		return nil, nil, err
+	}
+	return tg, files, nil
+}
+
+// load makes the process itself.
+func (s *Sandbox) load(ctx context.Context, args *kernel.CreateProcessArgs, filter *bpf.Program) (_ *kernel.ThreadGroup, err error) {
+	if args.Filename, err = find(ctx, args); err != nil {
 		return nil, err
 	}
-	tg, _, err := k.CreateProcess(args)
+	tg, _, err := s.kernel.CreateProcess(*args)
 	if err != nil {
-		return nil, explainLoad(p.Args[0], err)
+		return nil, explainLoad(args.Argv[0], err)
 	}
 	if filter != nil {
 		if err := tg.Leader().AppendSyscallFilter(*filter, true); err != nil {

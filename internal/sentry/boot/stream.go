@@ -21,42 +21,53 @@ type stream struct {
 	ctx    context.Context
 	fd     int // a copy: the kernel has the other
 	offset bool
+	begin  int64
 	file   *vfs.FileDescription
 }
 
 // importStreams makes the host's descriptors those from 0 on of a process.
-func (s *Sandbox) importStreams(ctx context.Context, table *kernel.FDTable, stdio [3]int, u specs.User) error {
-	var files []*stream
+func (s *Sandbox) importStreams(ctx context.Context, table *kernel.FDTable, stdio, alike [3]int, u specs.User) (files []*stream, err error) {
+	var by [3]*stream
 	for number, fd := range stdio {
-		f := same(files, fd)
-		if f == nil {
-			var err error
-			if f, err = s.newStream(ctx, fd, u); err != nil {
-				return err
-			}
-			files = append(files, f)
-		} else {
+		if i := alike[number]; i >= 0 && i < number && by[i] != nil {
+			by[number] = by[i]
 			unix.Close(fd)
+		} else {
+			if by[number], err = s.newStream(ctx, fd, u); err != nil {
+				closeStreams(files)
+				return nil, err
+			}
+			files = append(files, by[number])
 		}
-		if _, err := table.NewFDAt(ctx, int32(number), f.file, kernel.FDFlags{}); err != nil {
-			return err
+		if _, err := table.NewFDAt(ctx, int32(number), by[number].file, kernel.FDFlags{}); err != nil {
+			closeStreams(files)
+			return nil, err
 		}
 	}
-	s.stdio = append(s.stdio, files...)
-	return nil
+	return files, nil
 }
 
-// same returns the one of files that has the same description as fd: standard error is standard output where a shell was
-// told 2>&1, and then both have one offset.
-func same(files []*stream, fd int) *stream {
+func closeStreams(files []*stream) {
+	for _, f := range files {
+		f.close()
+	}
+}
+
+// sameStreams tells of each stream which one is the same open file: itself, or one before it. Standard error is standard output
+// where a shell was told 2>&1, and then both have one offset.
+func sameStreams(stdio [3]int) (alike [3]int) {
 	const file = 0 // KCMP_FILE, include/uapi/linux/kcmp.h; x/sys has none
 	self := uintptr(unix.Getpid())
-	for _, f := range files {
-		if r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, self, self, file, uintptr(f.fd), uintptr(fd), 0); errno == 0 && r == 0 {
-			return f
+	for i := range stdio {
+		alike[i] = i
+		for j := range i {
+			if r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, self, self, file, uintptr(stdio[i]), uintptr(stdio[j]), 0); errno == 0 && r == 0 {
+				alike[i] = j
+				break
+			}
 		}
 	}
-	return nil
+	return alike
 }
 
 func (s *Sandbox) newStream(ctx context.Context, fd int, u specs.User) (*stream, error) {
@@ -76,18 +87,26 @@ func (s *Sandbox) newStream(ctx context.Context, fd int, u specs.User) (*stream,
 	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 		if at, err := unix.Seek(fd, 0, unix.SEEK_CUR); err == nil && at >= 0 {
 			_, err = f.file.Seek(ctx, at, linux.SEEK_SET)
-			f.offset = err == nil
+			f.offset, f.begin = err == nil, at
 		}
 	}
 	return f, nil
 }
 
-// leave puts the host's offset where the container's is.
+// close gives the file up: who waits for the end of a pipe must not wait for this process.
+func (f *stream) close() {
+	unix.Close(f.fd)
+	f.file.DecRef(f.ctx)
+}
+
+// leave puts the host's offset where the container's is, if that has moved: another process may have written meanwhile.
 func (f *stream) leave() {
+	defer unix.Close(f.fd)
+	defer f.close()
 	if !f.offset {
 		return
 	}
-	if at, err := f.file.Seek(f.ctx, 0, linux.SEEK_CUR); err == nil {
+	if at, err := f.file.Seek(f.ctx, 0, linux.SEEK_CUR); err == nil && at != f.begin {
 		_, _ = unix.Seek(f.fd, at, unix.SEEK_SET)
 	}
 }

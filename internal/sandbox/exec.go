@@ -1,0 +1,188 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/sandbox/wire"
+	"hull/internal/stub"
+)
+
+// Exec starts another process in a running container. On the host there is none for it; a stub stands for it, which whoever
+// waits for the process or sends it signals takes for it.
+func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (*engine.Process, error) {
+	k := &checker{}
+	k.process(r.Process)
+	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
+	k.refuse(len(r.Cgroups) > 0, "", "sub-cgroups: its processes are none of the host's")
+	if err := errors.Join(k.errs...); err != nil {
+		return nil, err
+	}
+	conn, err := dial(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := requestExec(conn, r); err != nil {
+		return nil, err
+	}
+	s, err := stub.Start(stub.Config{Extra: []*os.File{conn}})
+	if err != nil {
+		return nil, err
+	}
+	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
+	if r.Prepared != nil {
+		if err := r.Prepared(p); err != nil {
+			s.Kill()
+			return nil, err
+		}
+	}
+	if err := stand(s); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	if err := unix.Sendmsg(int(conn.Fd()), []byte(wire.Go), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		end(p.PidFD)
+		return nil, noAnswer(err)
+	}
+	return p, nil
+}
+
+// end ends a child and reaps it.
+func end(pidfd *os.File) {
+	_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	_, _ = stub.WaitPidFD(pidfd)
+	pidfd.Close()
+}
+
+// requestExec has the sandbox make the process.
+func requestExec(conn *os.File, r *engine.ExecRequest) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	request := wire.Request{Op: wire.Exec, Process: r.Process}
+	fds := make([]int, 3)
+	for i, f := range r.Stdio {
+		if f == nil {
+			f = null
+		}
+		fds[i] = int(f.Fd())
+		request.Same[i] = i
+		for j := range i {
+			if same(fds[i], fds[j]) {
+				request.Same[i] = j
+				break
+			}
+		}
+	}
+	_, err = ask(conn, request, fds...)
+	return err
+}
+
+// same tells whether two descriptors are of one open file, and have one offset: standard error is standard output where a
+// shell was told 2>&1.
+func same(a, b int) bool {
+	const file = 0 // KCMP_FILE, include/uapi/linux/kcmp.h; x/sys has none
+	self := uintptr(unix.Getpid())
+	r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, self, self, file, uintptr(a), uintptr(b), 0)
+	return errno == 0 && r == 0
+}
+
+// stand leaves the stub with passing on signals, and ending as the process does.
+func stand(s *stub.Stub) error {
+	conn := stub.Fd(stub.FirstExtra)
+	b := new(stub.Batch)
+	b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(unix.RLIMIT_CORE), b.Const(make([]byte, 16)).Arg(), stub.Int(0))
+	all := b.Const([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	none := b.Const(make([]byte, 8))
+	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), all.Arg(), stub.Int(0), stub.Int(8))
+	signals := b.Call(unix.SYS_SIGNALFD4, stub.Int(-1), all.Arg(), stub.Int(8), stub.Int(unix.SFD_CLOEXEC))
+	poll := b.Const(make([]byte, 16)) // two of struct pollfd: int fd; short events, revents
+	b.Store(poll, 0, conn.Arg())
+	b.Store(poll, 8, signals.Arg())
+	signal, end, gone, again, died := b.Out(128), b.Out(wire.EndSize), b.Label(), b.Label(), b.Label()
+	b.Mark(again)
+	b.Store(poll, 4, stub.Int(unix.POLLIN))
+	b.Store(poll, 12, stub.Int(unix.POLLIN))
+	b.Retry(b.Call(unix.SYS_PPOLL, poll.Arg(), stub.Int(2), stub.Int(0), stub.Int(0), stub.Int(8)), unix.EINTR)
+	ended := b.Call(unix.SYS_RECVFROM, conn.Arg(), end.Arg(), stub.Int(wire.EndSize), stub.Int(unix.MSG_DONTWAIT), stub.Int(0), stub.Int(0))
+	wait := b.Label()
+	b.OnErr(ended, unix.EAGAIN, wait)
+	b.OnErr(ended, 0, gone)
+	whole := b.Assert(ended.Arg(), ^uint64(0), wire.EndSize, unix.EPIPE, "the process's end")
+	b.OnErr(whole, 0, gone)
+	code, sig := b.Load(end, 0), b.Load(end, 4)
+	b.OnErr(b.Assert(sig.Arg(), ^uint64(0), 0, unix.EINTR, "no signal"), 0, died)
+	b.Call(unix.SYS_EXIT_GROUP, code.Arg())
+	b.Mark(died)
+	b.Ignore(b.Call(unix.SYS_RT_SIGACTION, sig.Arg(), b.Const(make([]byte, 32)).Arg(), stub.Int(0), stub.Int(8)), 0)
+	self := b.Call(unix.SYS_GETPID)
+	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), sig.Arg()), 0)
+	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
+	b.Call(unix.SYS_EXIT_GROUP, code.Arg())
+	b.Mark(gone)
+	const killed = 128 + 9 // what the end of the sandbox is for its processes
+	b.Call(unix.SYS_EXIT_GROUP, stub.Int(killed))
+	b.Mark(wait)
+	got := b.Call(unix.SYS_READ, signals.Arg(), signal.Arg(), stub.Int(128))
+	b.OnErr(got, 0, again)
+	b.Ignore(b.Call(unix.SYS_SENDTO, conn.Arg(), signal.Arg(), stub.Int(wire.SignalSize), stub.Int(unix.MSG_NOSIGNAL), stub.Int(0), stub.Int(0)), 0)
+	b.Goto(again)
+	// The last descriptor is none: there is nobody to report to.
+	return s.Last(b, stub.FirstExtra+1, native.ExitSetup)
+}
+
+// SignalAll sends a signal to all processes of a container.
+func (Engine) SignalAll(c *engine.Container, sig unix.Signal) error {
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = ask(conn, wire.Request{Op: wire.Signal, Signal: int(sig)})
+	return err
+}
+
+// Processes lists the processes of a container, as its kernel sees them.
+func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	reply, err := ask(conn, wire.Request{Op: wire.Processes})
+	return reply.Processes, err
+}
+
+// ask sends a request and returns the reply.
+func ask(conn *os.File, r wire.Request, fds ...int) (reply wire.Reply, err error) {
+	fd := int(conn.Fd())
+	if err := wire.Send(fd, r, fds...); err != nil {
+		return reply, noAnswer(err)
+	}
+	if _, err := wire.Receive(fd, &reply, 0); err != nil {
+		return reply, noAnswer(err)
+	}
+	if reply.Failure != nil {
+		return reply, reply.Failure.Err()
+	}
+	return reply, nil
+}
+
+func noAnswer(err error) error {
+	if errors.Is(err, wire.ErrEnd) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
+	}
+	if errors.Is(err, unix.EAGAIN) {
+		err = errors.New("the sandbox does not answer")
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Op is what a Request asks for.
+type Op string
+
+const (
+	// Exec makes a process; descriptors: its standard streams. When the Reply is there, Go lets it run, an end of file does
+	// away with it. Then the connection is that of the process: numbers of signals go one way, its End comes back.
+	Exec Op = "exec"
+	// Signal sends a signal to all processes.
+	Signal Op = "signal"
+	// Processes lists the processes.
+	Processes Op = "ps"
+)
+
+// Request is what hull asks for.
+type Request struct {
+	Op      Op
+	Process *specs.Process `json:",omitempty"` // of Exec
+	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
+	Same   [3]int `json:",omitempty"`
+	Signal int    `json:",omitempty"`
+}
+
+// Reply is what comes back.
+type Reply struct {
+	Failure   *Failure  `json:",omitempty"`
+	Processes []Process `json:",omitempty"`
+}
+
+// Process is a process in a sandbox.
+type Process struct {
+	UID, PID, PPID, CPU       int
+	STime, TTY, Time, Command string
+}
+
+// Go is the message that lets a process run.
+const Go = "go"
+
+// End is how a process has ended, as a stub reads it: two numbers of 32 bits. The first is the exit status, or 128 and the
+// number of the signal, which is the second, else 0.
+const EndSize = 8
+
+// SignalSize is that of a signal's number.
+const SignalSize = 4
+
+// Send sends a message, with descriptors.
+func Send(conn int, v any, fds ...int) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(b) > MaxMessage {
+		return fmt.Errorf("a message of %d bytes, at most %d are possible", len(b), MaxMessage)
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	return retry(func() error { return unix.Sendmsg(conn, b, rights, nil, unix.MSG_NOSIGNAL) })
+}
+
+// Receive receives a message, with at most that many descriptors: others, and those of a message that is none, are closed.
+func Receive(conn int, v any, most int) (fds []int, err error) {
+	b, fds, err := ReceiveBytes(conn, MaxMessage, most)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		closeAll(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
+// ErrEnd is the end of a connection.
+var ErrEnd = errors.New("the other side has ended")
+
+// ReceiveBytes receives a message as it is.
+func ReceiveBytes(conn, size, most int) (b []byte, fds []int, err error) {
+	b = make([]byte, size)
+	rights := make([]byte, unix.CmsgSpace(4*max(most, 1)))
+	var n, oobn, flags int
+	err = retry(func() (err error) {
+		n, oobn, flags, _, err = unix.Recvmsg(conn, b, rights, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:oobn])
+	for i := range messages {
+		more, perr := unix.ParseUnixRights(&messages[i])
+		fds, err = append(fds, more...), errors.Join(err, perr)
+	}
+	switch {
+	case err != nil:
+	case n == 0:
+		err = ErrEnd
+	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+		err = errors.New("a message that is too long, or has too many descriptors")
+	case len(fds) > most:
+		err = fmt.Errorf("%d descriptors, at most %d are expected", len(fds), most)
+	}
+	if err != nil {
+		closeAll(fds)
+		return nil, nil, err
+	}
+	return b[:n], fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
