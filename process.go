@@ -55,8 +55,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 			return nil, err
 		}
 		if stopped {
-			return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's cgroup is frozen, or one above it"),
-				Hint: "the process would be frozen, too, before it could run"}
+			return nil, errFrozen()
 		}
 	}
 	if err := c.checkProcess(o.Process); err != nil {
@@ -81,12 +80,20 @@ func errExecInPaused() error {
 	return &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a paused container"), Hint: "resume it first, or use exec --ignore-paused"}
 }
 
+func errFrozen() error {
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's cgroup is frozen, or one above it"),
+		Hint: "the process would be frozen, too, before it could run"}
+}
+
 // endedMeanwhile returns what is to be said of an exec that failed: if the container was killed or paused under it, that,
 // and not what of it was first seen to be gone.
 func (c *Container) endedMeanwhile(ctx context.Context, err error) error {
 	if errors.Is(err, stub.ErrTimeout) {
 		if status, serr := c.status(); serr == nil && status == Paused {
 			return errExecInPaused()
+		}
+		if stopped, serr := c.group.Stopped(); serr == nil && stopped {
+			return errFrozen()
 		}
 	}
 	var e *fault.Error

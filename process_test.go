@@ -17,6 +17,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/stub"
 )
 
 // A processCase is a field below process (config.md, "Process") and what the process then sees. It is tried on a
@@ -659,6 +660,13 @@ func TestExecBelowFrozenCgroup(t *testing.T) {
 	})
 	c := runningIn(t, newRuntime(t), func(s *specs.Spec) { s.Linux.CgroupsPath = parent + "/box" })
 	write(t, file, frozen)
+	if hulltest.CgroupV2.Check() == nil {
+		// The kernel takes its time for it.
+		events := filepath.Join("/sys/fs/cgroup", parent, "box/cgroup.events")
+		eventually(t, "frozen", func() bool { return strings.Contains(readFile(t, events), "frozen 1") })
+	}
+	// As is one that was begun before.
+	refused(t, c.EndedMeanwhile(t.Context(), stub.ErrTimeout), hull.ErrBadState, "frozen")
 	began := time.Now()
 	_, err := c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec()})
 	write(t, file, thawed)

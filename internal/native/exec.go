@@ -111,8 +111,8 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 	cfg := stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)}
 	if r.AwaitThaw {
 		cfg.Patient = func() bool {
-			frozen, err := r.Cgroup.Frozen()
-			return err == nil && frozen && ctx.Err() == nil
+			stopped, err := r.Cgroup.Stopped()
+			return err == nil && stopped && ctx.Err() == nil
 		}
 	}
 	first, err := stub.Start(cfg)
