@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hull/hulltest"
 )
 
 // TestSandbox has tests of the native isolation pass in a sandbox: see newRuntime. Those that are missing are of what a
 // sandbox can't do (docs/isolation.md), or look at the host's side of a native container.
 func TestSandbox(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
 	for name, test := range map[string]func(*testing.T){
 		"BindMounts":                  TestBindMounts,
 		"CVE_2019_18837":              TestCVE_2019_18837,

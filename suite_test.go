@@ -69,6 +69,7 @@ func newRuntime(t testing.TB) *hull.Runtime {
 		Warn: func(line string) { t.Log("warning:", line) },
 	}
 	if strings.HasPrefix(t.Name(), "TestSandbox") {
+		hulltest.Require(t, hulltest.MountSetattr)
 		r.Isolation, r.SandboxProgram = hull.Sandbox, hulltest.SandboxBinary(t)
 	}
 	return r

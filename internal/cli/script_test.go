@@ -70,9 +70,12 @@ func needs(t *testing.T, script string) []hulltest.Need {
 	}
 	var needs []hulltest.Need
 	for name := range strings.SplitSeq(string(match[1]), ", ") {
-		if name == "root" {
+		switch name {
+		case "root":
 			needs = append(needs, hulltest.Root)
-		} else {
+		case "mount_setattr":
+			needs = append(needs, hulltest.MountSetattr)
+		default:
 			needs = append(needs, hulltest.Command(name))
 		}
 	}

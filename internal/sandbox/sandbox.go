@@ -21,6 +21,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/overlay"
 	"hull/internal/sandbox/wire"
@@ -44,6 +45,9 @@ var _ engine.Engine = Engine{}
 func (Engine) Check(s *specs.Spec) error {
 	if os.Geteuid() != 0 {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
+	}
+	if !linux.HaveMountSetattr() {
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs mount_setattr(2), Linux 5.12: its files are detached copies of mounts")}
 	}
 	return Check(s)
 }
