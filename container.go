@@ -433,6 +433,13 @@ func (c *Container) Processes() ([]int, error) {
 }
 
 // ProcessInfo is a process as the kernel of a sandbox sees it.
+//
+//	UID, PID, PPID int    // inside
+//	CPU            int    // percent of one
+//	STime          string // when it started, as ps(1) has it
+//	TTY            string // "?" without one
+//	Time           string // on a CPU
+//	Command        string
 type ProcessInfo = wire.Process
 
 // Inside returns the processes of a container in a sandbox, which the host's kernel knows nothing of.

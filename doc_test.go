@@ -19,6 +19,7 @@ func TestDocOfAliases(t *testing.T) {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
 	types["NetworkRefusal"] = reflect.TypeFor[hull.NetworkRefusal]()
+	types["ProcessInfo"] = reflect.TypeFor[hull.ProcessInfo]()
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
