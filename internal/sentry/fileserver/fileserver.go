@@ -55,6 +55,7 @@ func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlF
 	if err != nil {
 		return nil, stat, -1, err
 	}
+	node.IncRef() // for f, which gives it up when the container's mounts end
 	f.control.Init(c, node, linux.FileMode(stat.Mode), f)
 	return f.FD(), stat, donated, nil
 }
