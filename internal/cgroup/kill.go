@@ -12,16 +12,27 @@ import (
 
 // Kill kills every process of the container, below its cgroup too, and returns when none is left or ctx ends.
 func (g *Group) Kill(ctx context.Context) error {
+	killed := false
 	if path := g.paths[unified]; path != "" {
 		// cgroup.kill (Linux 5.14) also reaches what is being forked. In hybrid mode some may be elsewhere.
-		if err := writeFile(path, "cgroup.kill", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) && !gone(err) {
+		err := writeFile(path, "cgroup.kill", "1")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !gone(err) {
 			return &fault.Error{Step: "kill", Err: err}
 		}
+		killed = err == nil && g.mode == V2
 	}
 	err := retry(ctx, func() (bool, error) {
 		pids, err := g.Pids(true)
 		if err != nil || len(pids) == 0 {
 			return err == nil, err
+		}
+		if killed {
+			// An init that waits for others to be reaped would keep the cgroup from freezing, for as long as that is
+			// tried. Again, for what was started in the cgroup since.
+			if err := writeFile(g.paths[unified], "cgroup.kill", "1"); err != nil && !gone(err) {
+				return false, &fault.Error{Step: "kill", Err: err}
+			}
+			return false, nil
 		}
 		_, err = g.signal(ctx, unix.SIGKILL)
 		return false, err
