@@ -29,7 +29,7 @@ func (g *Group) Kill(ctx context.Context) error {
 		if killed {
 			// An init that waits for others to be reaped would keep the cgroup from freezing, for as long as that is
 			// tried. Again, for what was started in the cgroup since.
-			if err := writeFile(g.paths[unified], "cgroup.kill", "1"); err != nil && !gone(err) {
+			if err := writeFile(g.paths[unified], "cgroup.kill", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) && !gone(err) {
 				return false, &fault.Error{Step: "kill", Err: err}
 			}
 			return false, nil
