@@ -233,7 +233,7 @@ func TestKillForkingTree(t *testing.T) {
 	if err := writePid(sub+"/deeper", c.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	go c.Wait()
+	go c.Process.Wait()
 	time.Sleep(50 * time.Millisecond)
 	if pids, err := g.Pids(true); err != nil || !slices.Contains(pids, c.Process.Pid) {
 		t.Errorf("Pids(true) = %v, %v, without %d of a cgroup below", pids, err, c.Process.Pid)
@@ -265,7 +265,7 @@ func TestKillFrozenBelow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writeFile(sub, "freezer.state", "THAWED")
-	go c.Wait()
+	go c.Process.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if err := g.Kill(ctx); err != nil {
@@ -333,7 +333,7 @@ func TestJoinSub(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go c.Wait()
+	go c.Process.Wait()
 	in := func(dir string) bool {
 		pids, err := readPids(dir)
 		if err != nil {

@@ -390,6 +390,9 @@ func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
 		err = rerr
 	}
 	if err != nil {
+		if s != nil {
+			s.Program.Close()
+		}
 		return err
 	}
 	p.Supervisor, p.PidFD = s, nil

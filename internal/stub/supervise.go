@@ -114,7 +114,8 @@ func (b *Batch) closeRange(first int, last uint32) {
 
 // Supervisor is a stub that waits for its program.
 type Supervisor struct {
-	// Program is a pidfd of the program, to signal it. It is not the parent's child.
+	// Program is a pidfd of the program, to signal it. It is not the parent's child. The caller closes it when nobody
+	// signals any more; Wait doesn't.
 	Program *os.File
 
 	stub  *Stub
@@ -155,7 +156,6 @@ type Ended struct {
 // signal stops the program, and lingering while a supervisor that does so lingers; unless they are nil.
 func (s *Supervisor) Wait(stopped func(unix.Signal), lingering func()) (Ended, error) {
 	rerr := s.receive(stopped, lingering)
-	s.Program.Close()
 	ws, err := WaitPidFD(s.stub.PidFD)
 	s.mu.Lock()
 	s.ended = true

@@ -35,6 +35,7 @@ func supervise(t *testing.T, lingers bool, command string, stdout *os.File) (*Su
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { v.Program.Close() })
 	if err := ReadReport(r, b.Steps(), Timeout); err != nil {
 		t.Fatal(err)
 	}
