@@ -1,5 +1,5 @@
-// Command bench measures hull beside crun, the runc that is installed, the newest runc, bubblewrap and runsc, in one run, and compares the
-// figures with hull's budgets.
+// Command bench measures hull beside crun, the runc that is installed, the newest runc, bubblewrap and runsc, in one run,
+// and compares the figures with the budgets that hull has.
 //
 //	go run ./test/bench -runtime bin/hull
 //	go run ./test/bench -runtime bin/hull -n 5 life memory
