@@ -57,9 +57,9 @@ func ExampleCommandContext() {
 
 // A program over the host's files that reaches one server and nothing else.
 func ExampleCommand_network() {
-	cmd := hull.Command("go", "mod", "download")
+	cmd := hull.Command("curl", "-s", "https://example.org/")
 	cmd.Network = hull.NetworkNAT
-	cmd.Allow = []string{"proxy.golang.org:443"}
+	cmd.Allow = []string{"example.org:443"}
 	err := cmd.Run()
 	for _, r := range cmd.Result.Refused {
 		log.Print("refused: ", r)

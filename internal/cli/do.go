@@ -172,7 +172,7 @@ hull do --diff -- ./configure
 hull do --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- python3 made.py
 
 # Let it fetch what it needs, and nothing else:
-hull do --network nat --allow proxy.golang.org:443 -- go mod download
+hull do --network nat --allow example.org:443 -- curl -s https://example.org/
 
 # Have it, if it succeeds:
 hull do --apply -- make generate`,
