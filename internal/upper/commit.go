@@ -49,18 +49,11 @@ func (a *apply) commit() error {
 // sameTarget checks that a directory is where it was, since others may rename it.
 func (a *apply) sameTarget(t *target) error {
 	a.last.close()
-	dir, err := a.openHost(t.path)
-	if err != nil {
-		return err
+	_, same, err := a.reopen(t)
+	if err == nil && !same {
+		err = &Refusal{[]Reason{{t.path, changedMeanwhile}}}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	if inodeOf(&st) != t.id {
-		return &Refusal{[]Reason{{t.path, changedMeanwhile}}}
-	}
-	return nil
+	return err
 }
 
 // takeBack undoes all steps done and returns the error.

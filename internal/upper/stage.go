@@ -179,20 +179,29 @@ func (a *apply) newTarget(p string) (*target, error) {
 	return t, nil
 }
 
+// reopen opens a target's directory by its path, and tells whether that is still the same one.
+func (a *apply) reopen(t *target) (dir *os.File, same bool, err error) {
+	dir, err = a.openHost(t.path)
+	if err != nil {
+		return nil, false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, false, os.NewSyscallError("fstat", err)
+	}
+	return dir, inodeOf(&st) == t.id, nil
+}
+
 // opened calls f with a target's directory and its stage.
 func (a *apply) opened(t *target, f func(dir, stage *os.File) error) error {
 	if t.dir != nil {
 		return f(t.dir, t.in)
 	}
-	dir, err := a.openHost(t.path)
+	dir, same, err := a.reopen(t)
 	if err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	if inodeOf(&st) != t.id {
+	if !same {
 		return &os.PathError{Op: "open", Path: t.path, Err: errors.New(changedMeanwhile)}
 	}
 	stage, err := linux.OpenBeneath(dir, t.stage, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV)
