@@ -15,16 +15,12 @@ import (
 // listen makes the control socket. Its path may be longer than an address can be: it is bound by way of the directory's
 // descriptor.
 func listen(dir string) (*os.File, error) {
-	d, err := os.Open(dir)
+	d, f, err := socket(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	f := os.NewFile(uintptr(fd), wire.Control)
+	fd := int(f.Fd())
 	// Of the file that bind makes; others than the owner have no business with it.
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		f.Close()
@@ -43,16 +39,12 @@ func listen(dir string) (*os.File, error) {
 
 // dial connects with the sandbox of a container.
 func dial(dir string) (*os.File, error) {
-	d, err := os.Open(dir)
+	d, f, err := socket(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	f := os.NewFile(uintptr(fd), wire.Control)
+	fd := int(f.Fd())
 	// One that is frozen never answers. The timeout is the file's: a stub that has it, too, asks before it reads.
 	wait := unix.NsecToTimeval(int64(bootTimeout))
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
@@ -67,6 +59,19 @@ func dial(dir string) (*os.File, error) {
 		return nil, &fault.Error{Step: "connect with the sandbox", Err: err}
 	}
 	return f, nil
+}
+
+// socket opens a container's directory and a socket without an address.
+func socket(dir string) (d, f *os.File, err error) {
+	if d, err = os.Open(dir); err != nil {
+		return nil, nil, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		d.Close()
+		return nil, nil, os.NewSyscallError("socket", err)
+	}
+	return d, os.NewFile(uintptr(fd), wire.Control), nil
 }
 
 func address(dir *os.File) *unix.SockaddrUnix {
