@@ -349,3 +349,14 @@ func TestCgroupMount(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What databases do with the files of their root: make sockets, and map what they then open to write.
+func TestSocketAndMapInTheRoot(t *testing.T) {
+	bundle := hulltest.Bundle(t, args("do", "listen", "/tmp/socket", ",", "mmap", "/tmp/file"))
+	write(t, filepath.Join(bundle, "rootfs/tmp/file"), "original")
+	got, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	says(t, got, "hello", "writtenl")
+}

@@ -69,6 +69,7 @@ func TestSandbox(t *testing.T) {
 		"SeccompThatCannotBe":         TestSeccompThatCannotBe,
 		"Signals":                     TestSignals,
 		"SignalsBeforeTheStart":       TestSignalsBeforeTheStart,
+		"SocketAndMapInTheRoot":       TestSocketAndMapInTheRoot,
 		"Stats":                       TestStats,
 		"Stdin":                       TestStdin,
 		"Tmpfs":                       TestTmpfs,

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -52,6 +53,30 @@ func write(args []string) error {
 		return err
 	}
 	return f.Close()
+}
+
+// mmap maps a file that it reads, writes to it as another open file, and prints what it sees in its memory then.
+func mmap(args []string) error {
+	r, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	memory, err := unix.Mmap(int(r.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	defer unix.Munmap(memory)
+	w, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if _, err := w.WriteAt([]byte("written"), 0); err != nil {
+		return err
+	}
+	_, err = fmt.Printf("%s\n", unix.ByteSliceToString(memory))
+	return err
 }
 
 // ls lists the names in a directory.
@@ -136,6 +161,32 @@ func mounts(args []string) error {
 // sysctl prints the value of a kernel parameter.
 func sysctl(args []string) error {
 	return cat([]string{"/proc/sys/" + strings.ReplaceAll(args[0], ".", "/")})
+}
+
+// listen makes a socket in a directory, connects to it and prints what has come by it: "hello".
+func listen(args []string) error {
+	at := &net.UnixAddr{Name: args[0], Net: "unix"}
+	l, err := net.ListenUnix("unix", at)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c, err := net.DialUnix("unix", nil, at)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(s, "hello\n")
+	s.Close()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(os.Stdout, c)
+	return err
 }
 
 // connect connects a stream socket and prints "connected".

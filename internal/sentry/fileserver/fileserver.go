@@ -1,8 +1,8 @@
 // Package fileserver serves the directories that were donated to a sandbox to its kernel.
 //
 // The kernel opens files itself (directfs): relative to the descriptor of a mount, with O_NOFOLLOW, one name at a time.
-// What it asks a server for is little: the descriptor of the mount itself, and to open it. So the server runs in the same
-// process, behind a socket pair, and there is no second one to start. A kernel that the application has taken over *is*
+// What it asks a server for is little: the descriptor of the mount itself, to open it, and what can't be done by descriptor,
+// such as to connect to a socket, which a sandbox may not. So the server runs in the same process, behind a socket pair, and there is no second one to start. A kernel that the application has taken over *is*
 // the file server then; what it can reach are the donated descriptors, detached copies of mounts that hold nothing else
 // of the host, by the calls that the process's filter lets through.
 package fileserver
@@ -50,7 +50,7 @@ func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlF
 	if err != nil {
 		return nil, stat, -1, err
 	}
-	f := &file{fd: m.root, dir: stat.Mode&unix.S_IFMT == unix.S_IFDIR}
+	f := &file{fd: m.root, dir: isDir(stat)}
 	donated, err := f.open(unix.O_RDONLY)
 	if err != nil {
 		return nil, stat, -1, err
@@ -62,11 +62,16 @@ func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlF
 
 // SupportedMessages implements lisafs.ConnectionImpl.
 func (m *mount) SupportedMessages() []lisafs.MID {
-	return []lisafs.MID{lisafs.Mount, lisafs.FStat, lisafs.OpenAt, lisafs.Close, lisafs.FStatFS, lisafs.SetStat}
+	return []lisafs.MID{
+		lisafs.Mount, lisafs.FStat, lisafs.OpenAt, lisafs.Close, lisafs.FStatFS, lisafs.SetStat,
+		lisafs.Walk, lisafs.Connect, lisafs.BindAt, lisafs.FGetXattr, lisafs.FSetXattr, lisafs.FListXattr, lisafs.FRemoveXattr,
+	}
 }
 
 // MaxMessageSize implements lisafs.ConnectionImpl.
 func (m *mount) MaxMessageSize() uint32 { return maxMessage }
+
+func isDir(s lisafs.Statx) bool { return s.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 func statx(fd int) (s lisafs.Statx, err error) {
 	var st unix.Statx_t
@@ -84,11 +89,11 @@ func statx(fd int) (s lisafs.Statx, err error) {
 	}, nil
 }
 
-// file is the root of a mount: the only file that the kernel asks for.
+// file is the root of a mount, or a file below it.
 type file struct {
 	refused
 	control lisafs.ControlFD
-	fd      int // O_PATH, if it is a directory
+	fd      int // O_PATH, but for a root that is no directory
 	dir     bool
 }
 
@@ -98,6 +103,36 @@ func (f *file) FD() *lisafs.ControlFD {
 		return nil
 	}
 	return &f.control
+}
+
+// Walk implements lisafs.ControlFDImpl. The kernel does not walk by it, but needs files of the server's to say what it asks
+// for: that of a socket, and the directory that one is to be bound in.
+func (f *file) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
+	fd, err := unix.Openat(f.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, lisafs.Statx{}, err
+	}
+	stat, err := statx(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, stat, err
+	}
+	child := &file{fd: fd, dir: isDir(stat)}
+	child.control.Init(f.control.Conn(), below(f.control.Node(), name), linux.FileMode(stat.Mode), child)
+	return child.FD(), stat, nil
+}
+
+// below returns the node of a name, with a reference for who asks.
+func below(dir *lisafs.Node, name string) (node *lisafs.Node) {
+	dir.WithChildrenMu(func() {
+		if node = dir.LookupChildLocked(name); node != nil {
+			node.IncRef()
+			return
+		}
+		node = new(lisafs.Node)
+		node.InitLocked(name, dir)
+	})
+	return node
 }
 
 // Close implements lisafs.ControlFDImpl.

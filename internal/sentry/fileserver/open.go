@@ -7,8 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/lisafs"
 )
 
-// Open implements lisafs.ControlFDImpl. A directory is opened again, by its own name in itself. Of a regular file, which has
-// no name here, hull has donated a descriptor that can read and, unless the mount is read-only, write; offsets are none of
+// Open implements lisafs.ControlFDImpl. A directory is opened again, by its own name in itself. Of a mount that is a regular
+// file, which has no name here, hull has donated a descriptor that can read and, unless the mount is read-only, write; offsets are none of
 // it, since the kernel gives them with each call.
 func (f *file) Open(flags uint32) (*lisafs.OpenFD, int, error) {
 	opened, err := f.open(int(flags))
@@ -32,6 +32,9 @@ func (f *file) open(flags int) (int, error) {
 	have, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETFL, 0)
 	if err != nil {
 		return -1, err
+	}
+	if have&unix.O_PATH != 0 {
+		return -1, unix.EOPNOTSUPP // the kernel opens it by its name
 	}
 	if want := flags & unix.O_ACCMODE; want != unix.O_RDONLY && have&unix.O_ACCMODE != unix.O_RDWR {
 		return -1, unix.EACCES
@@ -79,10 +82,7 @@ func (o *openFile) Getdent64(count uint32, seek0 bool, record func(lisafs.Dirent
 // refused are the methods of lisafs.ControlFDImpl that the kernel does itself, or that a sandbox doesn't offer.
 type refused struct{}
 
-func (refused) SetStat(lisafs.SetStatReq) (uint32, error) { return 0, unix.EOPNOTSUPP }
-func (refused) Walk(string) (*lisafs.ControlFD, lisafs.Statx, error) {
-	return nil, lisafs.Statx{}, unix.EOPNOTSUPP
-}
+func (refused) SetStat(lisafs.SetStatReq) (uint32, error)             { return 0, unix.EOPNOTSUPP }
 func (refused) WalkStat(lisafs.StringArray, func(lisafs.Statx)) error { return unix.EOPNOTSUPP }
 func (refused) OpenCreate(linux.FileMode, lisafs.UID, lisafs.GID, string, uint32) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
 	return nil, lisafs.Statx{}, nil, -1, unix.EOPNOTSUPP
@@ -114,6 +114,8 @@ func (refused) GetXattr(string, uint32, func(uint32) []byte) (uint16, error) {
 func (refused) SetXattr(string, string, uint32) error        { return unix.EOPNOTSUPP }
 func (refused) ListXattr(uint64) (lisafs.StringArray, error) { return nil, unix.EOPNOTSUPP }
 func (refused) RemoveXattr(string) error                     { return unix.EOPNOTSUPP }
+
+// BindAt refuses a socket of the host's: by EPERM, after which the kernel makes one of its own there.
 func (refused) BindAt(string, uint32, linux.FileMode, lisafs.UID, lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, *lisafs.BoundSocketFD, int, error) {
-	return nil, lisafs.Statx{}, nil, -1, unix.EOPNOTSUPP
+	return nil, lisafs.Statx{}, nil, -1, unix.EPERM
 }

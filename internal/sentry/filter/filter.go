@@ -91,6 +91,8 @@ func rules() []rule {
 		{"fchownat", []condition{fd(0), has(4, unix.AT_SYMLINK_NOFOLLOW)}},
 		{"fchmodat", []condition{fd(0)}},
 		{"utimensat", []condition{fd(0)}},
+		// a file that is read comes to be written, too: under the same number
+		{"dup3", []condition{is(2, unix.O_CLOEXEC)}},
 		// sockets that there are
 		{"accept4", []condition{fd(0)}},
 		{"getsockopt", []condition{is(1, unix.SOL_SOCKET)}},
