@@ -49,7 +49,7 @@ type Cmd struct {
 	// ExtraEnv is added to Env: NAME=VALUE, or NAME for the caller's value, if it has one.
 	ExtraEnv []string
 
-	// Isolation is what keeps the program apart, instead of Runtime's. Over the host's files Native is the only one yet.
+	// Isolation is what keeps the program apart, instead of Runtime's.
 	Isolation Isolation
 	// Limits are what it may use. Stopped, if it is set, is called during Wait whenever a signal stops the program.
 	Limits  Limits

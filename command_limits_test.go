@@ -88,9 +88,9 @@ func TestLimitsAreChecked(t *testing.T) {
 		t.Errorf("with a root file system: %v", err)
 	}
 	cmd = limited(t, hull.Limits{}, "")
-	cmd.Isolation = hull.Sandbox
-	if err := cmd.Run(); !errors.Is(err, hull.ErrUnsupported) || !strings.Contains(err.Error(), "isolation sandbox") {
-		t.Errorf("in the sandbox: %v", err)
+	cmd.Isolation = "jail"
+	if err := cmd.Run(); !errors.Is(err, hull.ErrBadUsage) || !strings.Contains(err.Error(), "isolation jail") {
+		t.Errorf("in a jail: %v", err)
 	}
 }
 

@@ -75,6 +75,7 @@ type view struct {
 	home   string // the caller's; or ""
 	user   string // home of the command's user, if that is another; or ""
 	userNS bool
+	jailed bool // it is shown to a sandbox, whose jail has a user namespace for any caller
 	binds  []overlay.Bind
 	hidden []string // paths in the container
 	tree   []string // the working tree
@@ -258,7 +259,7 @@ func (v *view) source(name string) string {
 
 // plan returns the plan of what is shown.
 func (v *view) plan() (*overlay.Plan, error) {
-	o := overlay.Options{Root: v.root, Omit: freshPlaces, UserNS: v.userNS}
+	o := overlay.Options{Root: v.root, Omit: freshPlaces, UserNS: v.userNS || v.jailed}
 	var err error
 	if o.Mounts, err = overlay.Mounts(); err != nil {
 		return nil, err

@@ -62,7 +62,7 @@ func (c *Cmd) hostSpec(id *identity, v *view) (*specs.Spec, error) {
 	if c.Spec != nil {
 		c.Spec(s)
 	}
-	if v.userNS {
+	if v.userNS && !v.jailed {
 		bindSysfs(s)
 	}
 	return s, nil

@@ -31,14 +31,14 @@ func (i Isolation) Known() bool { return i == Native || i == Sandbox }
 
 // checkHost returns why a command over the host's files can't have that isolation.
 func (i Isolation) checkHost() error {
-	switch i {
-	case "", Native:
+	if i == "" || i.Known() {
 		return nil
-	case Sandbox:
-		return &fault.Error{Step: "isolation " + string(i), Kind: fault.Unsupported, Err: errors.New("not there yet; native is")}
 	}
 	return i.unknown()
 }
+
+// sandboxed tells whether a command over the host's files gets a kernel of its own.
+func (c *Cmd) sandboxed() bool { return c.Runtime.Isolation == Sandbox }
 
 func (i Isolation) unknown() error {
 	return &fault.Error{Step: "isolation " + string(i), Kind: fault.BadUsage, Err: errors.New("want native or sandbox")}
@@ -64,6 +64,14 @@ func (r *Runtime) isolation(s *specs.Spec) (Isolation, error) {
 
 func (r *Runtime) engine(i Isolation) engine.Engine {
 	if i == Sandbox {
+		return sandbox.Engine{Program: r.SandboxProgram, Release: Version}
+	}
+	return native.Engine{}
+}
+
+// throwawayEngine is that of a command over the host's files.
+func (r *Runtime) throwawayEngine() engine.HostFiles {
+	if r.Isolation == Sandbox {
 		return sandbox.Engine{Program: r.SandboxProgram, Release: Version}
 	}
 	return native.Engine{}

@@ -23,7 +23,7 @@ import (
 type Limits struct {
 	Memory int64         // bytes, with swap and with the files the program keeps in memory
 	CPUs   float64       // processor time in a time: 1.5 is that of one and a half processors
-	Pids   int64         // processes and threads
+	Pids   int64         // processes and threads; of a sandbox those of its kernel, for which there is an allowance
 	Files  uint64        // open descriptors of each process
 	Time   time.Duration // from the start of the program to its end; see Grace
 	// Grace is how long a program has to end after Time: it is sent SIGTERM first, and then all processes are killed.
@@ -87,6 +87,9 @@ func (l *Limits) resources() *specs.LinuxResources {
 // processes is Pids with the supervisor, which the program knows nothing of.
 func (l *Limits) processes() int64 { return l.Pids + 1 }
 
+// kernelPids is what a sandbox's kernel has of threads and helpers before its program has started others.
+const kernelPids = 64
+
 // impose returns the cgroup of a command, made; or one that does nothing, with resource limits in s as far as they go.
 func (l *Limits) impose(s *specs.Spec, r *Runtime, rootless bool) (*cgroup.Group, error) {
 	if l.Files > 0 {
@@ -95,6 +98,9 @@ func (l *Limits) impose(s *specs.Spec, r *Runtime, rootless bool) (*cgroup.Group
 	resources := l.resources()
 	if resources == nil {
 		return cgroup.None(), nil
+	}
+	if r.Isolation == Sandbox && resources.Pids != nil {
+		*resources.Pids.Limit += kernelPids
 	}
 	g, err := limitGroup(resources, r, rootless)
 	if err == nil {

@@ -40,6 +40,9 @@ func (c *Cmd) checkNetwork() error {
 	default:
 		return conflict("network", string(c.Network), "want none, host or nat")
 	}
+	if c.sandboxed() && c.Network != "" && c.Network != NetworkNone {
+		return &fault.Error{Step: "network " + string(c.Network), Kind: fault.Unsupported, Err: errors.New("not in a sandbox yet")}
+	}
 	if c.Network == NetworkNAT {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package hull_test
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hull"
 	"hull/hulltest"
 )
 
@@ -133,4 +135,21 @@ func TestSandboxControl(t *testing.T) {
 		list, err := c.Inside()
 		return err == nil && len(list) == 1
 	})
+}
+
+// A command over the host's files, which is not found by others: nothing but its own end ends it.
+func TestSandboxCommand(t *testing.T) {
+	hulltest.Require(t, hulltest.Command("sh"))
+	cmd := hull.CommandContext(t.Context(), "sh", "-c", "read line; echo got $line; kill -TERM $$")
+	cmd.Runtime, cmd.Stdin, cmd.Dir = newRuntime(t), strings.NewReader("word\n"), "/"
+	out, err := cmd.Output()
+	var ended *hull.ExitError
+	if !errors.As(err, &ended) || !ended.WaitStatus.Signaled() || string(out) != "got word\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	cmd = hull.CommandContext(t.Context(), "hull-no-such-command")
+	cmd.Runtime, cmd.Dir = newRuntime(t), "/"
+	if err := cmd.Run(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("got %v", err)
+	}
 }

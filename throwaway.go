@@ -15,7 +15,6 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/linux"
-	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/stub"
 )
@@ -25,8 +24,9 @@ import (
 type throwaway struct {
 	supervisor *stub.Supervisor
 	group      *cgroup.Group
-	scratch    *scratch // or nil
-	network    *network // or nil
+	scratch    *scratch                              // or nil
+	network    *network                              // or nil
+	ended      func(unix.WaitStatus) unix.WaitStatus // see engine.Process
 	began      time.Time
 	deadline   deadline
 }
@@ -45,7 +45,7 @@ func (c *Cmd) startThrowaway() (err error) {
 	if err != nil {
 		return err
 	}
-	v.user = id.otherHome()
+	v.user, v.jailed = id.otherHome(), c.sandboxed()
 	if w := v.warning(); w != "" {
 		c.Runtime.warn(w)
 	}
@@ -59,6 +59,10 @@ func (c *Cmd) startThrowaway() (err error) {
 	}
 	for _, w := range warnings {
 		c.Runtime.warn(w)
+	}
+	e := c.Runtime.throwawayEngine()
+	if err := e.CheckHostFiles(s); err != nil {
+		return err
 	}
 	stdio, err := c.streams()
 	defer c.closeChild()
@@ -75,7 +79,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		}
 	}()
 	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
-	begun, err := native.Engine{}.Begin(s, io, c.Runtime.Trace)
+	begun, err := e.Begin(s, io, c.Runtime.Trace)
 	if err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		return err
 	}
 	t := &throwaway{group: cgroup.None(), network: network}
-	if userNS && plan.Upper == "" && !tmpfsHasUserXattr() {
+	if plan.UserNS && plan.Upper == "" && !tmpfsHasUserXattr() {
 		if t.scratch, err = newScratch(); err != nil {
 			changes.started(nil)
 			return err
@@ -109,7 +113,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		changes.started(nil)
 		return joinOne([]error{err, t.scratch.remove()})
 	}
-	p, err := native.Engine{}.Create(c.ctx, &engine.CreateRequest{
+	p, err := e.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
 		IO:        io,
 		Overlay:   plan,
@@ -138,7 +142,7 @@ func (c *Cmd) startThrowaway() (err error) {
 	if c.Changes = changes; changes != nil {
 		changes.scratch, t.scratch = t.scratch, nil
 	}
-	t.supervisor, t.began = p.Supervisor, time.Now()
+	t.supervisor, t.ended, t.began = p.Supervisor, p.Ended, time.Now()
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
@@ -169,6 +173,9 @@ func (t *throwaway) end(c *Cmd) error {
 	ended, err := t.supervisor.Wait(c.Stopped, memory)
 	memory()
 	c.WaitStatus = ended.Status
+	if t.ended != nil {
+		c.WaitStatus = t.ended(ended.Status)
+	}
 	c.Process.Release()
 	r := &c.Result
 	r.Wall, r.User, r.System, r.MaxRSS = time.Since(t.began), ended.User, ended.System, ended.MaxRSS

@@ -30,7 +30,8 @@ type withoutLeaks struct{ *testing.M }
 
 func (m withoutLeaks) Run() int { return hulltest.NoLeaks(m.M) }
 
-// TestScripts runs what users type. A comment in a script's head, "needs: root, ps", names what it can't do without.
+// TestScripts runs what users type. Comments in a script's head say more: "needs: root, ps" names what it can't do without;
+// "isolation: any" has it run a second time, in sandboxes.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -38,38 +39,62 @@ func TestScripts(t *testing.T) {
 	}
 	for _, script := range scripts {
 		name := strings.TrimSuffix(filepath.Base(script), ".txtar")
-		t.Run(name, func(t *testing.T) {
-			hulltest.Require(t, needs(t, script)...)
-			testscript.Run(t, testscript.Params{
-				Files:               []string{script},
-				RequireExplicitExec: true,
-				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
-				Setup:               setup,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"bundle":   bundle(t),
-					"detached": detached,
-					"json":     jsonHas,
-					"sandbox":  sandbox(t),
-				},
+		t.Run(name, func(t *testing.T) { runScript(t, script, setup) })
+		if slices.Contains(head(t, script, "isolation"), "any") {
+			t.Run(name+"_sandbox", func(t *testing.T) {
+				hulltest.Require(t, hulltest.MountSetattr)
+				link := sandboxLink(t)
+				if err := os.Symlink(hulltest.SandboxBinary(t), link); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { os.Remove(link) }) // the scripts run in parallel subtests
+				runScript(t, script, func(env *testscript.Env) error {
+					env.Setenv("HULL_ISOLATION", "sandbox")
+					return setup(env)
+				})
 			})
-		})
+		}
 	}
 }
 
-var needsLine = regexp.MustCompile(`(?m)^# needs: (.*)$`)
+func runScript(t *testing.T, script string, setup func(*testscript.Env) error) {
+	t.Helper()
+	hulltest.Require(t, needs(t, script)...)
+	testscript.Run(t, testscript.Params{
+		Files:               []string{script},
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"bundle":   bundle(t),
+			"detached": detached,
+			"json":     jsonHas,
+			"sandbox":  sandbox(t),
+		},
+	})
+}
 
-func needs(t *testing.T, script string) []hulltest.Need {
+var headLine = regexp.MustCompile(`(?m)^# ([a-z]+): (.*)$`)
+
+// head returns what a comment in a script's head says of something.
+func head(t *testing.T, script, what string) []string {
 	t.Helper()
 	text, err := os.ReadFile(script)
 	if err != nil {
 		t.Fatal(err)
 	}
-	match := needsLine.FindSubmatch(text)
-	if match == nil {
-		return nil
+	for _, match := range headLine.FindAllSubmatch(text, -1) {
+		if string(match[1]) == what {
+			return strings.Split(string(match[2]), ", ")
+		}
 	}
+	return nil
+}
+
+func needs(t *testing.T, script string) []hulltest.Need {
+	t.Helper()
 	var needs []hulltest.Need
-	for name := range strings.SplitSeq(string(match[1]), ", ") {
+	for _, name := range head(t, script, "needs") {
 		switch name {
 		case "root":
 			needs = append(needs, hulltest.Root)
@@ -120,12 +145,20 @@ func bundle(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
+// sandboxLink is where the hull of scripts looks for hull-sandbox.
+func sandboxLink(t *testing.T) string {
+	t.Helper()
+	hull, err := exec.LookPath("hull")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(filepath.Dir(hull), "hull-sandbox")
+}
+
 // sandbox is a command of scripts: it builds hull-sandbox and puts it where hull looks for it; sandbox -none takes it away.
 func sandbox(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		hull, err := exec.LookPath("hull")
-		ts.Check(err)
-		link := filepath.Join(filepath.Dir(hull), "hull-sandbox")
+		link := sandboxLink(t)
 		switch {
 		case !neg && len(args) == 0:
 			ts.Check(os.Symlink(hulltest.SandboxBinary(t), link))

@@ -55,6 +55,9 @@ type CreateRequest struct {
 	NoNewKeyring bool
 	// Overlay has the container show the host's files, instead of the root file system of its configuration; or nil.
 	Overlay *overlay.Plan
+	// Donated has the container's program get what a plan shows as descriptors, in the places of Extra that it names, instead
+	// of its own files; or nil.
+	Donated *overlay.Donation
 	// Program is the number among Extra, from 1, of the file that is executed instead of what process.args[0] names; or 0.
 	Program int
 	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
@@ -94,6 +97,13 @@ type Engine interface {
 	Exec(ctx context.Context, r *ExecRequest) (*Process, error)
 	// Leave takes away what a container has left on the host outside of its namespaces.
 	Leave(c *Container) error
+}
+
+// HostFiles is an engine that makes containers over the host's files, which have no state directory.
+type HostFiles interface {
+	Engine
+	// CheckHostFiles is Check for such a container.
+	CheckHostFiles(s *specs.Spec) error
 }
 
 // Beginning is a creation that an engine has begun before all is known. Create takes it over; who doesn't come to that

@@ -33,6 +33,7 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 		Kernel:   rootfs.Probe(),
 		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
 		Overlay:  r.Overlay,
+		Donated:  r.Donated,
 		NoLabels: r.Spec.Linux.MountLabel != "" && !seLinuxEnabled(),
 	}, err
 }

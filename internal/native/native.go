@@ -34,7 +34,7 @@ import (
 // Engine isolates with the host's kernel.
 type Engine struct{}
 
-var _ engine.Engine = Engine{}
+var _ engine.HostFiles = Engine{}
 
 // execFifo is the file in a container's state directory through which its parked init hears and speaks: a byte written
 // there lets the program start; then what keeps it from starting comes back, or an end of file when it has started.
@@ -45,6 +45,9 @@ const ExitSetup = 127
 
 // Check implements engine.Engine. What this host's kernel can't do it says itself.
 func (Engine) Check(*specs.Spec) error { return nil }
+
+// CheckHostFiles implements engine.HostFiles.
+func (Engine) CheckHostFiles(*specs.Spec) error { return nil }
 
 // Create makes the container and starts its program, or leaves it waiting for Start.
 func (Engine) Create(ctx context.Context, r *engine.CreateRequest) (_ *engine.Process, err error) {

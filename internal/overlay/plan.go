@@ -78,6 +78,20 @@ type Bind struct {
 	Recursive bool // with what is mounted below
 }
 
+// Donation is a plan whose files a program gets as descriptors, each of one mount alone, instead of by their paths.
+type Donation struct {
+	Plan  *Plan
+	Make  []string // directories that are made where they are missing
+	Trees []Donated
+}
+
+// Donated is a directory or regular file of a plan.
+type Donated struct {
+	Path  string // in the container
+	File  bool   // opened, and not a mount
+	Extra int    // index among the descriptors that the program is given beside its standard streams
+}
+
 // Options are what a plan is made of. Paths are absolute and clean.
 type Options struct {
 	Root   string   // the host's directory that is shown as /

@@ -16,6 +16,9 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 	e := &emitter{Plan: p, b: b, sources: sources, guide: newGuide(p.root)}
 	p.made.guide = e.guide
 	e.propagate()
+	if p.cfg.Donated != nil {
+		p.donate(b, p.cfg.Donated)
+	}
 	if p.cfg.Overlay != nil {
 		e.guide = newGuide(p.cfg.Overlay.Root)
 		e.layRoot(p.cfg.Overlay)

@@ -51,6 +51,8 @@ type Config struct {
 
 	// Overlay has the container show the host's files, instead of what root.path names; or nil.
 	Overlay *overlay.Plan
+	// Donated has the container's program get the host's files as descriptors; or nil. The stub's have numbers already.
+	Donated *overlay.Donation
 }
 
 // Plan is what a container's files will be.

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/mnt"
 	"hull/internal/overlay"
@@ -26,33 +26,57 @@ type tree struct {
 	below string
 }
 
-// donations returns the root and the sources of bind mounts, in their order, each followed by what is mounted below. The
-// caller closes the files, also if there is an error.
-func donations(c *engine.Container) (trees []tree, err error) {
+// giveRoot passes the root, and what is mounted below.
+func (c *creation) giveRoot() error {
 	points, err := overlay.Mounts()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var attr mnt.Attr
 	if c.Spec.Root.Readonly {
 		attr.Set = unix.MOUNT_ATTR_RDONLY
 	}
-	if trees, err = donate(trees, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, true); err != nil {
-		return trees, err
+	trees, err := donate(nil, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, true)
+	c.giveTrees(trees)
+	return err
+}
+
+// giveBinds passes the sources of bind mounts, in their order, each followed by what is mounted below.
+func (c *creation) giveBinds(mounts []specs.Mount) error {
+	points, err := overlay.Mounts()
+	if err != nil {
+		return err
 	}
-	for i, s := range c.Spec.Mounts {
+	for i, s := range mounts {
 		m, err := mnt.Parse(i, s, c.Bundle)
 		if err != nil {
-			return trees, err
+			return err
 		}
 		if !m.Bind {
 			continue
 		}
-		if trees, err = donate(trees, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, m.Recursive); err != nil {
-			return trees, err
+		trees, err := donate(nil, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, m.Recursive)
+		c.giveTrees(trees)
+		if err != nil {
+			return err
 		}
 	}
-	return trees, nil
+	return nil
+}
+
+func (c *creation) giveTrees(trees []tree) {
+	for _, t := range trees {
+		c.giveTree(t.file, t.below)
+	}
+}
+
+// giveTree passes one tree. below is where it is mounted, if it is found below the one before it, else "".
+func (c *creation) giveTree(f *os.File, below string) {
+	n := strconv.Itoa(c.give("", f))
+	c.trees = append(c.trees, n)
+	if below != "" {
+		c.flags = append(c.flags, "--submount", n+":"+below)
+	}
 }
 
 // donate adds what is at path on the host, to be mounted at destination.
@@ -137,12 +161,20 @@ func checkFileSystem(f *os.File) error {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstatfs", err)
 	}
-	switch uint32(st.Type) {
-	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.NSFS_MAGIC:
+	if showsKernel(st.Type) {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: a file system in which the host's kernel shows itself, as /proc and /sys")}
 	}
 	return nil
+}
+
+// showsKernel tells whether a type of file system, as of statfs(2), is one in which the host's kernel shows itself.
+func showsKernel(fsType int64) bool {
+	switch uint32(fsType) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.NSFS_MAGIC:
+		return true
+	}
+	return false
 }
 
 // openFile opens what an O_PATH descriptor of a regular file is open at: the sandbox, which has no /proc, can't.

@@ -32,6 +32,13 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
 		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
 	}
+	// An ordinary user's has one id, who needs no capabilities to be itself.
+	var user specs.User
+	sets := &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names}
+	if m := l.UIDMappings; len(m) == 1 && m[0].Size == 1 && len(l.GIDMappings) == 1 {
+		user.UID, user.GID = m[0].ContainerID, l.GIDMappings[0].ContainerID
+		sets = nil
+	}
 	return &specs.Spec{
 		Version:     s.Version,
 		Annotations: s.Annotations,
@@ -39,8 +46,7 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		// The kernel in the sandbox looks at the host's processor and its own memory before it takes anything of the container.
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"ro", "nosuid", "nodev", "noexec"}}},
 		Process: &specs.Process{
-			Args: args, Cwd: "/", NoNewPrivileges: true, OOMScoreAdj: s.Process.OOMScoreAdj,
-			Capabilities: &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names},
+			Args: args, Cwd: "/", User: user, NoNewPrivileges: true, OOMScoreAdj: s.Process.OOMScoreAdj, Capabilities: sets,
 			// HOME, or there would be a search for it.
 			Env: []string{"HOME=/"},
 		},

@@ -39,13 +39,18 @@ type Engine struct {
 	Release string
 }
 
-var _ engine.Engine = Engine{}
+var _ engine.HostFiles = Engine{}
 
 // Check implements engine.Engine.
 func (Engine) Check(s *specs.Spec) error {
 	if os.Geteuid() != 0 {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
 	}
+	return Engine{}.CheckHostFiles(s)
+}
+
+// CheckHostFiles implements engine.HostFiles. The jail makes the files of such a container, which any user can do.
+func (Engine) CheckHostFiles(s *specs.Spec) error {
 	if !linux.HaveMountSetattr() {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs mount_setattr(2), Linux 5.12: its files are detached copies of mounts")}
 	}
@@ -58,10 +63,14 @@ func (Engine) Begin(*specs.Spec, engine.IO, func(string)) (engine.Beginning, err
 // creation is one call of Create.
 type creation struct {
 	*engine.CreateRequest
-	files  []*os.File // descriptors of boot, from 3 on
-	flags  []string
-	report *os.File // our end of the pipe that boot reports to
-	theirs *os.File // the other one
+	inside  *specs.Spec       // the configuration that boot is given
+	donated *overlay.Donation // or nil
+	files   []*os.File        // descriptors of boot, from 3 on
+	trees   []string          // the numbers of those that are files of the host's
+	flags   []string
+	log     *os.File // of a container without a state directory; or nil
+	report  *os.File // our end of the pipe that boot reports to
+	theirs  *os.File // the other one
 }
 
 // Create makes the sandbox and its container, and starts the container's program or leaves it waiting for Start.
@@ -69,7 +78,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	if len(r.Extra) > 0 {
 		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: descriptors beside the standard streams")}
 	}
-	c := &creation{CreateRequest: r}
+	c := &creation{CreateRequest: r, inside: r.Spec}
 	defer c.close()
 	program, err := e.open()
 	if err != nil {
@@ -77,7 +86,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	}
 	c.give("", program)
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
-	for _, step := range []func() error{c.giveLog, c.giveSpec, c.giveControl, c.giveFifo, c.giveReport, c.giveFiles} {
+	for _, step := range []func() error{c.giveLog, c.giveFiles, c.giveSpec, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -86,20 +95,34 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	jailed.Spec = jail(r.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
 	jailed.Extra = c.files
 	jailed.Program = 1
-	jailed.Overlay = emptyRoot()
+	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated
 	jailed.Park, jailed.BeforeStart = false, nil
 	p, err := native.Engine{}.Create(ctx, &jailed)
 	if err != nil {
 		return nil, explain(err)
 	}
 	if err := c.wait(); err != nil {
-		end(p.PidFD)
+		kill(p)
 		return nil, err
 	}
 	p.Steps = nil // the jail's; none of them is left
 	p.Ended = ended(c.report)
 	c.report = nil
 	return p, nil
+}
+
+// kill ends a sandbox that was started.
+func kill(p *engine.Process) {
+	if p.Upper != nil {
+		p.Upper.Close()
+	}
+	if p.Supervisor == nil {
+		end(p.PidFD)
+		return
+	}
+	_ = p.Supervisor.Kill()
+	_, _ = p.Supervisor.Wait(nil, nil)
+	p.Supervisor.Program.Close()
 }
 
 // emptyRoot is a root with nothing in it but a directory to mount on.
@@ -153,7 +176,7 @@ func (c *creation) give(flag string, f *os.File) (number int) {
 }
 
 func (c *creation) close() {
-	for _, f := range append(c.files, c.report) {
+	for _, f := range append(c.files, c.report, c.theirs) {
 		if f != nil {
 			f.Close()
 		}
@@ -162,6 +185,15 @@ func (c *creation) close() {
 
 // giveLog passes the file that the kernel in the sandbox writes to.
 func (c *creation) giveLog() error {
+	if c.Dir == "" {
+		fd, err := unix.MemfdCreate(wire.Log, unix.MFD_CLOEXEC)
+		if err != nil {
+			return os.NewSyscallError("memfd_create", err)
+		}
+		c.log = os.NewFile(uintptr(fd), wire.Log)
+		c.give("log-fd", c.log)
+		return nil
+	}
 	f, err := os.OpenFile(filepath.Join(c.Dir, wire.Log), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -172,7 +204,7 @@ func (c *creation) giveLog() error {
 
 // giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
 func (c *creation) giveSpec() error {
-	raw, err := json.Marshal(c.Spec)
+	raw, err := json.Marshal(c.inside)
 	if err != nil {
 		return err
 	}
@@ -192,6 +224,9 @@ func (c *creation) giveSpec() error {
 // giveControl passes the socket at which other commands reach the sandbox: in the state directory, which only the caller
 // may enter.
 func (c *creation) giveControl() error {
+	if c.Dir == "" {
+		return nil // nobody finds it
+	}
 	f, err := listen(c.Dir)
 	if err != nil {
 		return err
@@ -224,22 +259,20 @@ func (c *creation) giveReport() (err error) {
 
 // giveFiles passes what is mounted from the host's files.
 func (c *creation) giveFiles() error {
-	var numbers []string
-	trees, err := donations(&c.Container)
-	for _, t := range trees {
-		n := strconv.Itoa(c.give("", t.file))
-		numbers = append(numbers, n)
-		if t.below != "" {
-			c.flags = append(c.flags, "--submount", n+":"+t.below)
-		}
+	var err error
+	if c.Overlay != nil {
+		err = c.giveHostFiles()
+	} else if err = c.giveRoot(); err == nil {
+		err = c.giveBinds(c.Spec.Mounts)
 	}
-	c.flags = append(c.flags, "--io-fds", strings.Join(numbers, ","))
+	c.flags = append(c.flags, "--io-fds", strings.Join(c.trees, ","))
 	return err
 }
 
 // wait waits for boot's report.
 func (c *creation) wait() error {
 	c.theirs.Close() // the end of boot is the end of the file only if nobody else has it
+	c.theirs = nil
 	if err := c.report.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
 		return err
 	}
@@ -287,12 +320,12 @@ func ended(report *os.File) func(unix.WaitStatus) unix.WaitStatus {
 // lost is the error of a sandbox that ended without a word, but perhaps with one in its log.
 func (c *creation) lost() error {
 	if c.Trace != nil {
-		for line := range strings.Lines(string(readLog(c.Dir))) {
+		for line := range strings.Lines(string(c.readLog())) {
 			c.Trace("hull-sandbox: " + strings.TrimSuffix(line, "\n"))
 		}
 	}
 	err := errors.New("the sandbox ended while it was being made")
-	if last := lastWords(c.Dir); last != "" {
+	if last := lastWords(c.readLog()); last != "" {
 		return fmt.Errorf("%w: %s", err, last)
 	}
 	e := &fault.Error{Err: err}

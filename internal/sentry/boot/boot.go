@@ -7,6 +7,7 @@ package boot
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,8 +33,10 @@ type Options struct {
 	Spec    *specs.Spec
 	Files   []Tree // the root, then the sources of bind mounts in the order of the spec's mounts
 	Stdio   [3]int
-	Control int // socket that listens
+	Control int // socket that listens; or -1
 	Start   int // fifo that a byte comes from when the program may run; or -1
+	// Throwaway says that nobody but its maker knows of it, and that what is mounted below the root is the container's alone.
+	Throwaway bool
 }
 
 // Tree is a part of the host's files: a mount without what is mounted below.
@@ -72,7 +75,9 @@ func New(o Options) (*Sandbox, error) {
 	}
 	// Before anybody can know that there is something to send signals to.
 	sighandling.StartSignalForwarding(s.signal)
-	go s.serve()
+	if s.Control >= 0 {
+		go s.serve()
+	}
 	return s, nil
 }
 
@@ -114,5 +119,16 @@ func (s *Sandbox) signal(sig linux.Signal) {
 		}
 		return
 	}
-	_ = s.kernel.SendExternalSignalThreadGroup(s.init, &linux.SignalInfo{Signo: int32(sig)})
+	info := &linux.SignalInfo{Signo: int32(sig)}
+	if s.Throwaway && slices.Contains(jobSignals, sig) {
+		_ = s.init.ProcessGroup().SendSignal(info)
+		return
+	}
+	_ = s.kernel.SendExternalSignalThreadGroup(s.init, info)
+}
+
+// jobSignals are those that a terminal, or the shell that it belongs to, sends to a whole job. Nobody else passes them on to a
+// command that is thrown away with its container.
+var jobSignals = []linux.Signal{
+	linux.SIGHUP, linux.SIGINT, linux.SIGQUIT, linux.SIGTSTP, linux.SIGCONT, linux.SIGWINCH, linux.SIGTTIN, linux.SIGTTOU,
 }

@@ -140,7 +140,7 @@ func (m *mounter) mountRoot() (err error) {
 		m.readonly = append(m.readonly, mount)
 	}
 	m.root = m.ns.Root(m.ctx)
-	return m.mountBelow(&mnt.Mount{})
+	return m.mountBelow(&mnt.Mount{}, m.Throwaway)
 }
 
 // nextTree returns the next of the donated trees.
@@ -151,11 +151,11 @@ func (m *mounter) nextTree() Tree {
 }
 
 // mountBelow mounts the trees that were found on the host below the one before them.
-func (m *mounter) mountBelow(parent *mnt.Mount) error {
+func (m *mounter) mountBelow(parent *mnt.Mount, exclusive bool) error {
 	for len(m.Files) > 0 && m.Files[0].Below != "" {
 		t := m.nextTree()
 		below := mnt.Mount{Destination: t.Below, Bind: true, Attr: parent.Rec, Rec: parent.Rec}
-		if err := m.mountTree(&below, t.FD); err != nil {
+		if err := m.mountTree(&below, t.FD, exclusive); err != nil {
 			return fmt.Errorf("%q: %w", t.Below, err)
 		}
 	}
@@ -181,10 +181,10 @@ func (m *mounter) donated(fd int, readonly, exclusive bool) (*vfs.MountOptions, 
 // mount makes one mount of the configuration.
 func (m *mounter) mount(p *mnt.Mount) error {
 	if p.Bind {
-		if err := m.mountTree(p, m.nextTree().FD); err != nil {
+		if err := m.mountTree(p, m.nextTree().FD, false); err != nil {
 			return err
 		}
-		return m.mountBelow(p)
+		return m.mountBelow(p, false)
 	}
 	fsType, data := p.Type, p.Data
 	if fsType == devpts.Name {
@@ -202,7 +202,7 @@ func (m *mounter) mount(p *mnt.Mount) error {
 }
 
 // mountTree mounts what a donated descriptor is open at.
-func (m *mounter) mountTree(p *mnt.Mount, fd int) error {
+func (m *mounter) mountTree(p *mnt.Mount, fd int, exclusive bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -210,7 +210,7 @@ func (m *mounter) mountTree(p *mnt.Mount, fd int) error {
 	if err := m.makePath(&p.Destination, st.Mode&unix.S_IFMT != unix.S_IFDIR); err != nil {
 		return err
 	}
-	opts, err := m.donated(fd, p.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0, false)
+	opts, err := m.donated(fd, p.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0, exclusive)
 	if err != nil {
 		return err
 	}

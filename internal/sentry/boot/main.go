@@ -78,6 +78,7 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	reportFD := fs.Int("report-fd", -1, "")
 	logFD := fs.Int("log-fd", -1, "")
 	fs.StringVar(&files, "io-fds", "", "")
+	fs.BoolVar(&o.Throwaway, "throwaway", false, "")
 	fs.Func("submount", "", func(v string) error {
 		n, path, ok := strings.Cut(v, ":")
 		fd, err := strconv.Atoi(n)
@@ -95,7 +96,7 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 		return o, nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case o.Bundle == "":
 		return o, nil, errors.New("--bundle is missing")
-	case o.Control < 0 || *spec < 0 || *reportFD < 0 || *logFD < 0:
+	case o.Control < 0 && !o.Throwaway || *spec < 0 || *reportFD < 0 || *logFD < 0:
 		return o, nil, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
 	}
 	report = os.NewFile(uintptr(*reportFD), "report")

@@ -68,9 +68,11 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, al
 		return nil, nil, err
 	}
 	ctx := args.NewContext(k)
-	if err := checkDir(ctx, &args); err != nil {
+	dir, err := openDir(ctx, &args)
+	if err != nil {
 		return nil, nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
 	}
+	defer dir.DecRef(ctx)
 	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
 		return nil, nil, &fault.Error{Field: "process.env", Err: err}
 	}
@@ -81,7 +83,7 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, al
 		return nil, nil, fmt.Errorf("standard streams: %w", errnoOf(err))
 	}
 	args.FDTable = table
-	tg, err := s.load(ctx, &args, filter)
+	tg, err := s.load(ctx, &args, dir, filter)
 	if err != nil {
 		closeStreams(files)
 		return nil, nil, err
@@ -90,14 +92,16 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, al
 }
 
 // load makes the process itself.
-func (s *Sandbox) load(ctx context.Context, args *kernel.CreateProcessArgs, filter *bpf.Program) (_ *kernel.ThreadGroup, err error) {
+func (s *Sandbox) load(ctx context.Context, args *kernel.CreateProcessArgs, dir vfs.VirtualDentry, filter *bpf.Program) (_ *kernel.ThreadGroup, err error) {
 	if args.Filename, err = find(ctx, args); err != nil {
 		return nil, err
 	}
+	args.WorkingDirectory = "" // the process alone might not get there
 	tg, _, err := s.kernel.CreateProcess(*args)
 	if err != nil {
 		return nil, explainLoad(args.Argv[0], err)
 	}
+	tg.Leader().FSContext().SetWorkingDirectory(ctx, dir)
 	if filter != nil {
 		if err := tg.Leader().AppendSyscallFilter(*filter, true); err != nil {
 			return nil, &fault.Error{Field: "linux.seccomp", Err: errnoOf(err)}
@@ -177,26 +181,22 @@ func compile(s *specs.LinuxSeccomp) (*bpf.Program, error) {
 	return &program, nil
 }
 
-// checkDir tells whether the working directory is one. The kernel itself, which can start a process anywhere, would say it
-// without an errno.
-func checkDir(ctx context.Context, args *kernel.CreateProcessArgs) error {
+// openDir returns the working directory, which may be one that only the container's root can enter, or only the user.
+func openDir(ctx context.Context, args *kernel.CreateProcessArgs) (dir vfs.VirtualDentry, first error) {
 	root := args.MountNamespace.Root(ctx)
 	defer root.DecRef(ctx)
-	// It may be one that only the container's root can enter, or only the user.
-	var first error
 	for _, creds := range []*auth.Credentials{args.Credentials, auth.NewRootCredentials(args.Credentials.UserNamespace)} {
-		d, err := root.Mount().Filesystem().VirtualFilesystem().GetDentryAt(ctx, creds,
+		dir, err := root.Mount().Filesystem().VirtualFilesystem().GetDentryAt(ctx, creds,
 			&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(args.WorkingDirectory), FollowFinalSymlink: true},
 			&vfs.GetDentryOptions{CheckSearchable: true})
 		if err == nil {
-			d.DecRef(ctx)
-			return nil
+			return dir, nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
-	return first
+	return dir, first
 }
 
 // find returns the path of the program, which the process must be able to execute.

@@ -1,0 +1,52 @@
+package rootfs
+
+import (
+	"golang.org/x/sys/unix"
+
+	"hull/internal/overlay"
+	"hull/internal/stub"
+)
+
+// donate lays the root of a plan, puts a detached copy of each mount that is asked for where the program will have it, and
+// takes the root away again: what is left of it are the copies. It comes before the container's own root.
+//
+// A copy is of one mount, without what is mounted below: nothing but that is reached from it.
+func (p *Plan) donate(b *stub.Batch, d *overlay.Donation) {
+	e := &emitter{Plan: p, b: b, guide: newGuide(d.Plan.Root)}
+	e.layRoot(d.Plan)
+	e.bindHost(d.Plan)
+	e.bindMade(d.Plan)
+	b.In("")
+	for _, dir := range d.Make {
+		e.makePath(dir)
+	}
+	for _, t := range d.Trees {
+		to := stub.Fd(stub.FirstExtra + t.Extra)
+		if t.File {
+			e.openFile(t.Path, to)
+			continue
+		}
+		dir := e.open(t.Path, openDir, inRoot)
+		fd := b.OpenTree(dir, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+		b.Note(t.Path)
+		e.setAttr(fd, hostAttr)
+		dup3(b, fd, to)
+		b.Close(fd)
+		b.Close(dir)
+	}
+	b.Umount2(".", unix.MNT_DETACH) // the stage, which layRoot has made the working directory
+}
+
+// openFile opens a regular file: for writing, too, where that is possible.
+func (e *emitter) openFile(path string, to stub.FD) {
+	const flags = unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	b := e.b
+	opened, readonly := b.Label(), b.Label()
+	fd := e.open(path, flags|unix.O_RDWR, inRoot)
+	b.OnErr(fd.Result(), 0, readonly)
+	dup3(b, fd, to)
+	b.Goto(opened)
+	b.Mark(readonly)
+	dup3(b, e.open(path, flags|unix.O_RDONLY, inRoot), to)
+	b.Mark(opened)
+}
