@@ -111,7 +111,7 @@ func (c *Container) Start(ctx context.Context) error {
 			return err
 		}
 		view := c.engineView()
-		if err := c.engine.Start(&view, c.record.Steps); err != nil {
+		if err := c.engine.Start(&view, c.record.Init, c.record.Steps); err != nil {
 			return err
 		}
 		return c.started(ctx)

@@ -2,11 +2,15 @@ package hull_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull"
@@ -152,4 +156,78 @@ func TestSandboxCommand(t *testing.T) {
 	if err := cmd.Run(); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// connectBoth has a container connect with both of the outside's addresses.
+func connectBoth(s *specs.Spec) {
+	s.Process.Args = hulltest.Args("do", "connect", "tcp", "10.98.0.1:80", ",", "connect", "tcp", "[fd98::1]:80")
+}
+
+// joinOutside joins a network namespace with one that listens, by a veth pair.
+func joinOutside(t *testing.T, inside *hulltest.Netns) {
+	t.Helper()
+	outside := hulltest.NewNetns(t, nil)
+	inside.Run(t, "ip", "link", "set", "lo", "up")
+	inside.Run(t, "ip", "link", "add", "eth0", "mtu", "1400", "type", "veth", "peer", "name", "out", "netns", strconv.Itoa(outside.TID))
+	for _, e := range []struct {
+		ns             *hulltest.Netns
+		device, v4, v6 string
+	}{{outside, "out", "10.98.0.1/32", "fd98::1/128"}, {inside, "eth0", "10.97.0.2/24", "fd97::2/64"}} {
+		e.ns.Run(t, "ip", "addr", "add", e.v4, "dev", e.device)
+		e.ns.Run(t, "ip", "addr", "add", e.v6, "dev", e.device, "nodad")
+		e.ns.Run(t, "ip", "link", "set", e.device, "up")
+	}
+	// The gateways answer nobody who asks for them: one is a neighbour that somebody has made, the other an address on the link.
+	outside.Run(t, "ip", "addr", "add", "fd97::1/64", "dev", "out", "nodad")
+	outside.Run(t, "ip", "route", "add", "10.97.0.0/24", "dev", "out")
+	link := strings.Fields(outside.Run(t, "ip", "-o", "link", "show", "out"))
+	hardware := link[slices.Index(link, "link/ether")+1]
+	inside.Run(t, "ip", "neigh", "add", "10.97.0.254", "dev", "eth0", "lladdr", hardware, "nud", "permanent")
+	inside.Run(t, "ip", "route", "add", "default", "via", "10.97.0.254", "metric", "5")
+	inside.Run(t, "ip", "route", "add", "default", "via", "10.97.0.99", "metric", "9")
+	inside.Run(t, "ip", "-6", "route", "add", "default", "via", "fd97::1")
+	outside.Listen(t, "10.98.0.1:80")
+	outside.Listen(t, "[fd98::1]:80")
+}
+
+// wantTakenOver checks that the host's kernel has nothing left to answer with.
+func wantTakenOver(t *testing.T, inside *hulltest.Netns) {
+	t.Helper()
+	for _, what := range [][]string{{"addr", "show", "eth0"}, {"route"}, {"-6", "route"}} {
+		if out := inside.Run(t, append([]string{"ip"}, what...)...); strings.Contains(out, "inet") || strings.Contains(out, "eth0 ") {
+			t.Errorf("ip %s: %s", what, out)
+		}
+	}
+}
+
+// The network that somebody has prepared is the sandbox's, whenever that was before its program runs: by a namespace that
+// is named, by a hook, or between create and start.
+func TestSandboxNetwork(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("ip"))
+	t.Run("path", func(t *testing.T) {
+		inside := hulltest.NewNetns(t, nil)
+		joinOutside(t, inside)
+		says(t, run(t, connectBoth, func(s *specs.Spec) {
+			i := slices.IndexFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+			s.Linux.Namespaces[i].Path = procPath(inside.TID, "ns/net")
+		}), "connected", "connected")
+		wantTakenOver(t, inside)
+	})
+	t.Run("created", func(t *testing.T) {
+		streams := newStreams(t)
+		c := create(t, newRuntime(t), hull.CreateOptions{Stdio: streams.stdio()}, connectBoth)
+		inside := hulltest.NewNetns(t, func() (*os.File, error) { return os.Open(procPath(c.Init().Pid, "ns/net")) })
+		joinOutside(t, inside)
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(errorText(err))
+		}
+		says(t, streams.outcome(t, c.Init()), "connected", "connected")
+	})
+	t.Run("refused", func(t *testing.T) {
+		c := create(t, newRuntime(t), hull.CreateOptions{}, connectBoth)
+		inside := hulltest.NewNetns(t, func() (*os.File, error) { return os.Open(procPath(c.Init().Pid, "ns/net")) })
+		joinOutside(t, inside)
+		inside.Run(t, "ip", "route", "add", "blackhole", "192.0.2.0/24")
+		refused(t, c.Start(t.Context()), hull.ErrUnsupported, "route to 192.0.2.0/24", "lead nowhere")
+	})
 }

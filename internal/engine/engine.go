@@ -90,7 +90,7 @@ type Engine interface {
 	// Create makes the container and starts its program, or leaves it waiting for Start.
 	Create(ctx context.Context, r *CreateRequest) (*Process, error)
 	// Start lets the program of a container that waits run. steps are those of the Process that Create returned.
-	Start(c *Container, steps []stub.Step) error
+	Start(c *Container, init Init, steps []stub.Step) error
 	// StartHooks runs the startContainer hooks.
 	StartHooks(ctx context.Context, r *ExecRequest) error
 	// Exec starts another process in a running container.

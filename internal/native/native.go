@@ -60,7 +60,7 @@ func (Engine) Create(ctx context.Context, r *engine.CreateRequest) (_ *engine.Pr
 }
 
 // Start lets the program of a parked container run.
-func (Engine) Start(c *engine.Container, steps []stub.Step) error {
+func (Engine) Start(c *engine.Container, _ engine.Init, steps []stub.Step) error {
 	ended := &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
 	path := filepath.Join(c.Dir, execFifo)
 	start, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)

@@ -57,7 +57,7 @@ func (k *checker) namespaces(list []specs.LinuxNamespace) {
 	}
 	for i, ns := range list {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		k.refuse(ns.Path != "", field+".path", "its kernel can't join namespaces of the host's")
+		k.refuse(ns.Path != "" && ns.Type != specs.NetworkNamespace, field+".path", "its kernel can't join namespaces of the host's")
 		k.refuse(ns.Type == specs.TimeNamespace, field+".type", "its kernel has no time namespaces")
 	}
 }

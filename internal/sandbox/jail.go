@@ -19,7 +19,7 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 	all := []specs.LinuxIDMapping{{Size: math.MaxUint32}}
 	l := &specs.Linux{
 		Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+			{Type: specs.PIDNamespace}, network(s), {Type: specs.IPCNamespace},
 			{Type: specs.UTSNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace},
 			{Type: specs.UserNamespace},
 		},
@@ -52,4 +52,14 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		},
 		Linux: l,
 	}
+}
+
+// network returns the network namespace that the container was given, or a new one.
+func network(s *specs.Spec) specs.LinuxNamespace {
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns
+		}
+	}
+	return specs.LinuxNamespace{Type: specs.NetworkNamespace}
 }

@@ -68,6 +68,7 @@ type creation struct {
 	files   []*os.File        // descriptors of boot, from 3 on
 	trees   []string          // the numbers of those that are files of the host's
 	flags   []string
+	fifo    *os.File // by which the program is started; or nil
 	log     *os.File // of a container without a state directory; or nil
 	report  *os.File // our end of the pipe that boot reports to
 	theirs  *os.File // the other one
@@ -105,11 +106,21 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 		kill(p)
 		return nil, err
 	}
+	if c.waits() && !c.Park {
+		c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
+		if err := e.Start(&c.Container, p.Init, nil); err != nil {
+			kill(p)
+			return nil, err
+		}
+	}
 	p.Steps = nil // the jail's; none of them is left
 	p.Ended = ended(c.report)
 	c.report = nil
 	return p, nil
 }
+
+// waits tells whether the program waits for Start.
+func (c *creation) waits() bool { return c.Park || c.Dir != "" && networkIsFilled(c.Spec) }
 
 // kill ends a sandbox that was started.
 func kill(p *engine.Process) {
@@ -237,14 +248,14 @@ func (c *creation) giveControl() error {
 
 // giveFifo passes the fifo by which Start lets the program run.
 func (c *creation) giveFifo() error {
-	if !c.Park {
+	if !c.waits() {
 		return nil
 	}
-	f, err := native.MakeFifo(c.Dir)
-	if err != nil {
+	var err error
+	if c.fifo, err = native.MakeFifo(c.Dir); err != nil {
 		return err
 	}
-	c.give("start-fd", f)
+	c.give("start-fd", c.fifo)
 	return nil
 }
 
@@ -355,7 +366,12 @@ func explain(err error) error {
 }
 
 // Start lets the program of a created container run.
-func (Engine) Start(c *engine.Container, _ []stub.Step) error { return native.Engine{}.Start(c, nil) }
+func (Engine) Start(c *engine.Container, init engine.Init, _ []stub.Step) error {
+	if err := giveNetwork(c, init, nil); err != nil {
+		return err
+	}
+	return native.Engine{}.Start(c, init, nil)
+}
 
 // StartHooks does nothing: Check refuses those there are.
 func (Engine) StartHooks(context.Context, *engine.ExecRequest) error { return nil }

@@ -20,6 +20,9 @@ const (
 	Signal Op = "signal"
 	// Processes lists the processes.
 	Processes Op = "ps"
+	// Network configures the network, before the container's program runs; descriptors: the packet socket of each link but the
+	// loopback.
+	Network Op = "network"
 )
 
 // Request is what hull asks for.
@@ -29,7 +32,37 @@ type Request struct {
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
 	Same   [3]int `json:",omitempty"`
 	Signal int    `json:",omitempty"`
+	Links  []Link `json:",omitempty"` // of Network
 }
+
+// MaxLinks is how many devices a network has at most, beside the loopback.
+const MaxLinks = 32
+
+// Link is a device of a network. Addresses are in network byte order, 4 or 16 bytes.
+type Link struct {
+	Name       string
+	Loopback   bool        `json:",omitempty"`
+	MTU        uint32      `json:",omitempty"`
+	Hardware   []byte      `json:",omitempty"`
+	Addresses  []Prefix    `json:",omitempty"`
+	Routes     []Route     `json:",omitempty"`
+	Neighbours []Neighbour `json:",omitempty"`
+}
+
+// Prefix is an address with the length of its network's.
+type Prefix struct {
+	IP   []byte
+	Bits int
+}
+
+// Route is a way to a network, by a gateway unless that is empty.
+type Route struct {
+	To      Prefix
+	Gateway []byte `json:",omitempty"`
+}
+
+// Neighbour is where an address is that nobody answers for.
+type Neighbour struct{ IP, Hardware []byte }
 
 // Reply is what comes back.
 type Reply struct {

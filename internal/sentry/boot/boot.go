@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sighandling"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route" // and its protocol
@@ -48,12 +49,14 @@ type Tree struct {
 // Sandbox is an application kernel and the container in it.
 type Sandbox struct {
 	Options
-	kernel *kernel.Kernel
-	server *fileserver.Server
-	init   *kernel.ThreadGroup
-	stdio  []*stream
+	kernel  *kernel.Kernel
+	network *stack.Stack
+	server  *fileserver.Server
+	init    *kernel.ThreadGroup
+	stdio   []*stream
 
-	running atomic.Bool
+	running    atomic.Bool
+	configured atomic.Bool // the network is
 }
 
 // New makes a sandbox whose container waits for Run.

@@ -16,7 +16,7 @@ import (
 	"hull/internal/sandbox/wire"
 )
 
-// streams is how many descriptors a request has at most.
+// streams is how many standard streams a process has.
 const streams = 3
 
 // serve answers other commands of hull's, each connection by itself. Who connects has come through the container's state
@@ -38,7 +38,7 @@ func (s *Sandbox) serve() {
 func (s *Sandbox) answer(conn int) {
 	defer unix.Close(conn)
 	var r wire.Request
-	fds, err := wire.Receive(conn, &r, streams)
+	fds, err := wire.Receive(conn, &r, max(streams, wire.MaxLinks))
 	if err != nil {
 		return
 	}
@@ -51,6 +51,10 @@ func (s *Sandbox) answer(conn int) {
 		err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(r.Signal)})
 	case wire.Processes:
 		reply.Processes, err = s.processes()
+	case wire.Network:
+		if err = checkLinks(r.Links); err == nil {
+			err = s.configure(r.Links, fds)
+		}
 	default:
 		err = fmt.Errorf("request %q: there is none", r.Op)
 	}
@@ -65,6 +69,11 @@ func (s *Sandbox) answer(conn int) {
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
 func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
+	if len(fds) > streams {
+		for _, fd := range fds[streams:] {
+			unix.Close(fd)
+		}
+	}
 	tg, files, err := s.newExec(r, fds)
 	if err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})

@@ -92,11 +92,15 @@ func (s *Sandbox) initKernel(cpus int) error {
 	clock.SetClocks(time.NewCalibratedClocks(false), params)
 
 	users := auth.NewRootUserNamespace()
+	network, err := s.newNetwork(clock, users, k)
+	if err != nil {
+		return err
+	}
 	err = k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           clock,
 		RootUserNamespace:    users,
-		RootNetworkNamespace: newNetwork(clock, users, k),
+		RootNetworkNamespace: network,
 		ApplicationCores:     uint(cpus),
 		Vdso:                 vdso,
 		VdsoParams:           params,

@@ -1,12 +1,22 @@
 package boot
 
 import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 	"gvisor.dev/gvisor/pkg/sentry/uniqueid"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/fdbased"
 	"gvisor.dev/gvisor/pkg/tcpip/link/loopback"
+	"gvisor.dev/gvisor/pkg/tcpip/link/qdisc/fifo"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -15,18 +25,22 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/raw"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"hull/internal/fault"
+	"hull/internal/sandbox/wire"
 )
 
 const loopbackNIC = 1
 
-// newNetwork makes a network namespace with nothing but a loopback.
-func newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids uniqueid.Provider) *inet.Namespace {
-	s := newStack(clock, ids)
-	return inet.NewRootNamespace(s, nil, users)
-}
+// queueLength is how many packets wait for a device at most, as in Linux.
+const queueLength = 1000
 
-func newStack(clock tcpip.Clock, ids uniqueid.Provider) inet.Stack {
-	s := stack.New(stack.Options{
+// gsoSize is the most that one packet of several TCP segments has (include/linux/netdevice.h, GSO_LEGACY_MAX_SIZE).
+const gsoSize = 65536
+
+// newNetwork makes a network namespace with nothing but a loopback.
+func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids uniqueid.Provider) (*inet.Namespace, error) {
+	n := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		Clock:              clock,
@@ -34,13 +48,150 @@ func newStack(clock tcpip.Clock, ids uniqueid.Provider) inet.Stack {
 		HandleLocal:        true,
 		RawFactory:         raw.EndpointFactory{},
 	})
-	s.CreateNICWithOptions(loopbackNIC, loopback.New(), stack.NICOptions{Name: "lo"})
-	for _, a := range []tcpip.ProtocolAddress{
-		{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4([4]byte{127, 0, 0, 1}), PrefixLen: 8}},
-		{Protocol: ipv6.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom16([16]byte{15: 1}), PrefixLen: 128}},
-	} {
-		s.AddProtocolAddress(loopbackNIC, a, stack.AddressProperties{})
-		s.AddRoute(tcpip.Route{Destination: a.AddressWithPrefix.Subnet(), NIC: loopbackNIC})
+	s.network = n
+	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate} {
+		if err := n.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return nil, fmt.Errorf("network: %v", err)
+		}
 	}
-	return netstack.NewStack(s, ids.UniqueID())
+	if err := n.CreateNICWithOptions(loopbackNIC, loopback.New(), stack.NICOptions{Name: "lo"}); err != nil {
+		return nil, fmt.Errorf("network: %v", err)
+	}
+	for _, a := range []wire.Prefix{{IP: []byte{127, 0, 0, 1}, Bits: 8}, {IP: []byte{15: 1}, Bits: 128}} {
+		if err := s.addAddress(loopbackNIC, a); err != nil {
+			return nil, err
+		}
+		n.AddRoute(tcpip.Route{Destination: prefix(a).Subnet(), NIC: loopbackNIC})
+	}
+	return inet.NewRootNamespace(netstack.NewStack(n, ids.UniqueID()), nil, users), nil
+}
+
+// configure takes over what was configured in a network namespace of the host.
+func (s *Sandbox) configure(links []wire.Link, sockets []int) error {
+	if s.running.Load() || s.configured.Swap(true) {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("the network is configured already")}
+	}
+	for n, l := range links {
+		id := tcpip.NICID(loopbackNIC)
+		if !l.Loopback {
+			if len(sockets) == 0 {
+				return fmt.Errorf("interface %q: no socket", l.Name)
+			}
+			id = tcpip.NICID(loopbackNIC + 1 + n)
+			if err := s.addNIC(id, &l, sockets[0]); err != nil {
+				return fmt.Errorf("interface %q: %w", l.Name, err)
+			}
+			sockets = sockets[1:]
+		}
+		if err := s.addLink(id, &l); err != nil {
+			return fmt.Errorf("interface %q: %w", l.Name, err)
+		}
+	}
+	return nil
+}
+
+// addNIC adds a device whose packets a socket carries; that has been set up already, since the filter allows nothing but to
+// send and to receive.
+func (s *Sandbox) addNIC(id tcpip.NICID, l *wire.Link, socket int) error {
+	fd, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	e, err := fdbased.New(&fdbased.Options{
+		FDs:                []int{fd},
+		MTU:                l.MTU,
+		EthernetHeader:     true,
+		Address:            tcpip.LinkAddress(l.Hardware),
+		PacketDispatchMode: fdbased.RecvMMsg,
+		GSOMaxSize:         gsoSize,
+		RXChecksumOffload:  true,
+		IsPacketSocket:     []bool{true},
+		PreConfigured:      true,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.network.CreateNICWithOptions(id, e, stack.NICOptions{Name: l.Name, QDisc: fifo.New(e, runtime.GOMAXPROCS(0), queueLength), DeliverLinkPackets: true}); err != nil {
+		return errors.New(err.String())
+	}
+	return nil
+}
+
+// addLink adds addresses and routes to a device.
+func (s *Sandbox) addLink(id tcpip.NICID, l *wire.Link) error {
+	for _, a := range l.Addresses {
+		if err := s.addAddress(id, a); err != nil {
+			return err
+		}
+	}
+	if err := s.addLinkLocal(id, l); err != nil {
+		return err
+	}
+	for _, r := range l.Routes {
+		route := tcpip.Route{Destination: prefix(r.To).Subnet(), NIC: id}
+		if len(r.Gateway) > 0 {
+			route.Gateway = tcpip.AddrFromSlice(r.Gateway)
+		}
+		s.network.AddRoute(route)
+	}
+	for _, n := range l.Neighbours {
+		if err := s.network.AddStaticNeighbor(id, protocol(n.IP), tcpip.AddrFromSlice(n.IP), tcpip.LinkAddress(n.Hardware)); err != nil {
+			return fmt.Errorf("neighbour: %v", err)
+		}
+	}
+	return nil
+}
+
+// addLinkLocal adds the address that each device with IPv6 has, if the host's kernel hadn't come to that yet.
+func (s *Sandbox) addLinkLocal(id tcpip.NICID, l *wire.Link) error {
+	v6 := slices.ContainsFunc(l.Addresses, func(a wire.Prefix) bool { return len(a.IP) == 16 })
+	have := slices.ContainsFunc(l.Addresses, func(a wire.Prefix) bool { return len(a.IP) == 16 && a.IP[0] == 0xfe && a.IP[1]&0xc0 == 0x80 })
+	if l.Loopback || !v6 || have {
+		return nil
+	}
+	address := header.LinkLocalAddr(tcpip.LinkAddress(l.Hardware))
+	return s.addAddress(id, wire.Prefix{IP: address.AsSlice(), Bits: 64})
+}
+
+func (s *Sandbox) addAddress(id tcpip.NICID, a wire.Prefix) error {
+	err := s.network.AddProtocolAddress(id, tcpip.ProtocolAddress{Protocol: protocol(a.IP), AddressWithPrefix: prefix(a)}, stack.AddressProperties{})
+	if _, have := err.(*tcpip.ErrDuplicateAddress); err != nil && !have {
+		return fmt.Errorf("address: %v", err)
+	}
+	return nil
+}
+
+// checkLinks refuses addresses that are none: the stack would panic.
+func checkLinks(links []wire.Link) error {
+	address := func(ip []byte) bool { return len(ip) == 4 || len(ip) == 16 }
+	for _, l := range links {
+		for _, a := range l.Addresses {
+			if !address(a.IP) || a.Bits < 0 || a.Bits > 8*len(a.IP) {
+				return fmt.Errorf("interface %q: a malformed address", l.Name)
+			}
+		}
+		for _, r := range l.Routes {
+			if !address(r.To.IP) || r.To.Bits < 0 || r.To.Bits > 8*len(r.To.IP) || len(r.Gateway) != 0 && len(r.Gateway) != len(r.To.IP) {
+				return fmt.Errorf("interface %q: a malformed route", l.Name)
+			}
+		}
+		for _, n := range l.Neighbours {
+			if !address(n.IP) {
+				return fmt.Errorf("interface %q: a malformed neighbour", l.Name)
+			}
+		}
+	}
+	return nil
+}
+
+func prefix(p wire.Prefix) tcpip.AddressWithPrefix {
+	return tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(p.IP), PrefixLen: p.Bits}
+}
+
+func protocol(ip []byte) tcpip.NetworkProtocolNumber {
+	if len(ip) == 4 {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
 }

@@ -1,0 +1,90 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/linux"
+	"hull/internal/netdev"
+	"hull/internal/sandbox/wire"
+	"hull/internal/stub"
+)
+
+// networkIsFilled tells whether somebody may have configured the network namespace of a container that starts as soon as it is
+// made: who prepared it before, or a hook.
+func networkIsFilled(s *specs.Spec) bool {
+	return s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime) > 0 ||
+		slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+			return ns.Type == specs.NetworkNamespace && ns.Path != ""
+		})
+}
+
+// giveNetwork has the sandbox's kernel take over what is configured in its process's network namespace. It comes right before
+// the container's program runs: engines configure a namespace before the container is made, by hooks, or when it is made
+// and not started yet.
+func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) error {
+	proc := "/proc/" + strconv.Itoa(init.Pid)
+	var buf [4096]byte
+	devices, err := linux.ReadFile(proc+"/net/dev", buf[:])
+	if err != nil {
+		return &fault.Error{Step: "look at the network namespace", Err: err}
+	}
+	const header = 2 // lines
+	if strings.Count(string(devices), "\n") <= header+1 {
+		return nil // the loopback alone
+	}
+	netns, err := os.Open(proc + "/ns/net")
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	taking, err := netdev.Take(netns, trace)
+	if err != nil {
+		return err
+	}
+	defer taking.Close()
+	request := wire.Request{Op: wire.Network}
+	var sockets []int
+	for _, i := range taking.Interfaces {
+		request.Links = append(request.Links, link(&i))
+		if i.Socket != nil {
+			sockets = append(sockets, int(i.Socket.Fd()))
+		}
+	}
+	switch {
+	case len(sockets) == 0:
+		return nil
+	case len(sockets) > wire.MaxLinks:
+		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not in a sandbox: %d network devices; at most %d", len(sockets), wire.MaxLinks)}
+	}
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := ask(conn, request, sockets...); err != nil {
+		return &fault.Error{Step: "configure the sandbox's network", Err: err}
+	}
+	return taking.Remove()
+}
+
+func link(i *netdev.Interface) wire.Link {
+	l := wire.Link{Name: i.Name, Loopback: i.Loopback, MTU: i.MTU, Hardware: i.Hardware}
+	for _, a := range i.Addresses {
+		l.Addresses = append(l.Addresses, wire.Prefix(a))
+	}
+	for _, r := range i.Routes {
+		l.Routes = append(l.Routes, wire.Route{To: wire.Prefix(r.To), Gateway: r.Gateway})
+	}
+	for _, n := range i.Neighbours {
+		l.Neighbours = append(l.Neighbours, wire.Neighbour(n))
+	}
+	return l
+}
