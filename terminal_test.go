@@ -231,3 +231,102 @@ func TestTerminalThatNobodyTakes(t *testing.T) {
 	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: p})
 	refused(t, err, hull.ErrBadUsage, "exec box", "process.terminal")
 }
+
+// shows reads what a terminal shows up to the text.
+func shows(t testing.TB, console *os.File, text string) {
+	t.Helper()
+	console.SetReadDeadline(time.Now().Add(20 * time.Second))
+	var all strings.Builder
+	for b := make([]byte, 4096); !strings.HasSuffix(all.String(), text); {
+		n, err := console.Read(b)
+		all.Write(b[:n])
+		if err != nil {
+			t.Fatalf("it shows %q, then %v; want %q", all.String(), err, text)
+		}
+	}
+	if all.String() != text {
+		t.Errorf("it shows %q, want %q", all.String(), text)
+	}
+}
+
+// onTerminal execs a process at a terminal, whose master is returned.
+func onTerminal(t *testing.T, c *hull.Container, verb string, more ...string) (*hull.Process, *os.File) {
+	t.Helper()
+	p := c.ProcessSpec()
+	p.Args, p.Terminal = hulltest.Args(verb, more...), true
+	var master console
+	nonblocking := func(f *os.File) error {
+		defer f.Close()
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			err = unix.SetNonblock(fd, true)
+			master.File = os.NewFile(uintptr(fd), "master")
+		}
+		return err
+	}
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Console: nonblocking})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	t.Cleanup(func() { master.Close() })
+	return proc, master.File
+}
+
+// A terminal that changes its size tells who is in its foreground.
+func TestTerminalResized(t *testing.T) {
+	proc, master := onTerminal(t, running(t), "do", "trap", "WINCH", ",", "tty")
+	shows(t, master, "ready\r\n")
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 55}); err != nil {
+		t.Fatal(err)
+	}
+	unix.SetNonblock(int(master.Fd()), true)
+	shows(t, master, strings.ReplaceAll("SIGWINCH\n"+strings.ReplaceAll(seesTerminal, "33x77", "44x55"), "\n", "\r\n"))
+	expect(t, "0", wait(t, proc))
+}
+
+// Lines are edited, shown once, and ended as its modes say, which are those that its other end sets.
+func TestTerminalModes(t *testing.T) {
+	proc, master := onTerminal(t, running(t), "cat")
+	write := func(text string) {
+		t.Helper()
+		if _, err := master.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("onf\x7fe\n")
+	shows(t, master, "onf\b \be\r\none\r\n")
+	conn, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Control(func(fd uintptr) {
+		modes, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+		if err != nil || modes.Lflag&unix.ECHO == 0 || modes.Lflag&unix.ICANON == 0 {
+			t.Fatalf("modes %+v, %v", modes, err)
+		}
+		modes.Lflag &^= unix.ECHO
+		if err := unix.IoctlSetTermios(int(fd), unix.TCSETS, modes); err != nil {
+			t.Fatal(err)
+		}
+	})
+	write("two\n")
+	shows(t, master, "two\r\n")
+	write("\x04")
+	expect(t, "0", wait(t, proc))
+}
+
+// What a process has written is there when it has ended, all of it.
+func TestTerminalShowsAll(t *testing.T) {
+	long := strings.Repeat("0123456789", 9000)
+	proc, master := onTerminal(t, running(t), "do", "echo", long, ",", "echo", "end")
+	time.Sleep(50 * time.Millisecond)
+	shows(t, master, long+"\r\nend\r\n")
+	expect(t, "0", wait(t, proc))
+}
+
+// Who closes a terminal ends what runs there.
+func TestTerminalHangup(t *testing.T) {
+	proc, master := onTerminal(t, running(t), "sleep", "3600")
+	master.Close()
+	expect(t, "signal SIGHUP", wait(t, proc))
+}

@@ -366,6 +366,15 @@ func TestTerminalInForeground(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { testForeground(t, "hull --root "+h.root+" "+command) })
 	}
+	t.Run("sandbox", func(t *testing.T) {
+		hulltest.Require(t, hulltest.MountSetattr)
+		link := sandboxLink(t)
+		if err := os.Symlink(hulltest.SandboxBinary(t), link); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(link)
+		testForeground(t, "hull --isolation sandbox --root "+h.root+" run -b "+b+" x")
+	})
 }
 
 func testForeground(t *testing.T, command string) {

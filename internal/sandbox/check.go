@@ -136,7 +136,6 @@ func (k *checker) process(p *specs.Process) {
 	k.take(err)
 	_, err = task.Rlimits(p.Rlimits)
 	k.take(err)
-	k.refuse(p.Terminal, "process.terminal", "terminals are not there yet")
 	k.refuse(p.SelinuxLabel != "", "process.selinuxLabel", "its kernel has no SELinux")
 	k.refuse(p.ApparmorProfile != "", "process.apparmorProfile", "its kernel has no AppArmor")
 	k.refuse(p.Scheduler != nil, "process.scheduler", "its kernel schedules as it does")

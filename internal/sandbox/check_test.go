@@ -15,7 +15,6 @@ import (
 
 func TestExampleIsPossible(t *testing.T) {
 	s := spec.Example(spec.Options{})
-	s.Process.Terminal = false
 	if err := Check(s); err != nil {
 		t.Error(err)
 	}
@@ -34,7 +33,6 @@ var refused = map[string]func(*specs.Spec){
 	"linux.namespaces[0].type": func(s *specs.Spec) {
 		s.Linux.Namespaces = append([]specs.LinuxNamespace{{Type: specs.TimeNamespace}}, s.Linux.Namespaces...)
 	},
-	"process.terminal":        func(s *specs.Spec) { s.Process.Terminal = true },
 	"process.selinuxLabel":    func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
 	"process.apparmorProfile": func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
 	"process.scheduler":       func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
@@ -96,7 +94,6 @@ func mounting(kind string, options ...string) func(*specs.Spec) {
 func TestRefused(t *testing.T) {
 	for text, edit := range refused {
 		s := spec.Example(spec.Options{})
-		s.Process.Terminal = false
 		edit(s)
 		err := Check(s)
 		if err == nil || !strings.HasPrefix(err.Error(), text) || !errors.Is(err, fault.Unsupported) {
@@ -108,7 +105,6 @@ func TestRefused(t *testing.T) {
 func TestBadOptions(t *testing.T) {
 	for _, o := range []string{"size=words", "mode=9", "uid=-1", "gid=x", "nr_inodes="} {
 		s := spec.Example(spec.Options{})
-		s.Process.Terminal = false
 		mounting("tmpfs", o)(s)
 		err := Check(s)
 		if err == nil || !strings.HasPrefix(err.Error(), `mounts[0] "/x": option `) || !errors.Is(err, fault.BadSpec) {
@@ -131,7 +127,6 @@ func TestTaken(t *testing.T) {
 		"propagation":     func(s *specs.Spec) { s.Linux.RootfsPropagation = "rprivate" },
 	} {
 		s := spec.Example(spec.Options{})
-		s.Process.Terminal = false
 		edit(s)
 		if err := Check(s); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -16,7 +16,7 @@ import (
 
 // Exec starts another process in a running container. On the host there is none for it; a stub stands for it, which whoever
 // waits for the process or sends it signals takes for it.
-func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (*engine.Process, error) {
+func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process, err error) {
 	k := &checker{}
 	k.process(r.Process)
 	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
@@ -29,15 +29,40 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (*engine.Process, e
 		return nil, err
 	}
 	defer conn.Close()
-	if err := requestExec(conn, r); err != nil {
-		return nil, err
+	cfg := stub.Config{Extra: []*os.File{conn}}
+	var master *os.File
+	if r.Process.Terminal {
+		var slave *os.File
+		if master, slave, err = openTerminal(r.Process.ConsoleSize); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				master.Close()
+			}
+		}()
+		defer slave.Close()
+		cfg.Extra = append(cfg.Extra, slave)
+		err = requestExec(conn, r, slave)
+	} else {
+		err = requestExec(conn, r, r.Stdio[:]...)
 	}
-	s, err := stub.Start(stub.Config{Extra: []*os.File{conn}})
 	if err != nil {
 		return nil, err
 	}
-	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD}
+	s, err := stub.Start(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if r.Process.Terminal {
+		if err := takeTerminal(s); err != nil {
+			s.Kill()
+			return nil, err
+		}
+	}
+	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD, Console: master}
 	if r.Prepared != nil {
+		master = nil // whatever comes of it
 		if err := r.Prepared(p); err != nil {
 			s.Kill()
 			return nil, err
@@ -61,16 +86,16 @@ func end(pidfd *os.File) {
 	pidfd.Close()
 }
 
-// requestExec has the sandbox make the process.
-func requestExec(conn *os.File, r *engine.ExecRequest) error {
+// requestExec has the sandbox make the process, with these files: its standard streams, or its terminal.
+func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
 	request := wire.Request{Op: wire.Exec, Process: r.Process}
-	fds := make([]int, 3)
-	for i, f := range r.Stdio {
+	fds := make([]int, len(files))
+	for i, f := range files {
 		if f == nil {
 			f = null
 		}
@@ -94,6 +119,20 @@ func same(a, b int) bool {
 	self := uintptr(unix.Getpid())
 	r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, self, self, file, uintptr(a), uintptr(b), 0)
 	return errno == 0 && r == 0
+}
+
+// takeTerminal has the stub lead a session whose terminal is the process's: it tells of a new size, and of a hangup.
+func takeTerminal(s *stub.Stub) error {
+	b := new(stub.Batch)
+	// Who leads a process group can't lead a session, so it goes to ours before.
+	b.Call(unix.SYS_SETPGID, stub.Int(0), stub.Int(unix.Getpgrp()))
+	b.Call(unix.SYS_SETSID)
+	slave := stub.Fd(stub.FirstExtra + 1)
+	b.In("process.terminal")
+	b.Ioctl(slave, unix.TIOCSCTTY, stub.Int(0))
+	b.Note("TIOCSCTTY")
+	b.Close(slave)
+	return s.Do(b)
 }
 
 // stand leaves the stub with passing on signals, and ending as the process does.

@@ -27,7 +27,7 @@ var fields = map[string]string{
 	"hooks": outside, "annotations": outside, "linux": inside,
 	"solaris": foreign, "windows": foreign, "vm": foreign, "zos": foreign, "freebsd": foreign,
 
-	"process.terminal": denied, "process.consoleSize": checked, "process.user": inside, "process.args": inside,
+	"process.terminal": both, "process.consoleSize": outside, "process.user": inside, "process.args": inside,
 	"process.commandLine": foreign, "process.env": inside, "process.cwd": inside, "process.capabilities": inside,
 	"process.rlimits": inside, "process.noNewPrivileges": inside, "process.apparmorProfile": denied,
 	"process.oomScoreAdj": both, "process.scheduler": denied, "process.selinuxLabel": denied, "process.ioPriority": denied,

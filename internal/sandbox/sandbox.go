@@ -98,6 +98,19 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	jailed.Program = 1
 	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated
 	jailed.Park, jailed.BeforeStart = false, nil
+	if r.Spec.Process.Terminal {
+		master, slave, err := openTerminal(r.Spec.Process.ConsoleSize)
+		if err != nil {
+			return nil, err
+		}
+		defer slave.Close()
+		jailed.Stdio = [3]*os.File{slave}
+		jailed.Prepared = func(p *engine.Process) error {
+			p.Console, master = master, nil
+			return r.Prepared(p)
+		}
+		defer func() { master.Close() }() // nothing, if it was given away
+	}
 	p, err := native.Engine{}.Create(ctx, &jailed)
 	if err != nil {
 		return nil, explain(err)

@@ -52,8 +52,7 @@ type Sandbox struct {
 	kernel  *kernel.Kernel
 	network *stack.Stack
 	server  *fileserver.Server
-	init    *kernel.ThreadGroup
-	stdio   []*stream
+	init    *process
 
 	running    atomic.Bool
 	configured atomic.Bool // the network is
@@ -100,15 +99,14 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 		}
 		fifo.Close() // which tells Start that the program runs
 	}
-	s.init.WaitExited()
-	for _, f := range s.stdio {
-		f.leave()
-	}
-	return unix.WaitStatus(s.init.ExitStatus()), nil
+	return s.init.wait(), nil
 }
 
 func (s *Sandbox) run() error {
 	s.running.Store(true)
+	if t := s.init.terminal; t != nil {
+		t.begin()
+	}
 	return s.kernel.Start()
 }
 
@@ -122,12 +120,20 @@ func (s *Sandbox) signal(sig linux.Signal) {
 		}
 		return
 	}
+	s.deliver(s.init, sig)
+}
+
+// deliver passes a signal on to a process.
+func (s *Sandbox) deliver(p *process, sig linux.Signal) {
+	if sig == linux.SIGWINCH && p.terminal != nil && p.terminal.resize() {
+		return // it was the host's terminal that said so
+	}
 	info := &linux.SignalInfo{Signo: int32(sig)}
-	if s.Throwaway && slices.Contains(jobSignals, sig) {
-		_ = s.init.ProcessGroup().SendSignal(info)
+	if s.Throwaway && p == s.init && slices.Contains(jobSignals, sig) {
+		_ = p.group.ProcessGroup().SendSignal(info)
 		return
 	}
-	_ = s.kernel.SendExternalSignalThreadGroup(s.init, info)
+	_ = s.kernel.SendExternalSignalThreadGroup(p.group, info)
 }
 
 // jobSignals are those that a terminal, or the shell that it belongs to, sends to a whole job. Nobody else passes them on to a

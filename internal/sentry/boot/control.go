@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/control"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
@@ -69,12 +70,7 @@ func (s *Sandbox) answer(conn int) {
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
 func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
-	if len(fds) > streams {
-		for _, fd := range fds[streams:] {
-			unix.Close(fd)
-		}
-	}
-	tg, files, err := s.newExec(r, fds)
+	p, err := s.newExec(r, fds)
 	if err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
 		return
@@ -88,15 +84,14 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 		}
 	}
 	if err != nil {
-		s.kill(tg)
+		s.kill(p.group)
 	}
-	s.kernel.StartProcess(tg)
-	go s.forward(conn, tg)
-	tg.WaitExited()
-	for _, f := range files {
-		f.leave()
+	if p.terminal != nil {
+		p.terminal.begin()
 	}
-	ws := unix.WaitStatus(tg.ExitStatus())
+	s.kernel.StartProcess(p.group)
+	go s.forward(conn, p)
+	ws := p.wait()
 	code, sig := uint32(ws.ExitStatus()), uint32(0)
 	if ws.Signaled() {
 		code, sig = 128+uint32(ws.Signal()), uint32(ws.Signal())
@@ -106,33 +101,46 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 	_ = unix.Shutdown(conn, unix.SHUT_RDWR) // forward ends, too
 }
 
-func (s *Sandbox) newExec(r *wire.Request, fds []int) (*kernel.ThreadGroup, []*stream, error) {
+// newExec takes over the descriptors.
+func (s *Sandbox) newExec(r *wire.Request, fds []int) (*process, error) {
+	ns, err := s.checkExec(r, len(fds))
+	if err != nil {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return nil, err
+	}
+	return s.newProcess(r.Process, ns, fds, r.Same)
+}
+
+// checkExec returns a reference to the container's mount namespace, if the request can be.
+func (s *Sandbox) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, error) {
 	switch {
 	case r.Process == nil || len(r.Process.Args) == 0:
-		return nil, nil, fault.Spec("process.args", "must name a program")
-	case len(fds) != streams:
-		return nil, nil, fmt.Errorf("%d standard streams", len(fds))
+		return nil, fault.Spec("process.args", "must name a program")
+	case r.Process.Terminal && fds != 1, !r.Process.Terminal && fds != streams:
+		return nil, fmt.Errorf("%d standard streams", fds)
 	case !s.running.Load():
-		return nil, nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
 	}
-	ns := s.init.Leader().MountNamespace()
+	ns := s.init.group.Leader().MountNamespace()
 	if ns == nil || !ns.TryIncRef() {
-		return nil, nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
 	}
-	return s.newProcess(r.Process, ns, [3]int(fds), r.Same)
+	return ns, nil
 }
 
 // forward passes signals on, until the process has ended or nobody is there any more who waits for it: then it is killed.
-func (s *Sandbox) forward(conn int, tg *kernel.ThreadGroup) {
+func (s *Sandbox) forward(conn int, p *process) {
 	for {
 		b, _, err := wire.ReceiveBytes(conn, wire.SignalSize, 0)
 		if err != nil || len(b) != wire.SignalSize {
-			s.kill(tg)
+			s.kill(p.group)
 			return
 		}
 		sig := linux.Signal(binary.LittleEndian.Uint32(b))
 		if sig.IsValid() {
-			_ = s.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(sig)})
+			s.deliver(p, sig)
 		}
 	}
 }

@@ -35,21 +35,52 @@ func (s *Sandbox) create() error {
 		return err
 	}
 	s.kernel.RegisterContainerName(s.ID, s.ID)
-	s.init, s.stdio, err = s.newProcess(s.Spec.Process, ns, s.Stdio, sameStreams(s.Stdio))
+	stdio := s.Stdio[:]
+	if s.Spec.Process.Terminal {
+		if stdio, err = s.takeTerminal(); err != nil {
+			return fieldError("process.terminal", err)
+		}
+	}
+	s.init, err = s.newProcess(s.Spec.Process, ns, stdio, sameStreams(s.Stdio))
 	if err != nil {
 		return err
 	}
+	if s.init.terminal != nil {
+		if err := s.bindConsole(); err != nil {
+			return fieldError("/dev/console", err)
+		}
+	}
 	if adj := s.Spec.Process.OOMScoreAdj; adj != nil {
-		if err := s.init.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
+		if err := s.init.group.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
 			return &fault.Error{Field: "process.oomScoreAdj", Err: errnoOf(err)}
 		}
 	}
 	return nil
 }
 
+// process is a process that hull has asked for: the container's first, or one of exec.
+type process struct {
+	group    *kernel.ThreadGroup
+	streams  []*stream
+	terminal *terminal // or nil
+}
+
+// wait waits for the end of the process, and of what it has written.
+func (p *process) wait() unix.WaitStatus {
+	p.group.WaitExited()
+	ws := unix.WaitStatus(p.group.ExitStatus())
+	for _, f := range p.streams {
+		f.leave()
+	}
+	if p.terminal != nil {
+		p.terminal.leave(ws)
+	}
+	return ws
+}
+
 // newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams; alike says which of
-// these are the same as others.
-func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, alike [3]int) (*kernel.ThreadGroup, []*stream, error) {
+// these are the same as others. With a terminal there is one stream only, the host's slave.
+func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
 	k := s.kernel
 	args := kernel.CreateProcessArgs{
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
@@ -60,54 +91,77 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio, al
 	if p.User.Umask != nil {
 		args.Umask = uint(*p.User.Umask)
 	}
+	ctx := args.NewContext(k)
+	made := &process{}
+	defer func() {
+		if err != nil {
+			s.abandon(ctx, made, ns, stdio)
+		}
+	}()
 	filter, err := compile(s.Spec.Linux.Seccomp)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if args.Limits, err = rlimits(p.Rlimits); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ctx := args.NewContext(k)
 	dir, err := openDir(ctx, &args)
 	if err != nil {
-		return nil, nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
+		return nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
 	}
 	defer dir.DecRef(ctx)
 	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
-		return nil, nil, &fault.Error{Field: "process.env", Err: err}
+		return nil, &fault.Error{Field: "process.env", Err: err}
 	}
-	table := k.NewFDTable()
-	defer table.DecRef(ctx)
-	files, err := s.importStreams(ctx, table, stdio, alike, p.User)
-	if err != nil {
-		return nil, nil, fmt.Errorf("standard streams: %w", errnoOf(err))
-	}
-	args.FDTable = table
-	tg, err := s.load(ctx, &args, dir, filter)
-	if err != nil {
-		closeStreams(files)
-		return nil, nil, err
-	}
-	return tg, files, nil
-}
-
-// load makes the process itself.
-func (s *Sandbox) load(ctx context.Context, args *kernel.CreateProcessArgs, dir vfs.VirtualDentry, filter *bpf.Program) (_ *kernel.ThreadGroup, err error) {
-	if args.Filename, err = find(ctx, args); err != nil {
+	if args.Filename, err = find(ctx, &args); err != nil {
 		return nil, err
 	}
+	args.FDTable = k.NewFDTable()
+	defer args.FDTable.DecRef(ctx)
+	if !p.Terminal {
+		given := stdio
+		stdio = nil
+		if made.streams, err = s.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User); err != nil {
+			return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
+		}
+	}
+	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
-	tg, _, err := s.kernel.CreateProcess(*args)
-	if err != nil {
+	if made.group, _, err = k.CreateProcess(args); err != nil {
 		return nil, explainLoad(args.Argv[0], err)
 	}
-	tg.Leader().FSContext().SetWorkingDirectory(ctx, dir)
+	made.group.Leader().FSContext().SetWorkingDirectory(ctx, dir)
+	if p.Terminal {
+		slave := stdio[0]
+		stdio = nil
+		if made.terminal, err = s.newTerminal(made.group, args.FDTable, slave); err != nil {
+			return nil, fieldError("process.terminal", err)
+		}
+	}
 	if filter != nil {
-		if err := tg.Leader().AppendSyscallFilter(*filter, true); err != nil {
+		if err := made.group.Leader().AppendSyscallFilter(*filter, true); err != nil {
 			return nil, &fault.Error{Field: "linux.seccomp", Err: errnoOf(err)}
 		}
 	}
-	return tg, nil
+	return made, nil
+}
+
+// abandon gives up what was made of a process that can't be, and what of its parts was not used yet.
+func (s *Sandbox) abandon(ctx context.Context, p *process, ns *vfs.MountNamespace, stdio []int) {
+	for _, fd := range stdio {
+		unix.Close(fd)
+	}
+	closeStreams(p.streams)
+	if p.terminal != nil {
+		p.terminal.close()
+	}
+	if ns != nil {
+		ns.DecRef(ctx)
+	}
+	if p.group != nil && s.running.Load() {
+		s.kill(p.group)
+		s.kernel.StartProcess(p.group)
+	}
 }
 
 // explainLoad returns why the kernel can't load a program that is there, which it says in words.

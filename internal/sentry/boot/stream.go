@@ -101,7 +101,6 @@ func (f *stream) close() {
 
 // leave puts the host's offset where the container's is, if that has moved: another process may have written meanwhile.
 func (f *stream) leave() {
-	defer unix.Close(f.fd)
 	defer f.close()
 	if !f.offset {
 		return

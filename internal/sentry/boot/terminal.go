@@ -1,0 +1,462 @@
+package boot
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devpts"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/usermem"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"hull/internal/fault"
+	"hull/internal/mnt"
+)
+
+// terminal is that of a process: a pseudo terminal in the container's devpts, which the process and those it starts have open
+// and can find by its name, as in native isolation. What it shows is copied to one of the host's, and what is typed there is
+// typed here:
+//
+//	caller ── master ═ slave of the host ── terminal ── master ═ slave in the sandbox ── process
+//
+// Editing, signals and job control are those of the one in the sandbox. The host's only passes bytes on (EXTPROC, see package
+// sandbox), and has the modes of the other, for the caller to see and to set.
+type terminal struct {
+	ctx    context.Context // of nobody's
+	task   *kernel.Task    // of the process: calls of ioctl(2) are made in its name
+	host   *os.File
+	master *vfs.FileDescription
+	name   string // in the directory of terminals
+
+	mu    sync.Mutex
+	size  unix.Winsize
+	modes unix.Termios // of the host's, as they were set last
+
+	ended   chan struct{} // closed when the process has ended
+	drained chan struct{} // closed when then all is copied that it has written
+	closed  chan struct{}
+	once    sync.Once // for close
+}
+
+const ptsDir = "/dev/pts"
+
+// newTerminal makes the terminal of a process that was not started yet, which becomes its controlling terminal and its
+// descriptors 0, 1 and 2. It takes over the host's slave.
+func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, slave int) (t *terminal, err error) {
+	t = &terminal{ctx: s.kernel.SupervisorContext(), task: tg.Leader(), ended: make(chan struct{}), drained: make(chan struct{}), closed: make(chan struct{})}
+	err = unix.SetNonblock(slave, true) // nobody else has this description
+	t.host = os.NewFile(uintptr(slave), "terminal")
+	defer func() {
+		if err != nil {
+			t.close()
+		}
+	}()
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	ctx := t.task.AsyncContext()
+	dir, err := s.openPts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.DecRef(ctx)
+	root := auth.NewRootCredentials(s.kernel.RootUserNamespace())
+	at := func(name string) *vfs.PathOperation {
+		return &vfs.PathOperation{Root: dir, Start: dir, Path: fspath.Parse(name)}
+	}
+	v := s.kernel.VFS()
+	if t.master, err = v.OpenAt(ctx, root, at("ptmx"), &vfs.OpenOptions{Flags: linux.O_RDWR | linux.O_NOCTTY | linux.O_NONBLOCK}); err != nil {
+		return nil, err
+	}
+	var n primitive.Uint32
+	if err := t.ioctl(linux.TIOCGPTN, &n); err != nil {
+		return nil, err
+	}
+	t.name = strconv.FormatUint(uint64(n), 10)
+	if err := v.SetStatAt(ctx, root, at(t.name), &vfs.SetStatOptions{Stat: s.ptsOwner(t.task.Credentials())}); err != nil {
+		return nil, err
+	}
+	replica, err := v.OpenAt(ctx, root, at(t.name), &vfs.OpenOptions{Flags: linux.O_RDWR})
+	if err != nil {
+		return nil, err
+	}
+	defer replica.DecRef(ctx)
+	for fd := range int32(3) {
+		if _, err := table.NewFDAt(ctx, fd, replica, kernel.FDFlags{}); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// takeTerminal makes the host's terminal the controlling one of this process, which then gets its SIGWINCH, and its SIGHUP. It
+// returns the slave alone: the other streams of a process with a terminal are none.
+func (s *Sandbox) takeTerminal() ([]int, error) {
+	for _, fd := range s.Stdio[1:] {
+		unix.Close(fd)
+	}
+	return s.Stdio[:1], os.NewSyscallError("ioctl TIOCSCTTY", unix.IoctlSetInt(s.Stdio[0], unix.TIOCSCTTY, 0))
+}
+
+// bindConsole mounts the terminal of the first process on /dev/console.
+func (s *Sandbox) bindConsole() error {
+	ctx := s.init.group.Leader().AsyncContext()
+	ns := vfs.MountNamespaceFromContext(ctx)
+	defer ns.DecRef(ctx)
+	m := &mounter{Sandbox: s, ctx: ctx, creds: auth.NewRootCredentials(s.kernel.RootUserNamespace()), root: ns.Root(ctx)}
+	defer m.root.DecRef(ctx)
+	console := "/dev/console"
+	if err := m.makePath(&console, true); err != nil {
+		return err
+	}
+	return s.kernel.VFS().BindAt(ctx, m.creds, m.at(path.Join(ptsDir, s.init.terminal.name)), m.at(console), false)
+}
+
+// openPts returns the container's directory of terminals, if it is one: the image may have put there what it wants.
+func (s *Sandbox) openPts(ctx context.Context) (dir vfs.VirtualDentry, err error) {
+	ns := vfs.MountNamespaceFromContext(ctx)
+	if ns == nil {
+		return dir, unix.ESRCH
+	}
+	defer ns.DecRef(ctx)
+	root := ns.Root(ctx)
+	defer root.DecRef(ctx)
+	dir, err = s.kernel.VFS().GetDentryAt(ctx, auth.NewRootCredentials(s.kernel.RootUserNamespace()),
+		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(ptsDir)}, &vfs.GetDentryOptions{})
+	if err != nil {
+		return dir, &fault.Error{Step: "open " + ptsDir, Err: errnoOf(err)}
+	}
+	if dir.Mount().Filesystem().FilesystemType().Name() != devpts.Name {
+		dir.DecRef(ctx)
+		return dir, &fault.Error{Step: ptsDir + " is no mount of devpts", Err: unix.ENODEV}
+	}
+	return dir, nil
+}
+
+// ptsOwner returns the owner and mode that terminals of a process have: the user's, and what the options of the devpts say,
+// as in native isolation.
+func (s *Sandbox) ptsOwner(creds *auth.Credentials) linux.Statx {
+	st := linux.Statx{Mask: linux.STATX_UID | linux.STATX_GID | linux.STATX_MODE,
+		UID: uint32(creds.EffectiveKUID), GID: uint32(creds.EffectiveKGID), Mode: 0o600}
+	for i, spec := range slices.Backward(s.Spec.Mounts) {
+		if path.Clean(spec.Destination) != ptsDir {
+			continue
+		}
+		parsed, err := mnt.Parse(i, spec, s.Bundle)
+		if err != nil {
+			break
+		}
+		for o := range strings.SplitSeq(strings.Join(parsed.Data, ","), ",") {
+			key, value, _ := strings.Cut(o, "=")
+			switch key {
+			case "uid":
+				st.UID = number(value, 10, st.UID)
+			case "gid":
+				st.GID = number(value, 10, st.GID)
+			case "mode":
+				st.Mode = uint16(number(value, 8, uint32(st.Mode))) & 0o777
+			}
+		}
+		break
+	}
+	return st
+}
+
+func number(s string, base int, otherwise uint32) uint32 {
+	if n, err := strconv.ParseUint(s, base, 32); err == nil {
+		return uint32(n)
+	}
+	return otherwise
+}
+
+// ioctl makes a call of ioctl(2) on the master, in the name of the process, by way of a page of its memory: terminals know
+// no other. The page is there for that moment only.
+func (t *terminal) ioctl(request uint32, arg marshal.Marshallable) error {
+	for try := 0; ; try++ {
+		err := t.tryIoctl(request, arg)
+		// The page was one of a program that has executed another in that moment.
+		if !linuxerr.Equals(linuxerr.EFAULT, err) || try == 10 {
+			return errnoOf(err)
+		}
+	}
+}
+
+func (t *terminal) tryIoctl(request uint32, arg marshal.Marshallable) (err error) {
+	var memory *mm.MemoryManager
+	t.task.WithMuLocked(func(task *kernel.Task) {
+		if m := task.MemoryManager(); m != nil && m.IncUsers() {
+			memory = m
+		}
+	})
+	if memory == nil {
+		return unix.ESRCH
+	}
+	ctx := t.task.AsyncContext()
+	defer memory.DecUsers(ctx)
+	defer func() {
+		// What has no memory any more, because it ends in this moment, is not expected to make calls.
+		if recover() != nil {
+			err = unix.ESRCH
+		}
+	}()
+	page, err := memory.MMap(ctx, memmap.MMapOpts{Length: hostarch.PageSize, Private: true,
+		Perms: hostarch.ReadWrite, MaxPerms: hostarch.AnyAccess})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = memory.MUnmap(ctx, page, hostarch.PageSize) }()
+	b := make([]byte, arg.SizeBytes())
+	arg.MarshalUnsafe(b)
+	if _, err := memory.CopyOut(ctx, page, b, usermem.IOOpts{}); err != nil {
+		return err
+	}
+	args := arch.SyscallArguments{{}, {Value: uintptr(request)}, {Value: uintptr(page)}}
+	if _, err := t.master.Ioctl(ctx, memory, unix.SYS_IOCTL, args); err != nil {
+		return err
+	}
+	if _, err := memory.CopyIn(ctx, page, b, usermem.IOOpts{}); err != nil {
+		return err
+	}
+	arg.UnmarshalUnsafe(b)
+	return nil
+}
+
+// begin gives the process's terminal the size and modes that the host's has got, and begins to copy. It comes right before the
+// process's first instruction.
+func (t *terminal) begin() {
+	t.resize()
+	if modes, err := t.hostModes(); err == nil && t.ioctl(linux.TCSETS, insideModes(modes)) == nil {
+		t.setHost(modes)
+	}
+	t.master.IncRef() // copyIn's
+	go t.copyIn()
+	go t.copyOut()
+}
+
+// resize gives the process's terminal the size of the host's, and tells whether that was another before: the foreground
+// processes then get their SIGWINCH from the terminal.
+func (t *terminal) resize() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ws, err := unix.IoctlGetWinsize(t.fd(), unix.TIOCGWINSZ)
+	if err != nil || *ws == t.size {
+		return false
+	}
+	t.size = *ws
+	return t.ioctl(linux.TIOCSWINSZ, &linux.Winsize{Row: ws.Row, Col: ws.Col, Xpixel: ws.Xpixel, Ypixel: ws.Ypixel}) == nil
+}
+
+// fd returns the host's slave. File.Fd would make it a blocking one.
+func (t *terminal) fd() (fd int) {
+	fd = -1
+	if c, err := t.host.SyscallConn(); err == nil {
+		_ = c.Control(func(n uintptr) { fd = int(n) })
+	}
+	return fd
+}
+
+func (t *terminal) hostModes() (unix.Termios, error) {
+	m, err := unix.IoctlGetTermios(t.fd(), unix.TCGETS)
+	if err != nil {
+		return unix.Termios{}, err
+	}
+	m.Ispeed, m.Ospeed = 0, 0 // TCGETS has none
+	return *m, nil
+}
+
+// hostOf returns the modes of the host's terminal beside those of the process's: the same, but for what would change bytes,
+// or keep them back.
+func hostOf(m unix.Termios) unix.Termios {
+	m.Iflag &^= unix.ISTRIP | unix.IUCLC // EXTPROC doesn't hold with these
+	m.Oflag &^= unix.OPOST
+	m.Lflag |= unix.EXTPROC
+	m.Cc[unix.VMIN], m.Cc[unix.VTIME] = 1, 0
+	return m
+}
+
+func (t *terminal) setHost(m unix.Termios) {
+	m = hostOf(m)
+	if unix.IoctlSetTermios(t.fd(), unix.TCSETS, &m) == nil {
+		t.modes = m
+	}
+}
+
+func insideModes(m unix.Termios) *linux.Termios {
+	in := &linux.Termios{InputFlags: m.Iflag, OutputFlags: m.Oflag, ControlFlags: m.Cflag, LocalFlags: m.Lflag &^ unix.EXTPROC,
+		LineDiscipline: m.Line}
+	copy(in.ControlCharacters[:], m.Cc[:])
+	return in
+}
+
+func outsideModes(in *linux.Termios) (m unix.Termios) {
+	m = unix.Termios{Iflag: in.InputFlags, Oflag: in.OutputFlags, Cflag: in.ControlFlags, Lflag: in.LocalFlags, Line: in.LineDiscipline}
+	copy(m.Cc[:], in.ControlCharacters[:])
+	return m
+}
+
+// sync carries modes over, in both directions: what the caller has changed at the host's terminal since it was set last, and what
+// the process has at its own.
+func (t *terminal) sync() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, err := t.hostModes()
+	var in linux.Termios
+	if err != nil || t.ioctl(linux.TCGETS, &in) != nil {
+		return
+	}
+	theirs := outsideModes(&in)
+	if now != t.modes {
+		theirs = changed(theirs, t.modes, now)
+		_ = t.ioctl(linux.TCSETS, insideModes(theirs))
+	} else if hostOf(theirs) == now {
+		return
+	}
+	t.setHost(theirs)
+}
+
+// changed returns m with what is different in two other modes.
+func changed(m, old, now unix.Termios) unix.Termios {
+	for _, f := range []struct{ m, old, now *uint32 }{
+		{&m.Iflag, &old.Iflag, &now.Iflag}, {&m.Oflag, &old.Oflag, &now.Oflag},
+		{&m.Cflag, &old.Cflag, &now.Cflag}, {&m.Lflag, &old.Lflag, &now.Lflag},
+	} {
+		which := *f.old ^ *f.now
+		*f.m = *f.m&^which | *f.now&which
+	}
+	for i := range m.Cc {
+		if old.Cc[i] != now.Cc[i] {
+			m.Cc[i] = now.Cc[i]
+		}
+	}
+	return m
+}
+
+// copyIn types what comes from the host's terminal.
+func (t *terminal) copyIn() {
+	defer t.master.DecRef(t.ctx)
+	room, writable := waiter.NewChannelEntry(waiter.WritableEvents)
+	if err := t.master.EventRegister(&room); err != nil {
+		return
+	}
+	defer t.master.EventUnregister(&room)
+	buf := make([]byte, 4096)
+	for {
+		n, err := t.host.Read(buf)
+		if errors.Is(err, io.EOF) {
+			// The end-of-file character alone, unless the terminal is gone.
+			m, gone := t.hostModes()
+			if gone != nil {
+				return
+			}
+			buf[0], n, err = m.Cc[unix.VEOF], 1, nil
+		}
+		if err != nil {
+			return
+		}
+		t.sync()
+		for typed := buf[:n]; len(typed) > 0; {
+			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(typed), vfs.WriteOptions{})
+			typed = typed[n:]
+			if err == nil {
+				continue
+			}
+			if !linuxerr.Equals(linuxerr.ErrWouldBlock, err) {
+				return
+			}
+			select {
+			case <-writable:
+			case <-t.closed:
+				return
+			}
+		}
+	}
+}
+
+// hangupPause is how long a terminal that nobody has open is left alone: the process may open it again.
+const hangupPause = 100 * time.Millisecond
+
+// copyOut shows what the process writes, and after its end those that it has left behind. Where nobody takes it any more, it is
+// lost.
+func (t *terminal) copyOut() {
+	defer t.close()
+	more, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp)
+	if err := t.master.EventRegister(&more); err != nil {
+		close(t.drained)
+		return
+	}
+	defer t.master.EventUnregister(&more)
+	buf := make([]byte, 4096)
+	ended, over := t.ended, false
+	for {
+		n, err := t.master.Read(t.ctx, usermem.BytesIOSequence(buf), vfs.ReadOptions{})
+		if n > 0 {
+			t.sync()
+			_, _ = t.host.Write(buf[:n])
+			continue
+		}
+		if over && ended != nil {
+			ended = nil
+			close(t.drained)
+		}
+		nobody := !linuxerr.Equals(linuxerr.ErrWouldBlock, err)
+		if nobody && over {
+			return
+		}
+		var again <-chan time.Time
+		if nobody {
+			again = time.After(hangupPause)
+		}
+		select {
+		case <-readable:
+		case <-again:
+		case <-ended:
+			over = true
+		}
+	}
+}
+
+// leave waits, after the process's end, until all is copied that it has written; for one that was killed only a moment, since
+// the caller may be the one who doesn't read.
+func (t *terminal) leave(ws unix.WaitStatus) {
+	close(t.ended)
+	var enough <-chan time.Time
+	if ws.Signaled() {
+		enough = time.After(time.Second)
+	}
+	select {
+	case <-t.drained:
+	case <-enough:
+	}
+}
+
+// close gives the terminal up. Who has the other end finds a hangup.
+func (t *terminal) close() {
+	t.once.Do(func() {
+		close(t.closed)
+		t.host.Close()
+		if t.master != nil {
+			t.master.DecRef(t.ctx)
+		}
+	})
+}
