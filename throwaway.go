@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/cgroup"
@@ -79,7 +80,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		}
 	}()
 	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
-	begun, err := e.Begin(s, io, c.Runtime.Trace)
+	begun, err := c.begin(e, s, io)
 	if err != nil {
 		return err
 	}
@@ -146,6 +147,14 @@ func (c *Cmd) startThrowaway() (err error) {
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
+}
+
+// begin has the kernel make what it takes longest for, while the rest is planned.
+func (c *Cmd) begin(e engine.HostFiles, s *specs.Spec, io engine.IO) (engine.Beginning, error) {
+	if c.Limits.resources() != nil {
+		return e.Begin(s, io, c.Runtime.Trace)
+	}
+	return e.BeginInit(c.ctx, s, io, c.Runtime.Trace)
 }
 
 // inUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root is one of an

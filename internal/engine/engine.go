@@ -104,6 +104,8 @@ type HostFiles interface {
 	Engine
 	// CheckHostFiles is Check for such a container.
 	CheckHostFiles(s *specs.Spec) error
+	// BeginInit is Begin for a container without a cgroup of its own: its first process can be made, too.
+	BeginInit(ctx context.Context, s *specs.Spec, io IO, trace func(string)) (Beginning, error)
 }
 
 // Beginning is a creation that an engine has begun before all is known. Create takes it over; who doesn't come to that

@@ -1,8 +1,10 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -12,9 +14,14 @@ import (
 )
 
 // beginning is a first stub that already makes the container's namespaces, while hull is still busy with the cgroup and
-// the state directory: the kernel takes half a millisecond for the network namespace alone.
+// the state directory: the kernel takes half a millisecond for the network namespace alone. Or one that already clones
+// the container's init.
 type beginning struct {
 	first *stub.Stub
+
+	// Of an init that is cloned: where its report can be read, or nil, and how many descriptors it may have open.
+	report *os.File
+	opened int
 }
 
 // Begin starts what needs nothing but the namespaces to be known. It is nil where that doesn't pay or can't be: a user
@@ -40,7 +47,43 @@ func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) (engine.Beg
 		first.Kill()
 		return nil, err
 	}
-	return &beginning{first}, nil
+	return &beginning{first: first}, nil
+}
+
+// BeginInit is Begin for a container without a cgroup of its own, and so without anything to be done before its init is
+// cloned: by the time that all is planned the init waits in its namespaces. It is nil if something has to come first.
+func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace func(string)) (_ engine.Beginning, err error) {
+	p := s.Process
+	if p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" || s.Linux.IntelRdt != nil {
+		return nil, nil
+	}
+	privileged := os.Geteuid() == 0
+	ns := sortNamespaces(s, privileged)
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	b := &beginning{report: report}
+	defer func() {
+		if err != nil {
+			b.Abandon()
+		}
+	}()
+	if b.first, err = stub.Start(stub.Config{Stdio: io.Stdio, Extra: append(slices.Clone(io.Extra), theirs), Trace: traceFunc(trace)}); err != nil {
+		return nil, err
+	}
+	pre := new(stub.Batch)
+	joinNamespaces(pre, ns.join)
+	if pre, err = unshareEarly(ctx, b.first, pre, ns, s.Linux, privileged); err != nil {
+		return nil, err
+	}
+	pre.In("linux.namespaces")
+	if err := b.first.SendFork(pre, ns.clone, nil); err != nil {
+		return nil, err
+	}
+	b.opened = pre.MaxOpened()
+	return b, nil
 }
 
 // Abandon ends what Begin has started, unless Create has taken it.
@@ -49,12 +92,38 @@ func (b *beginning) Abandon() {
 		b.first.Kill()
 		b.first = nil
 	}
+	if b.report != nil {
+		b.report.Close()
+		b.report = nil
+	}
+}
+
+// cloned tells whether the init was cloned.
+func (b *beginning) cloned() bool { return b != nil && b.report != nil }
+
+// takeInit returns the init that was cloned, when all that it is to do is planned.
+func (c *creation) takeInit(begun *beginning) (*stub.Stub, error) {
+	first := begun.first
+	c.report = c.keep(begun.report)
+	begun.first, begun.report = nil, nil
+	c.process.opened += begun.opened
+	if err := c.plan(); err != nil {
+		first.Kill()
+		return nil, err
+	}
+	init, err := first.ReceiveFork()
+	if err != nil {
+		first.Kill()
+		return nil, explainNamespaces(err, c.ns.newUser)
+	}
+	return init, nil
 }
 
 // forkBegun is fork for a first stub that has the namespaces.
 func (c *creation) forkBegun(begun *beginning, report *os.File) (*stub.Stub, error) {
 	first := begun.first
 	begun.first = nil
+	c.unshared = true
 	init, err := c.forkFrom(first, report)
 	if err != nil {
 		first.Kill()

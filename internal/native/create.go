@@ -24,6 +24,7 @@ type creation struct {
 	ctx        context.Context
 	privileged bool // the caller is root
 	ns         namespaces
+	unshared   bool // Begin has made them, and a network's loopback is up
 	process    *process
 	root       *rootfs.Plan
 
@@ -89,13 +90,7 @@ func (c *creation) keep(f *os.File) *os.File {
 // run is the whole creation. When it fails, nothing is left but the cgroup and the state directory, which are the
 // caller's.
 func (c *creation) run() (_ *engine.Process, err error) {
-	report, err := c.openReport()
-	if err != nil {
-		return nil, err
-	}
-	c.init, err = c.startInit(report)
-	report.Close()
-	if err != nil {
+	if c.init, err = c.startInit(); err != nil {
 		return nil, err
 	}
 	p, err := c.setUp()
@@ -111,8 +106,17 @@ func (c *creation) run() (_ *engine.Process, err error) {
 }
 
 // startInit returns the container's init, in its namespaces and cgroup.
-func (c *creation) startInit(report *os.File) (*stub.Stub, error) {
-	if begun, ok := c.Begun.(*beginning); ok {
+func (c *creation) startInit() (*stub.Stub, error) {
+	begun, _ := c.Begun.(*beginning)
+	if begun.cloned() {
+		return c.takeInit(begun)
+	}
+	report, err := c.openReport()
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	if begun != nil {
 		return c.forkBegun(begun, report)
 	}
 	first, err := c.startFirst(report)
@@ -323,7 +327,7 @@ func (c *creation) isolate(b *stub.Batch) {
 	}
 	c.process.joinKeyring(b)
 	allCPUs(b)
-	if c.ns.clone&unix.CLONE_NEWNET != 0 && c.Begun == nil {
+	if c.ns.clone&unix.CLONE_NEWNET != 0 && !c.unshared {
 		loopbackUp(b)
 	}
 	if c.ns.newCgroup {

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -22,11 +23,8 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 	enterTaskFiles(pre, c.RDT.TaskFiles())
 	c.process.fromOutside(pre)
 	joinNamespaces(pre, c.ns.join)
-	if c.ns.newUser || c.ns.newTime {
-		if err := c.unshareEarly(first, pre); err != nil {
-			return nil, err
-		}
-		pre = new(stub.Batch)
+	if pre, err = unshareEarly(c.ctx, first, pre, c.ns, c.Spec.Linux, c.privileged); err != nil {
+		return nil, err
 	}
 	pre.In("linux.namespaces")
 	if err := first.SendFork(pre, c.ns.clone, nil); err != nil {
@@ -83,44 +81,48 @@ func enterTaskFiles(b *stub.Batch, files []string) {
 }
 
 // unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
-// maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace.
-func (c *creation) unshareEarly(first *stub.Stub, b *stub.Batch) error {
+// maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace. It returns
+// the batch that this begins with, which is b if there are no such namespaces.
+func unshareEarly(ctx context.Context, first *stub.Stub, b *stub.Batch, ns namespaces, l *specs.Linux, privileged bool) (*stub.Batch, error) {
+	if !ns.newUser && !ns.newTime {
+		return b, nil
+	}
 	var flags uint64
-	if c.ns.newUser {
+	if ns.newUser {
 		flags |= unix.CLONE_NEWUSER
 		// Only of a dumpable process can an unprivileged parent write the files. Nobody else is in the namespace yet.
-		if !c.privileged {
+		if !privileged {
 			b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(1))
 		}
 	}
-	if c.ns.newTime {
+	if ns.newTime {
 		flags |= unix.CLONE_NEWTIME
 	}
 	b.In("linux.namespaces")
 	b.Call(unix.SYS_UNSHARE, stub.Int(flags))
 	b.Note(stub.NamespaceNames(flags))
 	if err := first.Do(b); err != nil {
-		if c.ns.newTime && errors.Is(err, unix.EINVAL) {
-			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+		if ns.newTime && errors.Is(err, unix.EINVAL) {
+			return nil, &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
 				Err: errors.New("time namespaces need Linux 5.6 with CONFIG_TIME_NS")}
 		}
-		return explainNamespaces(err, c.ns.newUser)
+		return nil, explainNamespaces(err, ns.newUser)
 	}
-	if c.ns.newTime {
-		if err := writeTimeOffsets(first.Pid, c.Spec.Linux.TimeOffsets); err != nil {
-			return err
+	if ns.newTime {
+		if err := writeTimeOffsets(first.Pid, l.TimeOffsets); err != nil {
+			return nil, err
 		}
 	}
-	if !c.ns.newUser {
-		return nil
-	}
-	if err := mapIDs(c.ctx, first.Pid, c.Spec.Linux, c.privileged); err != nil {
-		return err
-	}
 	b = new(stub.Batch)
+	if !ns.newUser {
+		return b, nil
+	}
+	if err := mapIDs(ctx, first.Pid, l, privileged); err != nil {
+		return nil, err
+	}
 	b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
-	becomeRoot(b, c.Spec.Linux)
-	return first.Do(b)
+	becomeRoot(b, l)
+	return b, nil
 }
 
 // becomeRoot takes id 0 of the user namespace that the stub is in. In one that maps no id 0 the stub stays who it is,

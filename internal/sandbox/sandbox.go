@@ -60,6 +60,11 @@ func (Engine) CheckHostFiles(s *specs.Spec) error {
 // Begin does nothing: the jail is made in one go.
 func (Engine) Begin(*specs.Spec, engine.IO, func(string)) (engine.Beginning, error) { return nil, nil }
 
+// BeginInit does nothing either.
+func (Engine) BeginInit(context.Context, *specs.Spec, engine.IO, func(string)) (engine.Beginning, error) {
+	return nil, nil
+}
+
 // creation is one call of Create.
 type creation struct {
 	*engine.CreateRequest
