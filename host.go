@@ -77,8 +77,9 @@ type view struct {
 	userNS bool
 	jailed bool // it is shown to a sandbox, whose jail has a user namespace for any caller
 	binds  []overlay.Bind
-	hidden []string // paths in the container
-	tree   []string // the working tree
+	hidden []string            // paths in the container
+	tree   []string            // the working tree
+	listed map[string][]string // what is in directories, by their names with a slash
 }
 
 // newView checks what is to be shown.
@@ -359,7 +360,7 @@ func (v *view) mask(masks []string, secret string, shown bool) []string {
 	}
 	names := []string{secret}
 	if strings.ContainsRune(secret, '*') {
-		names, _ = filepath.Glob(secret)
+		names = v.glob(secret)
 	}
 	for _, name := range names {
 		if !v.mayUse(name) {
@@ -376,6 +377,32 @@ func (v *view) mask(masks []string, secret string, shown bool) []string {
 		}
 	}
 	return masks
+}
+
+// glob is filepath.Glob that reads a directory once for all patterns in it.
+func (v *view) glob(pattern string) (found []string) {
+	dir, last := path.Split(pattern)
+	if strings.ContainsRune(dir, '*') {
+		found, _ = filepath.Glob(pattern)
+		return found
+	}
+	names, read := v.listed[dir]
+	if !read {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		if v.listed == nil {
+			v.listed = map[string][]string{}
+		}
+		v.listed[dir] = names
+	}
+	for _, name := range names {
+		if ok, _ := path.Match(last, name); ok {
+			found = append(found, dir+name)
+		}
+	}
+	return found
 }
 
 // prefix returns the directories of a pattern before the first that has a wildcard.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -126,6 +127,9 @@ func explainAppArmor(err error, root string) error {
 func cgroupMounts(r *engine.CreateRequest) (rootfs.Cgroups, error) {
 	_, namespaced := namespace(r.Spec, specs.CgroupNamespace)
 	c := rootfs.Cgroups{V2: r.Cgroup.Mode() == cgroup.V2, NewNamespace: namespaced, Unified: r.Cgroup.Path("")}
+	if !slices.ContainsFunc(r.Spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }) {
+		return c, nil
+	}
 	hs, err := r.Cgroup.Hierarchies()
 	for _, h := range hs {
 		c.Hierarchies = append(c.Hierarchies, rootfs.Hierarchy{Name: h.Name, Options: h.Options, Dir: h.Dir})

@@ -99,10 +99,18 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 			}
 		default:
 			if m.Path != "/" {
-				mkdirat(b, e.stage, name, 0o700)
+				mkdirat(b, e.stage, name, m.Mode)
+			}
+			// On a tmpfs nothing is inherited from the directory above: most are as they should be when they are made.
+			fresh := p.Upper == "" && m.Path != "/"
+			if fresh && !p.UserNS && m.UID == 0 && m.GID == 0 {
+				continue
 			}
 			// An owner who has no id here stays the container's user.
 			b.Ignore(fchownat(b, e.stage, name, m.UID, m.GID), unix.EINVAL)
+			if fresh {
+				continue
+			}
 			b.Call(unix.SYS_FCHMODAT, e.stage.Arg(), b.String(name).Arg(), stub.Int(m.Mode))
 			b.Note(strconv.Quote(name))
 		}
