@@ -76,12 +76,8 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 		return
 	}
 	err = wire.Send(conn, wire.Reply{})
-	if err == nil {
-		var b []byte
-		b, _, err = wire.ReceiveBytes(conn, len(wire.Go), 0)
-		if err == nil && string(b) != wire.Go {
-			err = errors.New("no word to go")
-		}
+	for went := false; err == nil && !went; {
+		went, err = s.hear(conn, p)
 	}
 	if err != nil {
 		s.kill(p.group)
@@ -90,7 +86,11 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 		p.terminal.begin()
 	}
 	s.kernel.StartProcess(p.group)
-	go s.forward(conn, p)
+	alone := make(chan struct{})
+	go func() {
+		defer close(alone)
+		s.forward(conn, p)
+	}()
 	ws := p.wait()
 	code, sig := uint32(ws.ExitStatus()), uint32(0)
 	if ws.Signaled() {
@@ -98,7 +98,24 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 	}
 	end := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, code), sig)
 	_ = unix.Sendmsg(conn, end, nil, nil, unix.MSG_NOSIGNAL)
-	_ = unix.Shutdown(conn, unix.SHUT_RDWR) // forward ends, too
+	<-alone // to close a connection that has signals in it would take the end away from the other side
+}
+
+// hear receives one message about a process: a signal, which it passes on, or the word to go.
+func (s *Sandbox) hear(conn int, p *process) (went bool, err error) {
+	b, _, err := wire.ReceiveBytes(conn, wire.SignalSize, 0)
+	switch {
+	case err != nil:
+		return false, err
+	case string(b) == wire.Go:
+		return true, nil
+	case len(b) != wire.SignalSize:
+		return false, errors.New("neither a signal nor the word to go")
+	}
+	if sig := linux.Signal(binary.LittleEndian.Uint32(b)); sig.IsValid() {
+		s.deliver(p, sig)
+	}
+	return false, nil
 }
 
 // newExec takes over the descriptors.
@@ -130,17 +147,12 @@ func (s *Sandbox) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, erro
 	return ns, nil
 }
 
-// forward passes signals on, until the process has ended or nobody is there any more who waits for it: then it is killed.
+// forward passes signals on, until nobody is there any more who waits for the process: then it is killed.
 func (s *Sandbox) forward(conn int, p *process) {
 	for {
-		b, _, err := wire.ReceiveBytes(conn, wire.SignalSize, 0)
-		if err != nil || len(b) != wire.SignalSize {
+		if _, err := s.hear(conn, p); err != nil {
 			s.kill(p.group)
 			return
-		}
-		sig := linux.Signal(binary.LittleEndian.Uint32(b))
-		if sig.IsValid() {
-			s.deliver(p, sig)
 		}
 	}
 }
