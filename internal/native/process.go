@@ -397,7 +397,11 @@ func (t *process) setCapabilities(b *stub.Batch) {
 func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 	b.In("")
 	for i := range extra {
-		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, 0)
+		flags := 0
+		if 3+i == t.program {
+			flags = unix.O_CLOEXEC // the file of the host's that is executed is none of the program's business
+		}
+		b.Dup3(stub.Fd(stub.FirstExtra+i), 3+i, flags)
 	}
 	if park {
 		// The socket to hull is of no use any more, and a container may be parked for long. But close(2) may be none of

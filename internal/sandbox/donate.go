@@ -82,7 +82,7 @@ func (c *creation) giveTree(f *os.File, below string) {
 // donate adds what is at path on the host, to be mounted at destination.
 func donate(trees []tree, field, path, destination string, points []string, attr, rec mnt.Attr, recursive bool) ([]tree, error) {
 	given := path
-	path, err := filepath.EvalSymlinks(path)
+	path, err := filepath.EvalSymlinks(path) // to know what is mounted below
 	var f *os.File
 	if err == nil {
 		f, err = openTree(path, attr.Set|rec.Set)
@@ -121,25 +121,24 @@ func cause(err error) error {
 	return err
 }
 
-// openTree returns a detached copy of the mount at path. Programs of the sandbox are none of the host's, so that nodev and
-// nosuid take nothing from them; noexec would keep the kernel in the sandbox from mapping them.
+// openTree returns a detached copy of the mount at path, which has no links: who can write to what is on the way there, as
+// another container that has the same volume, could have put one in since the list of mounts was read.
 func openTree(path string, set uint64) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	at, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | set&unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("mount_setattr: %w", err)
+	defer unix.Close(at)
+	f, err := cloneMount(at, path, set)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkFileSystem(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -152,6 +151,28 @@ func openTree(path string, set uint64) (*os.File, error) {
 	}
 	f.Close()
 	return nil, errors.New("not in a sandbox: only directories and regular files of the host")
+}
+
+// cloneMount returns a detached copy of the mount that at is open in, from there on. Programs of the sandbox are none of the
+// host's, so that nodev and nosuid take nothing from them; noexec would keep the kernel in the sandbox from mapping them. That
+// kernel follows links itself, one name at a time; so that nobody makes it do otherwise, the host's doesn't follow any there,
+// from Linux 5.14 on.
+func cloneMount(at int, path string, set uint64) (*os.File, error) {
+	fd, err := unix.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSYMFOLLOW | set&unix.MOUNT_ATTR_RDONLY}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr)
+	if err == unix.EINVAL {
+		attr.Attr_set &^= unix.MOUNT_ATTR_NOSYMFOLLOW
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("mount_setattr: %w", err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // checkFileSystem refuses the file systems in which the host's kernel shows itself: who takes over the sandbox's kernel must
@@ -171,11 +192,22 @@ func checkFileSystem(f *os.File) error {
 func showsKernel(fsType int64) bool {
 	switch uint32(fsType) {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.NSFS_MAGIC:
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.NSFS_MAGIC,
+		unix.BINFMTFS_MAGIC, unix.EFIVARFS_MAGIC, unix.PSTOREFS_MAGIC, unix.RDTGROUP_SUPER_MAGIC, unix.SELINUX_MAGIC,
+		unix.SMACK_MAGIC, unix.PID_FS_MAGIC, unix.BINDERFS_SUPER_MAGIC, unix.XENFS_SUPER_MAGIC,
+		configFS, fuseControl, nfsdFS, rpcPipeFS:
 		return true
 	}
 	return false
 }
+
+// Numbers that x/sys has not.
+const (
+	configFS    = 0x62656570 // CONFIGFS_MAGIC, fs/configfs/mount.c
+	fuseControl = 0x65735543 // FUSE_CTL_SUPER_MAGIC, fs/fuse/control.c
+	nfsdFS      = 0x6e667364 // fs/nfsd/nfsctl.c
+	rpcPipeFS   = 0x67596969 // RPCAUTH_GSSMAGIC, net/sunrpc/rpc_pipe.c
+)
 
 // openFile opens what an O_PATH descriptor of a regular file is open at: the sandbox, which has no /proc, can't.
 func openFile(at *os.File) (*os.File, error) {

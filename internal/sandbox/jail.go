@@ -13,9 +13,9 @@ import (
 // namespaces of its own, with an empty root that it can't write to and no path to anything; in the container's cgroup,
 // with its limits; without a way to gain privileges. It is in a user namespace, which has all ids unless the configuration
 // has one with others, where the capabilities that it needs to make files of any owner reach the donated mounts and
-// nothing else.
+// nothing else; with that of chroot(2) it leaves its /proc behind for good.
 func jail(s *specs.Spec, args []string) *specs.Spec {
-	names := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"}
+	names := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_SYS_CHROOT"}
 	all := []specs.LinuxIDMapping{{Size: math.MaxUint32}}
 	l := &specs.Linux{
 		Namespaces: []specs.LinuxNamespace{
@@ -32,12 +32,14 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
 		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
 	}
-	// An ordinary user's has one id, who needs no capabilities to be itself.
+	// An ordinary user's has one id, who needs no capabilities to be itself. If that isn't 0, execve(2) leaves it none but
+	// those that are ambient.
 	var user specs.User
 	sets := &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names}
 	if m := l.UIDMappings; len(m) == 1 && m[0].Size == 1 && len(l.GIDMappings) == 1 {
 		user.UID, user.GID = m[0].ContainerID, l.GIDMappings[0].ContainerID
-		sets = nil
+		chroot := []string{"CAP_SYS_CHROOT"}
+		sets = &specs.LinuxCapabilities{Bounding: chroot, Effective: chroot, Permitted: chroot, Inheritable: chroot, Ambient: chroot}
 	}
 	return &specs.Spec{
 		Version:     s.Version,

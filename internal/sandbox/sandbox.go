@@ -154,10 +154,11 @@ func kill(p *engine.Process) {
 	p.Supervisor.Program.Close()
 }
 
-// emptyRoot is a root with nothing in it but a directory to mount on.
+// emptyRoot is a root with nothing in it but a directory to mount on, and one to go to then.
 func emptyRoot() *overlay.Plan {
 	return &overlay.Plan{Entries: []overlay.Entry{
 		{Kind: overlay.Dir, Path: "/", Mode: 0o555}, {Kind: overlay.Dir, Path: "/proc", Mode: 0o555},
+		{Kind: overlay.Dir, Path: wire.Nowhere, Mode: 0o555},
 	}, Size: "4k"}
 }
 
@@ -186,12 +187,22 @@ func (e Engine) open() (*os.File, error) {
 		Hint: "install it beside " + self + " or as " + libexec + "; make build makes both"}
 }
 
+// openProgram opens a copy of the mount that the program is on, where nothing can be changed: a process in the jail has its own
+// program in /proc, and the right to give away whatever file it reaches.
 func openProgram(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	f, err := cloneMount(fd, path, unix.MOUNT_ATTR_RDONLY)
+	if errors.Is(err, unix.EPERM) {
+		return os.NewFile(uintptr(fd), path), nil // who can't copy a mount has no more rights than the jail would have
+	}
+	unix.Close(fd)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	return f, nil
 }
 
 // give passes a file to boot, and tells it the number in a flag.

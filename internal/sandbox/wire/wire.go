@@ -38,6 +38,9 @@ const (
 	Log     = "sandbox.log"  // what the kernel in the sandbox has to say, its end above all
 )
 
+// Nowhere is the directory of the jail that becomes boot's root when it has seen what it must of the host: an empty one.
+const Nowhere = "/nowhere"
+
 // Failure is why something could not be done.
 type Failure struct {
 	Field, Step, Message string

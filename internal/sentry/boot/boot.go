@@ -23,6 +23,7 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
 
+	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
 )
@@ -53,6 +54,8 @@ type Sandbox struct {
 	network *stack.Stack
 	server  *fileserver.Server
 	init    *process
+	streams []int  // Stdio; of a terminal, one
+	alike   [3]int // which of Stdio are the same open file
 
 	running    atomic.Bool
 	configured atomic.Bool // the network is
@@ -61,18 +64,19 @@ type Sandbox struct {
 // New makes a sandbox whose container waits for Run.
 func New(o Options) (*Sandbox, error) {
 	unix.Umask(0) // the kernel applies that of each process itself
-	s := &Sandbox{Options: o, server: fileserver.New()}
+	s := &Sandbox{Options: o, server: fileserver.New(), streams: o.Stdio[:], alike: sameStreams(o.Stdio)}
 	if err := s.newKernel(); err != nil {
 		return nil, err
 	}
-	if err := s.create(); err != nil {
+	if err := s.takeTerminal(); err != nil {
 		return nil, err
 	}
-	// Not before: the helpers are attached to by ptrace(2), and have this from where they were forked.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return nil, os.NewSyscallError("prctl", err)
+	// Not before: the helpers are attached to by ptrace(2), and are dumpable as the process was that forked the first. Not
+	// later: what comes now reads the container's files.
+	if err := filter.Confine(wire.Nowhere); err != nil {
+		return nil, err
 	}
-	if err := filter.Install(); err != nil {
+	if err := s.create(); err != nil {
 		return nil, err
 	}
 	// Before anybody can know that there is something to send signals to.

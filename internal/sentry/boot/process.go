@@ -35,13 +35,7 @@ func (s *Sandbox) create() error {
 		return err
 	}
 	s.kernel.RegisterContainerName(s.ID, s.ID)
-	stdio := s.Stdio[:]
-	if s.Spec.Process.Terminal {
-		if stdio, err = s.takeTerminal(); err != nil {
-			return fieldError("process.terminal", err)
-		}
-	}
-	s.init, err = s.newProcess(s.Spec.Process, ns, stdio, sameStreams(s.Stdio))
+	s.init, err = s.newProcess(s.Spec.Process, ns, s.streams, s.alike)
 	if err != nil {
 		return err
 	}

@@ -110,13 +110,20 @@ func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, sla
 	return t, nil
 }
 
-// takeTerminal makes the host's terminal the controlling one of this process, which then gets its SIGWINCH, and its SIGHUP. It
-// returns the slave alone: the other streams of a process with a terminal are none.
-func (s *Sandbox) takeTerminal() ([]int, error) {
-	for _, fd := range s.Stdio[1:] {
+// takeTerminal makes the host's terminal, if there is one, the controlling one of this process, which then gets its SIGWINCH,
+// and its SIGHUP. It leaves the slave alone: the other streams of a process with a terminal are none.
+func (s *Sandbox) takeTerminal() error {
+	if !s.Spec.Process.Terminal {
+		return nil
+	}
+	for _, fd := range s.streams[1:] {
 		unix.Close(fd)
 	}
-	return s.Stdio[:1], os.NewSyscallError("ioctl TIOCSCTTY", unix.IoctlSetInt(s.Stdio[0], unix.TIOCSCTTY, 0))
+	s.streams = s.streams[:1]
+	if err := unix.IoctlSetInt(s.streams[0], unix.TIOCSCTTY, 0); err != nil {
+		return fieldError("process.terminal", os.NewSyscallError("ioctl TIOCSCTTY", err))
+	}
+	return nil
 }
 
 // bindConsole mounts the terminal of the first process on /dev/console.

@@ -1,8 +1,9 @@
 // Package filter keeps the process of a sandbox to the system calls that its kernel makes.
 //
-// It is what a container finds that has taken over that kernel: calls on descriptors that the process has, on names directly
-// below one of them, on memory and threads of its own, and on its helpers. Anything else ends the process: it can't open a
-// path, execute, make a socket or a namespace, connect, mount, or look at processes of others.
+// It is what a container finds that has taken over that kernel: calls on descriptors that the process has, on names below one
+// of them, on memory and threads of its own, and on its helpers. Anything else ends the process: it can't execute, make a
+// socket or a namespace, connect, mount, or look at processes of others. A filter can't look at names; that they lead nowhere
+// else is the work of the root, which is empty, and of the mounts, on which no link is followed.
 //
 // The helpers of systrap, which execute the container's programs, are forked by one that was there before the filter; each has
 // a filter of its own, by which every system call of a program comes here instead of to the host's kernel.
@@ -32,7 +33,6 @@ var always = []string{
 	"close", "dup", "read", "readv", "pread64", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "pwritev2", "lseek",
 	"fallocate", "fdatasync", "fsync", "ftruncate", "fstat", "fstatfs", "sync_file_range", "fchmod", "fchown",
 	"fgetxattr", "flistxattr", "fremovexattr", "fsetxattr", "getdents64", "tee", "splice",
-	"io_setup", "io_destroy", "io_getevents", "io_submit",
 	"recvmsg", "sendmsg", "recvmmsg", "sendmmsg", "shutdown",
 	// on its helpers: they are all the processes in its pid namespace
 	"wait4", "tgkill",
@@ -73,8 +73,10 @@ func rules() []rule {
 		{"prctl", []condition{is(0, unix.PR_SET_VMA), is(1, unix.PR_SET_VMA_ANON_NAME)}},
 		{"membarrier", []condition{is(1, 0)}},
 		{"timer_create", []condition{is(0, unix.CLOCK_THREAD_CPUTIME_ID)}},
+		// shared memory, with its file server above all
 		{"memfd_create", []condition{lacks(1, ^uint64(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING))}},
-		// names directly below a descriptor; the last one is no link that is followed
+		{"fcntl", []condition{is(1, unix.F_ADD_SEALS), is(2, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)}},
+		// names below a descriptor; of openat(2) the last one is no link that is followed
 		{"openat", []condition{fd(0), has(2, unix.O_NOFOLLOW)}},
 		{"newfstatat", []condition{fd(0), has(3, unix.AT_SYMLINK_NOFOLLOW)}},
 		{"newfstatat", []condition{fd(0), has(3, unix.AT_EMPTY_PATH)}},
@@ -96,7 +98,9 @@ func rules() []rule {
 		// sockets that there are
 		{"accept4", []condition{fd(0)}},
 		{"getsockopt", []condition{is(1, unix.SOL_SOCKET)}},
-		{"socketpair", []condition{is(0, unix.AF_UNIX)}},
+		// not those of datagrams, which go wherever they are addressed to, without connect(2)
+		{"socketpair", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC)}},
+		{"socketpair", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC)}},
 		// helpers: of systrap, all of which are children of children in this pid namespace
 		{"rt_tgsigqueueinfo", []condition{is(0, self)}},
 		{"setpriority", []condition{is(0, unix.PRIO_PROCESS)}},
@@ -152,6 +156,23 @@ func Profile() *specs.LinuxSeccomp {
 		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{Names: []string{r.call}, Action: specs.ActAllow, Args: r.conds})
 	}
 	return s
+}
+
+// Confine shuts this process in, for ever: with an empty directory as its root, so that an absolute path leads nowhere, also
+// not by the links of a /proc into what its descriptors are open at, to its program or into a helper; out of reach of other
+// processes of its user; under the filter.
+func Confine(empty string) error {
+	if err := unix.Chroot(empty); err != nil {
+		return &os.PathError{Op: "chroot", Path: empty, Err: err}
+	}
+	// A root is none for who stands outside of it.
+	if err := unix.Chdir("/"); err != nil {
+		return &os.PathError{Op: "chdir", Path: "/", Err: err}
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	return Install()
 }
 
 // Install puts all threads of this process under the filter, for ever.
