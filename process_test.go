@@ -676,3 +676,36 @@ func TestExecBelowFrozenCgroup(t *testing.T) {
 	}
 	wantStatus(t, c, hull.Running)
 }
+
+// Processes that write to one open file of the caller's write one after the other, as the caller does.
+func TestOneOffset(t *testing.T) {
+	c := running(t)
+	out := newStreams(t).out
+	begin := func(name string, more ...string) *hull.Process {
+		t.Helper()
+		p := c.ProcessSpec()
+		p.Args = hulltest.Args(name, more...)
+		proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Stdio: hull.Stdio{Out: out, Err: out}})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		return proc
+	}
+	say := func(text string) {
+		t.Helper()
+		if _, err := out.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("one\n")
+	waits := begin("trap", "USR1")
+	eventually(t, "it is ready", func() bool { return strings.Contains(readAll(t, out), "ready") })
+	expect(t, "0", wait(t, begin("echo", "two")))
+	say("three\n")
+	if err := waits.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "0", wait(t, waits))
+	say("four\n")
+	expect(t, "one\nready\ntwo\nthree\nSIGUSR1\nfour\n", readAll(t, out))
+}

@@ -62,6 +62,7 @@ func TestSandbox(t *testing.T) {
 		"MountsInOrder":               TestMountsInOrder,
 		"NoPath":                      TestNoPath,
 		"OOM":                         TestOOM,
+		"OneOffset":                   TestOneOffset,
 		"PauseAndResume":              TestPauseAndResume,
 		"PauseCreated":                TestPauseCreated,
 		"PausedContainerDies":         TestPausedContainerDies,

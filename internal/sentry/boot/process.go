@@ -55,7 +55,6 @@ func (s *Sandbox) create() error {
 // process is a process that hull has asked for: the container's first, or one of exec.
 type process struct {
 	group    *kernel.ThreadGroup
-	streams  []*stream
 	terminal *terminal // or nil
 }
 
@@ -63,9 +62,6 @@ type process struct {
 func (p *process) wait() unix.WaitStatus {
 	p.group.WaitExited()
 	ws := unix.WaitStatus(p.group.ExitStatus())
-	for _, f := range p.streams {
-		f.leave()
-	}
 	if p.terminal != nil {
 		p.terminal.leave(ws)
 	}
@@ -115,9 +111,11 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []i
 	if !p.Terminal {
 		given := stdio
 		stdio = nil
-		if made.streams, err = s.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User); err != nil {
+		files, err := s.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User)
+		if err != nil {
 			return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
 		}
+		s.closeStreams(files) // the table has them
 	}
 	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
@@ -145,7 +143,6 @@ func (s *Sandbox) abandon(ctx context.Context, p *process, ns *vfs.MountNamespac
 	for _, fd := range stdio {
 		unix.Close(fd)
 	}
-	closeStreams(p.streams)
 	if p.terminal != nil {
 		p.terminal.close()
 	}
