@@ -132,8 +132,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 		}
 	}
 	p.Steps = nil // the jail's; none of them is left
-	p.Ended = ended(c.report)
-	c.report = nil
+	p.Ended = c.ended()
 	return p, nil
 }
 
@@ -231,7 +230,11 @@ func (c *creation) giveLog() error {
 			return os.NewSyscallError("memfd_create", err)
 		}
 		c.log = os.NewFile(uintptr(fd), wire.Log)
-		c.give("log-fd", c.log)
+		theirs, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+		}
+		c.give("log-fd", os.NewFile(uintptr(theirs), wire.Log))
 		return nil
 	}
 	f, err := os.OpenFile(filepath.Join(c.Dir, wire.Log), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -341,9 +344,12 @@ func (c *creation) wait() error {
 }
 
 // ended returns what tells how the container's program has ended: the process of the sandbox, which is the first of its pid
-// namespace, can't end itself by a signal.
-func ended(report *os.File) func(unix.WaitStatus) unix.WaitStatus {
+// namespace, can't end itself by a signal. It takes over what c has of report and log.
+func (c *creation) ended() func(unix.WaitStatus) unix.WaitStatus {
+	report, kept := c.report, &creation{CreateRequest: c.CreateRequest, log: c.log}
+	c.report, c.log = nil, nil
 	return func(ws unix.WaitStatus) unix.WaitStatus {
+		defer kept.close()
 		defer report.Close()
 		_ = report.SetReadDeadline(time.Now().Add(time.Second))
 		text, err := io.ReadAll(io.LimitReader(report, 16))
@@ -353,19 +359,45 @@ func ended(report *os.File) func(unix.WaitStatus) unix.WaitStatus {
 		if n, err := strconv.ParseUint(string(text), 10, 16); err == nil {
 			return unix.WaitStatus(n)
 		}
-		return ws // it was killed
+		kept.explainEnd(ws)
+		return ws
+	}
+}
+
+// explainEnd says why a sandbox has ended whose program had not, if nobody has killed it.
+func (c *creation) explainEnd(ws unix.WaitStatus) {
+	why := ""
+	switch log := c.readLog(); {
+	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
+		why = "it made a system call that its jail forbids; the host's kernel has logged which one"
+	case ws.Exited():
+		c.traceLog(log)
+		if why = lastWords(log); why == "" {
+			why = fmt.Sprintf("exit status %d", ws.ExitStatus())
+		}
+	default:
+		return
+	}
+	if c.Warn != nil {
+		c.Warn("the sandbox ended by itself, and the container with it: " + why)
+	}
+}
+
+func (c *creation) traceLog(log []byte) {
+	if c.Trace == nil {
+		return
+	}
+	for line := range strings.Lines(string(log)) {
+		c.Trace("hull-sandbox: " + strings.TrimSuffix(line, "\n"))
 	}
 }
 
 // lost is the error of a sandbox that ended without a word, but perhaps with one in its log.
 func (c *creation) lost() error {
-	if c.Trace != nil {
-		for line := range strings.Lines(string(c.readLog())) {
-			c.Trace("hull-sandbox: " + strings.TrimSuffix(line, "\n"))
-		}
-	}
+	log := c.readLog()
+	c.traceLog(log)
 	err := errors.New("the sandbox ended while it was being made")
-	if last := lastWords(c.readLog()); last != "" {
+	if last := lastWords(log); last != "" {
 		return fmt.Errorf("%w: %s", err, last)
 	}
 	e := &fault.Error{Err: err}
