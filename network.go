@@ -20,8 +20,9 @@ type Network string
 const (
 	NetworkNone Network = "none" // nothing but a loopback of its own
 	NetworkHost Network = "host" // what the host reaches, as a program of the host
-	// NetworkNAT is a network of its own, with a way to what lies beyond the host. Nothing of the host's is changed for it:
-	// a program of hull's, hull-net, takes the container's connections and makes ones of its own for them.
+	// NetworkNAT is a network of its own, with a way to what lies beyond the host. A program of hull's, hull-net, takes the
+	// container's connections and makes ones of its own for them; as root on a host that forwards, packets go through its
+	// kernel. Nothing of the host's is changed for longer than the program runs, and no setting at all.
 	NetworkNAT Network = "nat"
 )
 
@@ -247,7 +248,11 @@ func (n *network) await() error {
 	err := <-n.attached
 	n.attached = nil
 	if err == nil && n.trace != nil {
-		n.trace("network nat: by a " + n.nat.Path() + " and the TCP/IP stack of hull-net")
+		line := "network nat: by " + n.nat.Path()
+		if why := n.nat.Why(); why != "" {
+			line += ": " + why
+		}
+		n.trace(line)
 	}
 	return err
 }
@@ -268,6 +273,14 @@ func (n *network) close() {
 	if n.netns != nil {
 		n.netns.Close()
 	}
+}
+
+// path says which way the packets took.
+func (n *network) path() string {
+	if n == nil || n.nat == nil {
+		return ""
+	}
+	return n.nat.Path()
 }
 
 // end ends the network when all processes have ended.

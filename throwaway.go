@@ -189,6 +189,7 @@ func (t *throwaway) end(c *Cmd) error {
 	r := &c.Result
 	r.Wall, r.User, r.System, r.MaxRSS = time.Since(t.began), ended.User, ended.System, ended.MaxRSS
 	r.TimedOut = t.deadline.stop()
+	r.NetworkPath = t.network.path()
 	r.Refused, r.RefusedMore = t.network.end()
 	return errors.Join(err, merr, t.remove(c.ctx))
 }

@@ -194,6 +194,22 @@ var Tun = Need{Name: "tun", Check: func() error {
 	return err
 }}
 
+// OwnerTables is the need of nftables with tables that end with their owner.
+var OwnerTables = Need{Name: "nft-owner", Check: func() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		return err
+	}
+	if major < 5 || major == 5 && minor < 12 {
+		return errors.New("they are of Linux 5.12")
+	}
+	return nil
+}}
+
 // ServeTCP answers with what it was sent, when the sender has ended.
 func ServeTCP(l net.Listener) {
 	go func() {

@@ -114,7 +114,62 @@ func TestNetworkNAT(t *testing.T) {
 
 // state is what a network of hull's must not change.
 func (h *host) state(t *testing.T) string {
-	return h.Host.Run(t, "ip", "-o", "link") + h.Host.Run(t, "ip", "-o", "addr") + h.Host.Run(t, "ip", "route") + h.Host.Run(t, "ip", "rule")
+	return h.Host.Run(t, "ip", "-o", "link") + h.Host.Run(t, "ip", "-o", "addr") + h.Host.Run(t, "ip", "route") + h.Host.Run(t, "ip", "rule") +
+		h.Host.Run(t, "ip", "route", "show", "table", "all") + h.Host.Run(t, "ip", "neigh", "show", "nud", "permanent")
+}
+
+// forwarding has a host forward.
+func forwarding() error {
+	return errors.Join(
+		os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
+		os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+}
+
+// On a host that forwards, root has a veth; an ordinary user has a tap as anywhere. Whenever hull is killed, nothing is left.
+func TestNetworkForwarded(t *testing.T) {
+	hulltest.Require(t, hulltest.Command("nft"), hulltest.OwnerTables)
+	asBoth(t, func(t *testing.T, h *host) {
+		state := func() string {
+			if h.User {
+				return h.state(t)
+			}
+			return h.state(t) + h.Host.Run(t, "nft", "list", "ruleset")
+		}
+		await := func(before string) {
+			t.Helper()
+			after := state()
+			for end := time.Now().Add(5 * time.Second); after != before && time.Now().Before(end); after = state() {
+				time.Sleep(5 * time.Millisecond)
+			}
+			if after != before {
+				t.Errorf("the host's network is\n%s\nit was\n%s", after, before)
+			}
+		}
+		path := "veth"
+		if h.User {
+			path = "tap"
+		}
+		before := state()
+		out, errs, status := h.do(t, "--network", "nat", "--json", "/dev/stdout", "bash", "-c", get("four.test")+get("six.test")+get(hulltest.Host4)+"true")
+		if status != 0 || strings.Count(out, "hello x") != 2 || !strings.Contains(out, `"networkPath":"`+path+`"`) {
+			t.Errorf("status %d\n%s\n%s", status, out, errs)
+		}
+		if want := "network nat: refused tcp " + hulltest.Host4 + " port 8000\n"; !strings.Contains(errs, want) {
+			t.Errorf("no %q in\n%s", want, errs)
+		}
+		await(before)
+		if h.User {
+			return
+		}
+		for range 10 {
+			cmd := h.command("--network", "nat", "sleep", "1000")
+			h.start(t, cmd)
+			time.Sleep(time.Duration(rand.IntN(60_000)) * time.Microsecond)
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+		await(before)
+	}, forwarding)
 }
 
 func TestNetworkAllow(t *testing.T) {

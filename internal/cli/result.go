@@ -32,7 +32,8 @@ type result struct {
 	MaxRSS        int64   `json:"maxRSS"`               // bytes, of the largest process
 	PeakMemory    uint64  `json:"peakMemory,omitempty"` // bytes, of all together; with --memory
 
-	Refused     []hull.NetworkRefusal `json:"refused,omitempty"` // with --network nat
+	NetworkPath string                `json:"networkPath,omitempty"` // with --network nat
+	Refused     []hull.NetworkRefusal `json:"refused,omitempty"`     // with --network nat
 	RefusedMore int                   `json:"refusedMore,omitempty"`
 
 	Changes []hull.Change `json:"changes,omitempty"` // with --diff, --keep or --apply
@@ -55,6 +56,7 @@ func (r *result) take(cmd *hull.Cmd) {
 	}
 	r.WallSeconds, r.UserSeconds, r.SystemSeconds = c.Wall.Seconds(), c.User.Seconds(), c.System.Seconds()
 	r.MaxRSS, r.PeakMemory = c.MaxRSS, c.PeakMemory
+	r.NetworkPath = c.NetworkPath
 	r.Refused, r.RefusedMore = c.Refused, c.RefusedMore
 }
 

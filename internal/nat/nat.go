@@ -7,14 +7,15 @@
 //	Start: settings over a socket pair  ─────────>  binds the published ports, chooses addresses
 //	Ready                               <─────────  ok with resolv.conf and hosts, or error
 //	Attach: the network namespace       ─────────>  makes the interface there, routes, resolver
-//	                                    <─────────  ok, which path
+//	                                    <─────────  ok, which path, and perhaps a socket to keep
 //	Close                               ─────────>
 //	                                    <─────────  what was refused; exits
 //	(end of file on the socket)         ─────────>  exits
 //
-// Nothing outlives hull, by construction: the socket's end of file ends hull-net, and the interface is in the container's
-// anonymous namespace, and ends with it. No link, address, route, rule or sysctl of the host
-// is changed.
+// Nothing outlives hull, by construction: the socket's end of file ends hull-net, the interface is in the container's
+// anonymous namespace, and ends with it, and with it the host's end of a veth and its routes. Rules of nftables end with the
+// socket that made them. hull keeps it, too: if hull-net is killed, they stay for as long as the container has the veth. No
+// sysctl of the host is changed, and where there is no veth nothing else is.
 package nat
 
 import (
@@ -48,7 +49,8 @@ type Network struct {
 	socket  *os.File
 	process *os.Process
 
-	path          string
+	path, why     string
+	rules         *os.File // keeps them; or nil
 	resolv, hosts []byte
 	notes         []string
 }
@@ -221,16 +223,12 @@ func ParseConfig(m Message) (c Config, err error) {
 	return c, nil
 }
 
-// ask sends a request and returns the answer, if it is not an error.
-func (n *Network) ask(m Message, file *os.File) (Message, error) {
+// ask sends a request and returns the answer, if it is not an error, and the file that came with it or nil.
+func (n *Network) ask(m Message, file *os.File) (Message, *os.File, error) {
 	if err := Send(n.socket, m, file); err != nil && !errors.Is(err, unix.EPIPE) {
-		return nil, &fault.Error{Step: "network nat: hull-net", Err: err}
+		return nil, nil, &fault.Error{Step: "network nat: hull-net", Err: err}
 	}
-	answer, passed, err := n.answer()
-	if passed != nil {
-		passed.Close()
-	}
-	return answer, err
+	return n.answer()
 }
 
 // answer returns the next answer, and the file that came with it or nil.
@@ -258,12 +256,14 @@ func (n *Network) answer() (Message, *os.File, error) {
 // take notes what hull-net tells.
 func (n *Network) take(answer Message) error {
 	for _, l := range answer {
+		if l[0] == "path" && len(l) == 3 {
+			n.path, n.why = l[1], l[2]
+			continue
+		}
 		if len(l) != 2 {
 			return errMessage
 		}
 		switch l[0] {
-		case "path":
-			n.path = l[1]
 		case "resolv":
 			n.resolv = []byte(l[1])
 		case "note":
@@ -277,15 +277,29 @@ func (n *Network) take(answer Message) error {
 
 // Attach gives the namespace its network. The interface is configured when it returns.
 func (n *Network) Attach(netns *os.File) error {
-	answer, err := n.ask(Message{{"attach"}}, netns)
+	answer, rules, err := n.ask(Message{{"attach"}}, netns)
 	if err != nil {
 		return err
 	}
+	n.rules = rules
 	return n.take(answer)
 }
 
-// Path says how the container reaches the outside.
+// The ways that a container's packets can take: by a tap through hull-net, or by a veth through the host's kernel. With a
+// veth for one family, the other has the tap.
+const (
+	PathTap   = "tap"
+	PathVeth  = "veth"
+	PathVeth4 = "veth for IPv4, tap for IPv6"
+	PathVeth6 = "tap for IPv4, veth for IPv6"
+)
+
+// Path says how the container reaches the outside, and Why why that is not by a veth, as far as it isn't. Valid after
+// Attach.
 func (n *Network) Path() string { return n.path }
+
+// Why is "" if all goes by a veth.
+func (n *Network) Why() string { return n.why }
 
 // ResolvConf is the container's /etc/resolv.conf. Valid after Ready.
 func (n *Network) ResolvConf() []byte { return n.resolv }
@@ -301,7 +315,10 @@ func (n *Network) Abandon() { n.end() }
 
 // Close ends the network and tells what was refused.
 func (n *Network) Close() (Report, error) {
-	answer, err := n.ask(Message{{"close"}}, nil)
+	answer, passed, err := n.ask(Message{{"close"}}, nil)
+	if passed != nil {
+		passed.Close()
+	}
 	n.end()
 	if err != nil {
 		return Report{}, err
@@ -312,6 +329,9 @@ func (n *Network) Close() (Report, error) {
 func (n *Network) end() {
 	n.socket.Close()
 	_, _ = n.process.Wait() // ECHILD if the program around this reaps its children itself
+	if n.rules != nil {
+		n.rules.Close()
+	}
 }
 
 // Lines returns the report as hull-net sends it.

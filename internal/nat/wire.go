@@ -13,7 +13,7 @@ import (
 
 // Version is the version of the protocol. hull and hull-net are built and installed together; one that meets another
 // version says so and stops.
-const Version = "1"
+const Version = "2"
 
 // maxMessage bounds a message. The longest is hull-net's answer to "attach", which has the files for the container.
 const maxMessage = 128 << 10

@@ -26,21 +26,27 @@ func (u *uploads) end()   { u.open.Add(-1) }
 
 // drain waits until what the container has sent is on its way, or hull has ended. The container's processes have ended,
 // and so its kernel ends all connections, once what was written to them is read.
-func (g *gateway) drain(control *os.File) {
+func (d *daemon) drain(control *os.File) {
+	g := d.stack
+	progress := func() (busy bool, mark int64) {
+		unsent := d.unsent()
+		return g.out.open.Load() > 0 || g.link.readable() || unsent > 0, g.out.carried.Load() - unsent
+	}
 	begin := time.Now()
-	last, carried := begin, g.out.carried.Load()
-	for g.out.open.Load() > 0 || g.link.readable() {
+	last := begin
+	busy, carried := progress()
+	for ; busy; busy, _ = progress() {
 		time.Sleep(time.Millisecond)
 		now := time.Now()
-		if n := g.out.carried.Load(); n != carried {
+		if _, n := progress(); n != carried {
 			last, carried = now, n
 		}
 		if has(int(control.Fd()), unix.POLLHUP) || now.Sub(last) > drainPause || now.Sub(begin) > drainTime {
 			return
 		}
 	}
-	if g.flows.Load() > 0 {
-		time.Sleep(2 * time.Millisecond) // from the stack to the sockets, which nobody counts
+	if g.flows.Load() > 0 || d.veth != nil {
+		time.Sleep(2 * time.Millisecond) // from the stack to the sockets, or from one device to the next, which nobody counts
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
@@ -35,7 +36,11 @@ type daemon struct {
 	policy    *policy
 	resolver  *resolver
 	listeners []*listener
+	host      *host
+	veth      *veth    // what IPv4, IPv6 or both go by; or nil
+	why       string   // not all of it does
 	stack     *gateway // once it is attached
+	diag      *netlink.Conn
 }
 
 // IsControl tells whether a descriptor can be the socket that hull passes.
@@ -59,6 +64,9 @@ func serve(control *os.File) error {
 	for {
 		m, passed, err := nat.Receive(control)
 		if errors.Is(err, io.EOF) {
+			if d != nil {
+				d.outlive()
+			}
 			return nil
 		}
 		if err != nil {
@@ -75,14 +83,14 @@ func serve(control *os.File) error {
 			if d == nil || passed == nil {
 				err = errors.New("attach without settings or namespace")
 			} else {
-				answer, err = d.attach(passed, <-early)
+				answer, file, err = d.attach(passed, <-early)
 			}
 		case "close":
 			if d == nil {
 				return nil
 			}
 			if d.stack != nil {
-				d.stack.drain(control)
+				d.drain(control)
 			}
 			return nat.Send(control, d.policy.report().Lines(), nil)
 		default:
@@ -119,7 +127,7 @@ func start(m nat.Message) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: cfg}
+	d := &daemon{cfg: cfg, host: h}
 	if d.policy, err = newPolicy(cfg.Allow, h.isLocal); err != nil {
 		return nil, err
 	}
@@ -134,6 +142,7 @@ func start(m nat.Message) (*daemon, error) {
 		}
 		d.listeners = append(d.listeners, l)
 	}
+	d.reserve()
 	return d, nil
 }
 
@@ -205,32 +214,70 @@ func prepare() <-chan prepared {
 	return early
 }
 
-// attach makes the interface in the container's namespace and serves it.
-func (d *daemon) attach(netns *os.File, p prepared) (nat.Message, error) {
+// attach makes the interface in the container's namespace and serves it. The descriptor with the answer, if there is one,
+// is for hull to keep.
+func (d *daemon) attach(netns *os.File, p prepared) (nat.Message, *os.File, error) {
 	if p.err != nil {
-		return nil, p.err
+		return nil, nil, p.err
 	}
-	t, err := openTap(p.stub, netns, d.plan)
+	tap := device
+	var linked chan error
+	if d.veth != nil {
+		tap, linked = secondDevice, make(chan error, 1)
+		go func() { linked <- d.veth.link(d.host, netns, d.plan) }()
+	}
+	in, err := openTap(p.stub, netns, tap, d.veth != nil)
 	p.stub.Kill()
+	if linked != nil {
+		if vethErr := <-linked; vethErr != nil {
+			d.giveUp(vethErr.Error())
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	d.diag = in.diag
+	err = configure(links{in.route}, tap, d.plan, d.host.own)
+	if err == nil && d.veth != nil {
+		err = errors.Join(links{in.route}.awaitCarrier(device), links{d.host.conn}.awaitCarrier(d.veth.name))
+	}
+	in.route.Close()
+	if err != nil {
+		in.tap.Close()
+		return nil, nil, err
+	}
+	var rules *os.File
+	if d.veth != nil {
+		if rules, err = d.veth.rules.File(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := d.serve(in.tap, p.stack); err != nil {
+		if rules != nil {
+			rules.Close()
+		}
+		return nil, nil, err
+	}
+	return nat.Message{{"ok"}, {"path", d.plan.path(), d.why}}, rules, nil
+}
+
+// serve has the stack take what comes by the tap.
+func (d *daemon) serve(tap *os.File, s *gateway) error {
 	if err := confine(); err != nil {
-		return nil, err
+		return err
 	}
-	s := p.stack
 	s.plan, s.policy = d.plan, d.policy
-	if err := s.connectTap(t); err != nil {
-		return nil, err
+	if err := s.connectTap(tap); err != nil {
+		return err
 	}
 	d.stack = s
 	if err := d.resolver.serve(s, d.plan); err != nil {
-		return nil, err
+		return err
 	}
 	for _, l := range d.listeners {
 		go l.serve(s, d.plan.ip4)
 	}
-	return nat.Message{{"ok"}, {"path", "tap"}}, nil
+	return nil
 }
 
 // A plan is the addresses that the container and its gateway have. Only the container sees them.
@@ -238,7 +285,21 @@ type plan struct {
 	ip4, gateway4 netip.Addr
 	bits4         int
 	ip6, gateway6 netip.Addr // not valid if the host has no IPv6 route to anywhere
+	veth4, veth6  bool       // what goes by the veth, and not by the tap
 	notes         []string
+}
+
+// path names the way that the container's packets take.
+func (p plan) path() string {
+	switch {
+	case p.veth4 && (p.veth6 || !p.ip6.IsValid()):
+		return nat.PathVeth
+	case p.veth4:
+		return nat.PathVeth4
+	case p.veth6:
+		return nat.PathVeth6
+	}
+	return nat.PathTap
 }
 
 func (p plan) addresses() []netip.Addr {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 
 	"github.com/mdlayher/netlink"
@@ -17,6 +18,9 @@ import (
 // device is the container's interface.
 const device = "eth0"
 
+// loopback is the index of a namespace's first device.
+const loopback = 1
+
 // mtu is the largest with which a frame, its Ethernet header and the header of the offloads fit into one chunk of the
 // stack's buffers, which have 64 KiB.
 const mtu = 65500
@@ -27,11 +31,18 @@ var (
 	gatewayMAC   = [6]byte{0x02, 'h', 'u', 'l', 'l', 1}
 )
 
-// openTap makes the tap in the namespace and configures it as planned.
+// inside is what hull-net has of the container's namespace.
+type inside struct {
+	tap   *os.File
+	route *netlink.Conn // rtnetlink
+	diag  *netlink.Conn // sock_diag(7); or nil
+}
+
+// openTap makes the tap in the namespace, by that name, and opens sockets there: that of sock_diag only if diag is set.
 //
 // The stub s enters the namespace: an ordinary user may only do so by way of the user namespace that owns it, which no
 // process with threads can enter.
-func openTap(s *stub.Stub, netns *os.File, p plan) (*os.File, error) {
+func openTap(s *stub.Stub, netns *os.File, name string, diag bool) (*inside, error) {
 	owner, err := unix.IoctlRetInt(int(netns.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
 		return nil, &fault.Error{Step: "owner of the network namespace", Err: os.NewSyscallError("ioctl NS_GET_USERNS", err)}
@@ -55,7 +66,7 @@ func openTap(s *stub.Stub, netns *os.File, p plan) (*os.File, error) {
 	b.Mark(joined)
 	fd := b.Openat(stub.CWD, "/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	request := make([]byte, 40) // struct ifreq
-	copy(request, device)
+	copy(request, name)
 	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	b.Ioctl(fd, unix.TUNSETIFF, b.Const(request).Arg())
 	// The end of the descriptor would be that of the device, which takes the kernel some 15 ms. So it ends with its
@@ -64,7 +75,11 @@ func openTap(s *stub.Stub, netns *os.File, p plan) (*os.File, error) {
 	b.Ioctl(fd, unix.TUNSETVNETHDRSZ, b.Const(binary.NativeEndian.AppendUint32(nil, offloadHeader)).Arg())
 	b.Ioctl(fd, unix.TUNSETOFFLOAD, stub.Int(offloads))
 	sock := b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_NETLINK), stub.Int(unix.SOCK_RAW|unix.SOCK_CLOEXEC), stub.Int(unix.NETLINK_ROUTE))
-	b.SendFDs(fd.Arg(), sock.Arg())
+	opened := []stub.Arg{fd.Arg(), sock.Arg()}
+	if diag {
+		opened = append(opened, b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_NETLINK), stub.Int(unix.SOCK_RAW|unix.SOCK_CLOEXEC), stub.Int(unix.NETLINK_SOCK_DIAG)).Arg())
+	}
+	b.SendFDs(opened...)
 	if err := s.Send(b); err != nil {
 		return nil, err
 	}
@@ -75,20 +90,18 @@ func openTap(s *stub.Stub, netns *os.File, p plan) (*os.File, error) {
 		return nil, explainTun(err)
 	}
 	files := s.Files()
-	if len(files) != 2 {
+	if len(files) != len(opened) {
 		return nil, stub.ErrGone
 	}
-	tap := files[0]
-	conn, err := dialFile(files[1])
-	if err == nil {
-		err = configure(links{conn}, p)
-		conn.Close()
+	in := &inside{tap: files[0]}
+	if in.route, err = dialFile(files[1]); err == nil && diag {
+		in.diag, err = dialFile(files[2])
 	}
 	if err != nil {
-		tap.Close()
+		in.tap.Close()
 		return nil, err
 	}
-	return tap, nil
+	return in, nil
 }
 
 // explainTun adds what to do about a tun device that is missing or forbidden.
@@ -106,46 +119,78 @@ func explainTun(err error) error {
 	return e
 }
 
-func configure(l links, p plan) error {
+// configure gives the container what the plan has. The tap, which was made by the name of tap, is its interface; where a
+// veth is that for one family or both, the tap leads to hull-net and to what is refused there: the host's own addresses
+// among it.
+func configure(l links, tap string, p plan, own []netip.Prefix) error {
 	step := func(what string, err error) error {
 		if err != nil {
 			return &fault.Error{Step: device + ": " + what, Err: err}
 		}
 		return nil
 	}
-	const loopback = 1
 	if err := l.set(loopback, unix.IFF_UP, func(*netlink.AttributeEncoder) {}); err != nil {
 		return step("loopback up", err)
 	}
-	index, err := l.index(device)
+	index, err := l.index(tap)
 	if err != nil {
 		return step("look for it", err)
 	}
 	// No ARP: everything is behind the one other end.
 	if err := l.set(index, unix.IFF_UP|unix.IFF_NOARP, func(ae *netlink.AttributeEncoder) {
+		if tap != device && !p.veth4 && !p.veth6 {
+			ae.String(unix.IFLA_IFNAME, device)
+		}
 		ae.Bytes(unix.IFLA_ADDRESS, containerMAC[:])
 		ae.Uint32(unix.IFLA_MTU, mtu)
 	}); err != nil {
 		return step("up", err)
 	}
-	if err := l.addAddress(index, p.ip4, p.bits4); err != nil {
+	index4, index6 := index, index
+	if p.veth4 || p.veth6 {
+		veth, err := l.index(device)
+		if err != nil {
+			return step("look for it", err)
+		}
+		if err := l.set(veth, unix.IFF_UP|unix.IFF_NOARP, func(*netlink.AttributeEncoder) {}); err != nil {
+			return step("up", err)
+		}
+		if p.veth4 {
+			index4 = veth
+		}
+		if p.veth6 {
+			index6 = veth
+		}
+	}
+	if err := l.addAddress(index4, p.ip4, p.bits4); err != nil {
 		return step("add address "+p.ip4.String(), err)
 	}
-	if err := l.addDefaultRoute(index, p.gateway4); err != nil {
+	if err := l.addDefaultRoute(index4, p.gateway4); err != nil {
 		return step("add default route by "+p.gateway4.String(), err)
+	}
+	if p.veth4 {
+		if err := l.addRoutes(index, append(refused4, netip.PrefixFrom(p.gateway4, 32)), own); err != nil {
+			return step("add routes to hull-net", err)
+		}
 	}
 	if !p.ip6.IsValid() {
 		return nil
 	}
 	// A kernel without IPv6, or a namespace in which it is off, is no reason to have no network.
-	err = l.addAddress(index, p.ip6, network6.Bits())
+	err = l.addAddress(index6, p.ip6, network6.Bits())
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil
 	}
 	if err != nil {
 		return step("add address "+p.ip6.String(), err)
 	}
-	return step("add default route by "+p.gateway6.String(), l.addDefaultRoute(index, p.gateway6))
+	if err := l.addDefaultRoute(index6, p.gateway6); err != nil {
+		return step("add default route by "+p.gateway6.String(), err)
+	}
+	if p.veth6 {
+		return step("add routes to hull-net", l.addRoutes(index, append(refused6, netip.PrefixFrom(p.gateway6, 128)), own))
+	}
+	return nil
 }
 
 // fileSocket is a netlink socket that was opened elsewhere.
