@@ -32,28 +32,14 @@ func (s *Sandbox) newKernel() error {
 	// Go looks every second at how many processors it may use, by a call that the filter would end the process for,
 	// unless somebody has said how many.
 	gomaxprocs.SetBase(cpus)
-	cpuid.Initialize()
-	ring0.InitDefault()
 	if err := rand.Init(); err != nil {
 		return err
 	}
 	if err := usage.Init(); err != nil {
 		return err
 	}
-	// The platform takes the longest of all that follows, and Init wants no more of it than its limits.
-	constructor, err := platform.Lookup("systrap")
-	if err != nil {
-		return err
-	}
-	type made struct {
-		platform.Platform
-		error
-	}
 	ready := make(chan made, 1)
-	go func() {
-		p, err := constructor.New(platform.Options{ApplicationCores: cpus})
-		ready <- made{p, err}
-	}()
+	go newPlatform(cpus, ready)
 	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
 	k.AllowSUID = true
 	k.SetSaver(noSaver{s})
@@ -66,7 +52,34 @@ func (s *Sandbox) newKernel() error {
 		return fmt.Errorf("systrap: %w", p.error)
 	}
 	k.Platform = p.Platform
+	go prepareAddressSpace(p.Platform)
 	return nil
+}
+
+type made struct {
+	platform.Platform
+	error
+}
+
+// newPlatform makes the platform, which takes the longest of all: Init wants no more of it than its limits.
+func newPlatform(cpus int, ready chan<- made) {
+	cpuid.Initialize()
+	ring0.InitDefault()
+	constructor, err := platform.Lookup("systrap")
+	if err != nil {
+		ready <- made{nil, err}
+		return
+	}
+	p, err := constructor.New(platform.Options{ApplicationCores: cpus})
+	ready <- made{p, err}
+}
+
+// prepareAddressSpace has the platform make the process that the first program will be executed in, which takes a
+// millisecond: a released one is kept for the next who wants one.
+func prepareAddressSpace(p platform.Platform) {
+	if as, err := p.NewAddressSpace(); err == nil {
+		as.Release()
+	}
 }
 
 // noSaver implements kernel.Saver, which programs reach through files in /proc/gvisor.
@@ -96,6 +109,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 	if err != nil {
 		return err
 	}
+	cpuid.Initialize()
 	err = k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           clock,
