@@ -36,6 +36,7 @@ func commands() []*Command {
 		listCommand(),
 		psCommand(),
 		killCommand(),
+		waitCommand(),
 		deleteCommand(),
 		pauseCommand(),
 		resumeCommand(),

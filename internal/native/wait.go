@@ -1,0 +1,69 @@
+package native
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/linux"
+)
+
+// End waits for the end of a process that is no child of this one, and returns how it has ended. While it is a zombie /proc tells;
+// once its parent has reaped it, only the kernel from Linux 6.15 on does.
+func End(ctx context.Context, i engine.Init) (unix.WaitStatus, error) {
+	pidfd, err := OpenInit(i)
+	if err != nil {
+		return 0, err
+	}
+	defer pidfd.Close()
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100)
+		if err != nil && err != unix.EINTR {
+			return 0, os.NewSyscallError("poll", err)
+		}
+		if n > 0 {
+			return exitCode(i, pidfd)
+		}
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// exitCode returns how a process has ended.
+func exitCode(i engine.Init, pidfd *os.File) (unix.WaitStatus, error) {
+	if ws, ok := zombieCode(i); ok {
+		return ws, nil
+	}
+	const exit = 1 << 3 // PIDFD_INFO_EXIT, include/uapi/linux/pidfd.h, Linux 6.15; x/sys has none
+	info := unix.PidfdInfo{Mask: exit}
+	err := unix.IoctlPidfdInfo(int(pidfd.Fd()), &info)
+	if err == nil && info.Mask&exit != 0 {
+		return unix.WaitStatus(info.Exit_code), nil
+	}
+	return 0, &fault.Error{Step: "PIDFD_GET_INFO", Kind: fault.Unsupported,
+		Err: errors.New("the process has ended; how, its parent knows, and Linux from 6.15 on")}
+}
+
+// zombieCode returns how a process has ended that nobody has reaped yet: field 52 of proc_pid_stat(5).
+func zombieCode(i engine.Init) (unix.WaitStatus, bool) {
+	var buf [1024]byte
+	b, err := linux.ReadFile(procFile(i.Pid, "stat"), buf[:])
+	if err != nil {
+		return 0, false
+	}
+	const state, startTime, code = 3 - 3, 22 - 3, 52 - 3 // the first two fields are cut off
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= code || string(fields[state]) != "Z" || string(fields[startTime]) != strconv.FormatUint(i.StartTime, 10) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(fields[code]), 10, 32)
+	return unix.WaitStatus(n), err == nil
+}
