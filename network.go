@@ -9,9 +9,11 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/nat"
 	"hull/internal/overlay"
+	"hull/internal/sandbox/wire"
 )
 
 // Network says what a program over the host's files reaches.
@@ -41,7 +43,7 @@ func (c *Cmd) checkNetwork() error {
 	default:
 		return conflict("network", string(c.Network), "want none, host or nat")
 	}
-	if c.sandboxed() && c.Network != "" && c.Network != NetworkNone {
+	if c.sandboxed() && c.Network == NetworkHost {
 		return &fault.Error{Step: "network " + string(c.Network), Kind: fault.Unsupported, Err: errors.New("not in a sandbox yet")}
 	}
 	if c.Network == NetworkNAT {
@@ -62,7 +64,7 @@ func (c *Cmd) checkNetwork() error {
 
 // natConfig is what the network's program is told.
 func (c *Cmd) natConfig(hostname string) (nat.Config, error) {
-	cfg := nat.Config{Hostname: hostname, IP: c.IP, Program: c.NetworkProgram}
+	cfg := nat.Config{Sandbox: c.sandboxed(), Hostname: hostname, IP: c.IP, Program: c.NetworkProgram}
 	var errs []error
 	if c.IP != "" {
 		errs = append(errs, nat.CheckIP(c.IP))
@@ -96,6 +98,9 @@ func (c *Cmd) networkSpec(s *specs.Spec, v *view) {
 			return ns.Type == specs.NetworkNamespace
 		})
 	case NetworkNAT:
+		if v.jailed {
+			break // its kernel keeps nobody from these
+		}
 		// The port numbers below 1024 are the container's own, and so nobody is kept from them; nor from ping(8), which would
 		// need a capability. Groups without an id in the user namespace can't be named.
 		groups := "0 2147483647"
@@ -113,6 +118,7 @@ type network struct {
 	hostname string // of the container, if that isn't the host's; or ""
 
 	nat      *nat.Network // or nil
+	link     *nat.Link    // to a sandbox; or nil
 	netns    *os.File     // kept until the network has carried what the program has sent; or nil
 	attached chan error   // of the attempt to give the container its network; or nil
 	trace    func(string)
@@ -231,13 +237,43 @@ func (n *network) addFile(v *view, p *overlay.Plan, name string, content []byte)
 
 // attach returns what begins to give the container its network, while the rest of it is made; or nil.
 func (n *network) attach() func(netns *os.File) {
-	if n == nil || n.nat == nil {
+	if n == nil || n.nat == nil || n.link != nil {
 		return nil
 	}
 	return func(netns *os.File) {
 		n.netns, n.attached = netns, make(chan error, 1)
 		go func() { n.attached <- n.nat.Attach(netns) }()
 	}
+}
+
+// connect connects a sandbox with its network, and returns its devices.
+func (n *network) connect() (links []engine.Link, err error) {
+	if n == nil || n.nat == nil {
+		return nil, nil
+	}
+	if n.link, err = n.nat.Connect(); err != nil {
+		return nil, err
+	}
+	n.tracePath()
+	l := wire.Link{Name: "eth0", MTU: n.link.MTU, Hardware: n.link.Hardware}
+	for _, e := range n.link.Ends {
+		l.Addresses = append(l.Addresses, wire.Prefix{IP: e.IP, Bits: e.Bits})
+		network := wire.Prefix{IP: slices.Clone(e.IP), Bits: e.Bits}
+		l.Routes = append(l.Routes, wire.Route{To: network}, wire.Route{To: wire.Prefix{IP: make([]byte, len(e.IP))}, Gateway: e.Gateway})
+		l.Neighbours = append(l.Neighbours, wire.Neighbour{IP: e.Gateway, Hardware: e.Hardware})
+	}
+	return []engine.Link{{Link: l, Socket: n.link.Socket}}, nil
+}
+
+func (n *network) tracePath() {
+	if n.trace == nil {
+		return
+	}
+	line := "network nat: by " + n.nat.Path()
+	if why := n.nat.Why(); why != "" {
+		line += ": " + why
+	}
+	n.trace(line)
 }
 
 // await waits until the container has its network.
@@ -247,12 +283,8 @@ func (n *network) await() error {
 	}
 	err := <-n.attached
 	n.attached = nil
-	if err == nil && n.trace != nil {
-		line := "network nat: by " + n.nat.Path()
-		if why := n.nat.Why(); why != "" {
-			line += ": " + why
-		}
-		n.trace(line)
+	if err == nil {
+		n.tracePath()
 	}
 	return err
 }
@@ -272,6 +304,9 @@ func (n *network) abandon() {
 func (n *network) close() {
 	if n.netns != nil {
 		n.netns.Close()
+	}
+	if n.link != nil {
+		n.link.Socket.Close()
 	}
 }
 

@@ -95,6 +95,12 @@ func (c *Cmd) startThrowaway() (err error) {
 	if err := network.prepare(v, plan); err != nil {
 		return err
 	}
+	var links []engine.Link
+	if v.jailed {
+		if links, err = network.connect(); err != nil {
+			return err
+		}
+	}
 	changes, err := c.prepareChanges(plan, s)
 	if err != nil {
 		return err
@@ -120,6 +126,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		Overlay:   plan,
 		Supervise: true,
 		NetNS:     network.attach(),
+		Links:     links,
 		Begun:     begun,
 		Prepared: func(p *engine.Process) error {
 			changes.awaitTick()

@@ -24,7 +24,8 @@ import (
 // host is a host of its own that hull is run on.
 type host struct {
 	*hulltest.World
-	hull string
+	hull      string
+	isolation string // of its commands; or ""
 }
 
 // newHost has a web server outside, by the names of four.test and six.test at port 8000, that says hello.
@@ -34,7 +35,7 @@ func newHost(t testing.TB, user bool, setUp ...func() error) *host {
 	if user {
 		hulltest.Require(t, hulltest.UserNS)
 	}
-	h := &host{hulltest.NewWorld(t, user, setUp...), hulltest.HullBinary(t)}
+	h := &host{World: hulltest.NewWorld(t, user, setUp...), hull: hulltest.HullBinary(t)}
 	if dir := filepath.Dir(hulltest.HullNetBinary(t)); dir != filepath.Dir(h.hull) {
 		t.Fatalf("hull-net is in %s, and hull in %s", dir, filepath.Dir(h.hull))
 	}
@@ -57,11 +58,27 @@ func asBoth(t *testing.T, f func(t *testing.T, h *host), setUp ...func() error) 
 	t.Run("user", func(t *testing.T) { f(t, newHost(t, true, setUp...)) })
 }
 
+// asAny is asBoth with commands in sandboxes, too.
+func asAny(t *testing.T, f func(t *testing.T, h *host)) {
+	asBoth(t, f)
+	for name, user := range map[string]bool{"sandbox root": false, "sandbox user": true} {
+		t.Run(name, func(t *testing.T) {
+			hulltest.Require(t, hulltest.MountSetattr)
+			h := newHost(t, user)
+			h.isolation = "sandbox"
+			if dir := filepath.Dir(hulltest.SandboxBinary(t)); dir != filepath.Dir(h.hull) {
+				t.Fatalf("hull-sandbox is in %s, and hull in %s", dir, filepath.Dir(h.hull))
+			}
+			f(t, h)
+		})
+	}
+}
+
 // command returns `hull do` with arguments.
 func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.hull, append([]string{"do"}, args...)...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/", "HULL_ISOLATION=" + h.isolation}
 	return cmd
 }
 
@@ -91,10 +108,10 @@ func get(host string) string {
 }
 
 func TestNetworkNAT(t *testing.T) {
-	asBoth(t, func(t *testing.T, h *host) {
+	asAny(t, func(t *testing.T, h *host) {
 		before := h.state(t)
 		out, errs, status := h.do(t, "--network", "nat", "--hostname", "box", "bash", "-c",
-			get("four.test")+get("six.test")+"cat /etc/hosts; grep -c . /etc/resolv.conf; echo >>/etc/hosts; ls /sys/class/net")
+			get("four.test")+get("six.test")+"cat /etc/hosts; grep -c . /etc/resolv.conf; echo >>/etc/hosts; sed -n 's/^ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev | sort")
 		if status != 0 || strings.Count(out, "hello x") != 2 {
 			t.Errorf("status %d\n%s\n%s", status, out, errs)
 		}
@@ -173,7 +190,7 @@ func TestNetworkForwarded(t *testing.T) {
 }
 
 func TestNetworkAllow(t *testing.T) {
-	asBoth(t, func(t *testing.T, h *host) {
+	asAny(t, func(t *testing.T, h *host) {
 		out, errs, status := h.do(t, "--network", "nat", "--allow", "four.test:8000", "--json", "/dev/stdout", "bash", "-c",
 			get("four.test")+get("bad.test")+get("10.99.0.3")+"echo; echo end")
 		if status != 0 || strings.Count(out, "hello x") != 1 || !strings.Contains(out, "end\n") {
@@ -250,7 +267,7 @@ func TestNetworkRoot(t *testing.T) {
 
 // What a command has sent before it ended arrives.
 func TestNetworkLastWords(t *testing.T) {
-	asBoth(t, func(t *testing.T, h *host) {
+	asAny(t, func(t *testing.T, h *host) {
 		l := h.Outside.Listen(t, hulltest.Outside4+":8001")
 		got := make(chan int64)
 		go func() {
@@ -285,7 +302,7 @@ func TestNetworkLastWords(t *testing.T) {
 }
 
 func TestNetworkPublish(t *testing.T) {
-	asBoth(t, func(t *testing.T, h *host) {
+	asAny(t, func(t *testing.T, h *host) {
 		// Two at once, with the same ports inside.
 		for i := range 2 {
 			cmd := h.command("--network", "nat", "-p", fmt.Sprintf("%d:80", 8080+i), "sh", "-c",

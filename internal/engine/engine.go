@@ -14,6 +14,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/overlay"
 	"hull/internal/rdt"
+	"hull/internal/sandbox/wire"
 	"hull/internal/stub"
 )
 
@@ -69,6 +70,8 @@ type CreateRequest struct {
 	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
 	// visible: prestart and createRuntime hooks run then.
 	Hooks func(pid int) error
+	// Links are the devices of a sandbox that somebody else carries the packets of. They are none of a network namespace.
+	Links []Link
 	// NetNS is called with the network namespace as soon as the init is in it, unless NetNS is nil. It takes the descriptor.
 	NetNS func(*os.File)
 	// Forked is called with the init while it is set up, unless it is nil.
@@ -79,6 +82,12 @@ type CreateRequest struct {
 	BeforeStart func(p *Process) error
 	Trace       func(line string)
 	Warn        func(line string)
+}
+
+// Link is a device of a sandbox.
+type Link struct {
+	wire.Link
+	Socket *os.File
 }
 
 // Engine is a kind of isolation.

@@ -41,6 +41,7 @@ type Config struct {
 	IP       string // of the container, see CheckIP; "" lets hull-net choose
 	Publish  []Port
 	Allow    []Rule // nil lets the container reach everything beyond the host
+	Sandbox  bool   // the container has a kernel of its own, to be attached by Connect
 	Program  string // hull-net's path; "" looks for it beside the executable
 }
 
@@ -178,6 +179,9 @@ func (c Config) message() Message {
 	if c.IP != "" {
 		m = append(m, []string{"ip", c.IP})
 	}
+	if c.Sandbox {
+		m = append(m, []string{"sandbox"})
+	}
 	for _, p := range c.Publish {
 		m = append(m, []string{"publish", p.Host, strconv.Itoa(int(p.HostPort)), strconv.Itoa(int(p.Container))})
 	}
@@ -197,6 +201,8 @@ func ParseConfig(m Message) (c Config, err error) {
 	}
 	for _, l := range m[1:] {
 		switch {
+		case len(l) == 1 && l[0] == "sandbox":
+			c.Sandbox = true
 		case len(l) == 2 && l[0] == "hostname":
 			c.Hostname = l[1]
 		case len(l) == 2 && l[0] == "ip":
@@ -285,6 +291,85 @@ func (n *Network) Attach(netns *os.File) error {
 	return n.take(answer)
 }
 
+// Link is a device of a container's with a kernel of its own, which has no namespace of the host's to have one in.
+type Link struct {
+	// Socket has the device's packets, each a message: a struct virtio_net_hdr, the Ethernet header and the rest.
+	Socket   *os.File
+	MTU      uint32
+	Hardware []byte // address
+	Ends     []LinkEnd
+}
+
+// LinkEnd is an address of a Link in a network with no other but that of the gateway, which is no neighbour who answers.
+type LinkEnd struct {
+	IP, Gateway []byte
+	Bits        int
+	Hardware    []byte // the gateway's address
+}
+
+// Connect is Attach for a kernel that isn't the host's. The caller closes the socket.
+func (n *Network) Connect() (*Link, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, &fault.Error{Step: "network nat", Err: os.NewSyscallError("socketpair", err)}
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "network"), os.NewFile(uintptr(pair[1]), "network")
+	defer theirs.Close()
+	for _, fd := range pair {
+		// Root alone may have as much as packets of this size need. Others lose some more of them.
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, linkBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, linkBuffer)
+		}
+	}
+	answer, rules, err := n.ask(Message{{"attach"}}, theirs)
+	if rules != nil {
+		rules.Close()
+	}
+	l := &Link{Socket: ours}
+	if err == nil {
+		err = n.take(l.take(answer))
+	}
+	if err == nil && (len(l.Hardware) != 6 || len(l.Ends) == 0) {
+		err = errMessage
+	}
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// linkBuffer is what may be on its way to the other end of a Link, in bytes.
+const linkBuffer = 4 << 20
+
+// Lines returns the link as hull-net sends it.
+func (l *Link) Lines() (m Message) {
+	m = append(m, []string{"link", strconv.FormatUint(uint64(l.MTU), 10), string(l.Hardware)})
+	for _, e := range l.Ends {
+		m = append(m, []string{"end", string(e.IP), strconv.Itoa(e.Bits), string(e.Gateway), string(e.Hardware)})
+	}
+	return m
+}
+
+// take takes the lines of an answer that are of the link, and returns the others.
+func (l *Link) take(answer Message) (rest Message) {
+	for _, line := range answer {
+		switch {
+		case line[0] == "link" && len(line) == 3:
+			if mtu, err := strconv.ParseUint(line[1], 10, 32); err == nil {
+				l.MTU, l.Hardware = uint32(mtu), []byte(line[2])
+			}
+		case line[0] == "end" && len(line) == 5:
+			if bits, err := strconv.Atoi(line[2]); err == nil {
+				l.Ends = append(l.Ends, LinkEnd{IP: []byte(line[1]), Bits: bits, Gateway: []byte(line[3]), Hardware: []byte(line[4])})
+			}
+		default:
+			rest = append(rest, line)
+		}
+	}
+	return rest
+}
+
 // The ways that a container's packets can take: by a tap through hull-net, or by a veth through the host's kernel. With a
 // veth for one family, the other has the tap.
 const (
@@ -292,6 +377,8 @@ const (
 	PathVeth  = "veth"
 	PathVeth4 = "veth for IPv4, tap for IPv6"
 	PathVeth6 = "tap for IPv4, veth for IPv6"
+	// PathSocket is the way of a sandbox: by a socket to hull-net.
+	PathSocket = "socket"
 )
 
 // Path says how the container reaches the outside, and Why why that is not by a veth, as far as it isn't. Valid after

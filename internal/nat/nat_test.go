@@ -63,7 +63,7 @@ func TestMessages(t *testing.T) {
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	cfg := Config{Hostname: "a b", IP: "10.0.0.1", Publish: []Port{{"::1", 1, 2}}, Allow: []Rule{{"x.org", 0}, {"::/0", 443}}}
+	cfg := Config{Sandbox: true, Hostname: "a b", IP: "10.0.0.1", Publish: []Port{{"::1", 1, 2}}, Allow: []Rule{{"x.org", 0}, {"::/0", 443}}}
 	again, err := ParseConfig(cfg.message())
 	if diff := cmp.Diff(cfg, again); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
@@ -72,6 +72,13 @@ func TestMessages(t *testing.T) {
 	back, err := parseReport(r.Lines()[1:])
 	if diff := cmp.Diff(r, back); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
+	}
+	l := Link{MTU: 65500, Hardware: []byte("\x02hull\x01"), Ends: []LinkEnd{
+		{IP: []byte{10, 0, 0, 2}, Bits: 30, Gateway: []byte{10, 0, 0, 1}, Hardware: []byte("\x02hull\x02")}, {IP: make([]byte, 16), Gateway: []byte{}, Hardware: []byte{}}}}
+	var link Link
+	rest := link.take(append(l.Lines(), []string{"path", "socket", ""}))
+	if diff := cmp.Diff(l, link); diff != "" || len(rest) != 1 {
+		t.Errorf("left %v\n%s", rest, diff)
 	}
 	if _, err := ParseConfig(Message{{"hull-net", "0"}}); err == nil {
 		t.Error("another version is taken")

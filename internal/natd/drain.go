@@ -51,7 +51,7 @@ func (d *daemon) drain(control *os.File) {
 }
 
 // readable tells whether the container has sent something that wasn't looked at.
-func (l *link) readable() bool { return has(l.fd, unix.POLLIN) }
+func (l *link) readable() bool { return !l.ended.Load() && has(l.fd, unix.POLLIN) }
 
 // has tells whether something is the case with a descriptor, as poll(2) has it.
 func has(fd int, event int16) bool {

@@ -28,6 +28,7 @@ type link struct {
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 	once       sync.Once
 	done       sync.WaitGroup
+	ended      atomic.Bool // there is nothing to read any more
 }
 
 var (
@@ -80,6 +81,7 @@ func (*link) AddHeader(pkt *stack.PacketBuffer) {
 
 // read takes frames from the container until the tap is gone.
 func (l *link) read() {
+	defer l.ended.Store(true)
 	scratch := make([]byte, headers+mtu)
 	for {
 		n, err := l.file.Read(scratch)

@@ -9,6 +9,8 @@
 //	                              resolver ── policy ────────────────────>  the host's name servers
 //	port <── stack ─────────────  listeners  <────────────────────────────  published ports
 //
+// A sandbox has a kernel of its own, and a socket to that takes the tap's place.
+//
 // The container is not trusted: frames, names and answers of name servers are hostile input. What it may reach is decided
 // in one place (policy), for literal addresses and names alike: nothing of the host itself, no link-local address (where
 // clouds have their credentials), and only what was allowed, if anything was.
@@ -82,6 +84,8 @@ func serve(control *os.File) error {
 		case "attach":
 			if d == nil || passed == nil {
 				err = errors.New("attach without settings or namespace")
+			} else if d.cfg.Sandbox {
+				answer, err = d.attachSandbox(passed, <-early)
 			} else {
 				answer, file, err = d.attach(passed, <-early)
 			}
@@ -142,7 +146,9 @@ func start(m nat.Message) (*daemon, error) {
 		}
 		d.listeners = append(d.listeners, l)
 	}
-	d.reserve()
+	if !cfg.Sandbox {
+		d.reserve()
+	}
 	return d, nil
 }
 
@@ -278,6 +284,33 @@ func (d *daemon) serve(tap *os.File, s *gateway) error {
 		go l.serve(s, d.plan.ip4)
 	}
 	return nil
+}
+
+// attachSandbox takes a socket to the kernel of a sandbox, and serves it.
+func (d *daemon) attachSandbox(socket *os.File, p prepared) (nat.Message, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	p.stub.Kill()
+	fd, err := unix.FcntlInt(socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	link := os.NewFile(uintptr(fd), "sandbox")
+	if err := unix.SetNonblock(fd, true); err != nil { // Fd has made it blocking
+		link.Close()
+		return nil, os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	if err := d.serve(link, p.stack); err != nil {
+		link.Close()
+		return nil, err
+	}
+	l := nat.Link{MTU: mtu, Hardware: containerMAC[:],
+		Ends: []nat.LinkEnd{{IP: d.plan.ip4.AsSlice(), Bits: d.plan.bits4, Gateway: d.plan.gateway4.AsSlice(), Hardware: gatewayMAC[:]}}}
+	if d.plan.ip6.IsValid() {
+		l.Ends = append(l.Ends, nat.LinkEnd{IP: d.plan.ip6.AsSlice(), Bits: network6.Bits(), Gateway: d.plan.gateway6.AsSlice(), Hardware: gatewayMAC[:]})
+	}
+	return append(nat.Message{{"ok"}, {"path", nat.PathSocket, ""}}, l.Lines()...), nil
 }
 
 // A plan is the addresses that the container and its gateway have. Only the container sees them.

@@ -86,9 +86,13 @@ func bindMount(at, source string, readonly bool) specs.Mount {
 	return m
 }
 
-// visible returns the entries without what shows the host's kernel: places for those that are directories.
+// visible returns the entries without files that the caller can't open, as the jail can't, and without what shows the host's
+// kernel: places for those of them that are directories.
 func visible(entries []overlay.Entry) (left []overlay.Entry) {
 	for _, e := range entries {
+		if e.Kind == overlay.File && unix.Access(e.Source, unix.R_OK) != nil {
+			continue
+		}
 		if e.Kind == overlay.Overlay || e.Kind == overlay.File {
 			var st unix.Statfs_t
 			if unix.Statfs(e.Source, &st) == nil && showsKernel(st.Type) {

@@ -92,7 +92,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	}
 	c.give("", program)
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
-	for _, step := range []func() error{c.giveLog, c.giveFiles, c.giveSpec, c.giveControl, c.giveFifo, c.giveReport} {
+	for _, step := range []func() error{c.giveLog, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -247,16 +247,34 @@ func (c *creation) giveLog() error {
 
 // giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
 func (c *creation) giveSpec() error {
-	raw, err := json.Marshal(c.inside)
+	return c.giveJSON("spec-fd", "config.json", c.inside)
+}
+
+// giveLinks passes devices.
+func (c *creation) giveLinks() error {
+	if len(c.Links) == 0 {
+		return nil
+	}
+	var links []wire.Link
+	for _, l := range c.Links {
+		links = append(links, l.Link)
+		c.flags = append(c.flags, "--socket", strconv.Itoa(c.give("", l.Socket)))
+	}
+	return c.giveJSON("links-fd", "links", links)
+}
+
+// giveJSON passes something in a file that can't change.
+func (c *creation) giveJSON(flag, name string, v any) error {
+	raw, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.MemfdCreate("config.json", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "config.json")
-	c.give("spec-fd", f)
+	f := os.NewFile(uintptr(fd), name)
+	c.give(flag, f)
 	if _, err := f.WriteAt(raw, 0); err != nil {
 		return err
 	}

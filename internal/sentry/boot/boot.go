@@ -37,6 +37,8 @@ type Options struct {
 	Stdio   [3]int
 	Control int // socket that listens; or -1
 	Start   int // fifo that a byte comes from when the program may run; or -1
+	Links   []wire.Link
+	Sockets []int // of the links that are no loopback
 	// Throwaway says that nobody but its maker knows of it, and that what is mounted below the root is the container's alone.
 	Throwaway bool
 }
@@ -67,6 +69,11 @@ func New(o Options) (*Sandbox, error) {
 	s := &Sandbox{Options: o, server: fileserver.New(), streams: o.Stdio[:], alike: sameStreams(o.Stdio)}
 	if err := s.newKernel(); err != nil {
 		return nil, err
+	}
+	if len(o.Links) > 0 {
+		if err := s.configure(o.Links, o.Sockets); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.takeTerminal(); err != nil {
 		return nil, err
@@ -103,7 +110,11 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 		}
 		fifo.Close() // which tells Start that the program runs
 	}
-	return s.init.wait(), nil
+	ws := s.init.wait()
+	if s.Throwaway && len(s.Links) > 0 {
+		s.drain()
+	}
+	return ws, nil
 }
 
 func (s *Sandbox) run() error {

@@ -210,7 +210,7 @@ func (m *mounter) mountTree(p *mnt.Mount, fd int, exclusive bool) error {
 	if err := m.makePath(&p.Destination, st.Mode&unix.S_IFMT != unix.S_IFDIR); err != nil {
 		return err
 	}
-	opts, err := m.donated(fd, p.Attr.Set&unix.MOUNT_ATTR_RDONLY != 0, exclusive)
+	opts, err := m.donated(fd, attributes(p)&unix.MOUNT_ATTR_RDONLY != 0, exclusive)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (m *mounter) mountTree(p *mnt.Mount, fd int, exclusive bool) error {
 
 // attach mounts a file system at the destination of p, which is there, with the attributes that p has.
 func (m *mounter) attach(p *mnt.Mount, source, fsType string, opts *vfs.MountOptions) error {
-	set := p.Attr.Set&^p.Rec.Clear | p.Rec.Set
+	set := attributes(p)
 	opts.Flags = vfs.MountFlags{
 		NoExec:  set&unix.MOUNT_ATTR_NOEXEC != 0,
 		NoSUID:  set&unix.MOUNT_ATTR_NOSUID != 0,
@@ -235,6 +235,9 @@ func (m *mounter) attach(p *mnt.Mount, source, fsType string, opts *vfs.MountOpt
 	}
 	return nil
 }
+
+// attributes are those that a mount has, of itself and as the first of a tree.
+func attributes(p *mnt.Mount) uint64 { return p.Attr.Set&^p.Rec.Clear | p.Rec.Set }
 
 // at is a path in the container's files. Links in it lead where they do for the container's programs.
 func (m *mounter) at(p string) *vfs.PathOperation {

@@ -79,6 +79,12 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	logFD := fs.Int("log-fd", -1, "")
 	fs.StringVar(&files, "io-fds", "", "")
 	fs.BoolVar(&o.Throwaway, "throwaway", false, "")
+	links := fs.Int("links-fd", -1, "")
+	fs.Func("socket", "", func(v string) error {
+		fd, err := strconv.Atoi(v)
+		o.Sockets = append(o.Sockets, fd)
+		return err
+	})
 	fs.Func("submount", "", func(v string) error {
 		n, path, ok := strings.Cut(v, ":")
 		fd, err := strconv.Atoi(n)
@@ -110,6 +116,18 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	}
 	if err := takeStreams(&o, *logFD); err != nil {
 		return o, nil, err
+	}
+	if *links >= 0 {
+		raw, err := readSealed(*links, "--links-fd")
+		if err == nil {
+			err = json.Unmarshal(raw, &o.Links)
+		}
+		if err == nil {
+			err = checkLinks(o.Links)
+		}
+		if err != nil {
+			return o, nil, err
+		}
 	}
 	return o, report, readSpec(&o, *spec)
 }
@@ -181,18 +199,8 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 func readSpec(o *Options, fd int) error {
-	f := os.NewFile(uintptr(fd), "config.json")
-	defer f.Close()
-	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
-	if err != nil || seals&unix.F_SEAL_WRITE == 0 {
-		return errors.New("--spec-fd: not sealed")
-	}
-	fi, err := f.Stat()
+	raw, err := readSealed(fd, "--spec-fd")
 	if err != nil {
-		return err
-	}
-	raw := make([]byte, fi.Size())
-	if _, err := f.ReadAt(raw, 0); err != nil {
 		return err
 	}
 	cfg, err := oci.Parse("config.json", raw)
@@ -201,4 +209,21 @@ func readSpec(o *Options, fd int) error {
 	}
 	o.Spec = cfg.Spec
 	return nil
+}
+
+// readSealed reads a file that nobody can change any more.
+func readSealed(fd int, flag string) ([]byte, error) {
+	f := os.NewFile(uintptr(fd), flag)
+	defer f.Close()
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || seals&unix.F_SEAL_WRITE == 0 {
+		return nil, errors.New(flag + ": not sealed")
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	raw := make([]byte, fi.Size())
+	_, err = f.ReadAt(raw, 0)
+	return raw, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,9 @@ const loopbackNIC = 1
 // queueLength is how many packets wait for a device at most, as in Linux.
 const queueLength = 1000
 
-// gsoSize is the most that one packet of several TCP segments has (include/linux/netdevice.h, GSO_LEGACY_MAX_SIZE).
-const gsoSize = 65536
+// gsoSize is the most that one packet of several TCP segments has: less than any device takes (include/linux/netdevice.h,
+// GSO_LEGACY_MAX_SIZE), by what comes before it at the other end of a socket.
+const gsoSize = 65536 - 136
 
 // newNetwork makes a network namespace with nothing but a loopback.
 func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids uniqueid.Provider) (*inet.Namespace, error) {
@@ -89,6 +91,34 @@ func (s *Sandbox) configure(links []wire.Link, sockets []int) error {
 		}
 	}
 	return nil
+}
+
+// drain waits until what the container's processes have sent is taken, as far as somebody takes it: their kernel, which on a
+// host goes on without them, ends with them here.
+func (s *Sandbox) drain() {
+	const most, pause = 30 * time.Second, 3 * time.Second
+	s.kernel.WaitExited() // so that all is closed
+	begin := time.Now()
+	last, sent := begin, uint64(0)
+	for s.sending() {
+		time.Sleep(time.Millisecond)
+		now := time.Now()
+		if n := s.network.Stats().TCP.SegmentsSent.Value(); n != sent {
+			last, sent = now, n
+		}
+		if now.Sub(last) > pause || now.Sub(begin) > most {
+			return
+		}
+	}
+}
+
+// sending tells whether a connection that was closed has something that isn't acknowledged: it ends by that.
+func (s *Sandbox) sending() bool {
+	return slices.ContainsFunc(s.network.CleanupEndpoints(), func(e stack.TransportEndpoint) bool {
+		t, ok := e.(*tcp.Endpoint)
+		return ok && slices.Contains([]tcp.EndpointState{
+			tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck}, t.EndpointState())
+	})
 }
 
 // addNIC adds a device whose packets a socket carries; that has been set up already, since the filter allows nothing but to
