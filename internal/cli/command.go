@@ -42,6 +42,7 @@ func commands() []*Command {
 		resumeCommand(),
 		updateCommand(),
 		eventsCommand(),
+		debugCommand(),
 		specCommand(),
 		featuresCommand(),
 		checkpointCommand(),

@@ -181,6 +181,7 @@ func detached(ts *testscript.TestScript, neg bool, args []string) {
 	defer out.Close()
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), out, out
+	cmd.Env = append(os.Environ(), "HULL_ISOLATION="+ts.Getenv("HULL_ISOLATION"))
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(out.Name())
 		ts.Fatalf("%v: %v\n%s", args, err, text)

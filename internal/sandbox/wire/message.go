@@ -23,6 +23,15 @@ const (
 	// Network configures the network, before the container's program runs; descriptors: the packet socket of each link but the
 	// loopback.
 	Network Op = "network"
+	// Debug writes what Show says to the descriptor beside it, and sets what is logged.
+	Debug Op = "debug"
+)
+
+// What Debug can show.
+const (
+	Stacks = "stacks" // of all goroutines of the kernel
+	Memory = "memory" // how much there is of which kind, in JSON
+	Files  = "files"  // that processes have open
 )
 
 // Request is what hull asks for.
@@ -33,6 +42,9 @@ type Request struct {
 	Same   [3]int `json:",omitempty"`
 	Signal int    `json:",omitempty"`
 	Links  []Link `json:",omitempty"` // of Network
+
+	Show     string `json:",omitempty"` // of Debug
+	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is
 }
 
 // MaxLinks is how many devices a network has at most, beside the loopback.

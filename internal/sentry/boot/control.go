@@ -52,6 +52,9 @@ func (s *Sandbox) answer(conn int) {
 		err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(r.Signal)})
 	case wire.Processes:
 		reply.Processes, err = s.processes()
+	case wire.Debug:
+		err = s.debug(&r, fds)
+		fds = nil
 	case wire.Network:
 		if err = checkLinks(r.Links); err == nil {
 			err = s.configure(r.Links, fds)

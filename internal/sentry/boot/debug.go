@@ -1,0 +1,96 @@
+package boot
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"hull/internal/sandbox/wire"
+)
+
+// levels are what is logged.
+var levels = map[string]log.Level{"warning": log.Warning, "info": log.Info, "debug": log.Debug}
+
+// debug writes what is asked for to the descriptor, which it takes over.
+func (s *Sandbox) debug(r *wire.Request, fds []int) error {
+	if len(fds) != 1 {
+		return fmt.Errorf("%d descriptors to write to", len(fds))
+	}
+	f := os.NewFile(uintptr(fds[0]), "debug")
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	var err error
+	switch r.Show {
+	case wire.Stacks:
+		_, err = w.Write(log.Stacks(true))
+	case wire.Memory:
+		err = s.showMemory(w)
+	case wire.Files:
+		s.showFiles(w)
+	case "":
+	default:
+		err = fmt.Errorf("%q: there is nothing of the kind", r.Show)
+	}
+	if err != nil {
+		return err
+	}
+	if r.LogLevel != "" {
+		level, ok := levels[r.LogLevel]
+		if !ok {
+			return fmt.Errorf("log level %q: there is none", r.LogLevel)
+		}
+		log.SetLevel(level)
+	}
+	return w.Flush()
+}
+
+// showMemory shows what memory the container's programs and files have, and the kernel itself, in bytes.
+func (s *Sandbox) showMemory(w *bufio.Writer) error {
+	if err := s.kernel.MemoryFile().UpdateUsage(nil); err != nil {
+		return err
+	}
+	of, total := usage.MemoryAccounting.Copy()
+	var own runtime.MemStats
+	runtime.ReadMemStats(&own)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(map[string]any{
+		"total": total, "anonymous": of.Anonymous, "pageCache": of.PageCache, "mapped": of.Mapped, "tmpfs": of.Tmpfs,
+		"system": of.System,
+		"kernel": map[string]uint64{"heap": own.HeapAlloc, "heapFromHost": own.HeapSys - own.HeapReleased, "stacks": own.StackSys,
+			"goroutines": uint64(runtime.NumGoroutine())},
+	})
+}
+
+// showFiles shows the files that processes have open: pid, descriptor, path.
+func (s *Sandbox) showFiles(w *bufio.Writer) {
+	ctx := s.kernel.SupervisorContext()
+	pids := s.kernel.RootPIDNamespace()
+	for _, tg := range pids.ThreadGroups() {
+		leader := tg.Leader()
+		if leader == nil {
+			continue
+		}
+		var table *kernel.FDTable
+		leader.WithMuLocked(func(t *kernel.Task) {
+			if table = t.FDTable(); table != nil && !table.TryIncRef() {
+				table = nil // it ends
+			}
+		})
+		if table == nil {
+			continue
+		}
+		table.ForEach(ctx, func(fd int32, file *vfs.FileDescription, _ kernel.FDFlags) bool {
+			fmt.Fprintf(w, "%d %d %q\n", pids.IDOfThreadGroup(tg), fd, file.MappedName(ctx))
+			return true
+		})
+		table.DecRef(ctx)
+	}
+}
