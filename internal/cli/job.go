@@ -27,18 +27,9 @@ func (j *job) connect() {
 	j.cmd.Stopped = j.stopped
 	// Of a signal that came when the command ran already: it is the command's, as soon as wait forwards signals.
 	j.cmd.Cancel = func() error { return os.ErrProcessDone }
-	if tty.Is(j.env.Stdin) && tty.Is(j.env.Stdout) && !j.sandboxed() {
+	if tty.Is(j.env.Stdin) && tty.Is(j.env.Stdout) {
 		j.cmd.Console = j.terminal.connect
 	}
-}
-
-// sandboxed tells whether the command gets a kernel of its own, which makes no terminals yet.
-func (j *job) sandboxed() bool {
-	isolation := j.cmd.Isolation
-	if isolation == "" {
-		isolation = j.cmd.Runtime.Isolation
-	}
-	return isolation == hull.Sandbox
 }
 
 // wait stays with the command to its end.

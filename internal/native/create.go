@@ -378,6 +378,10 @@ func (c *creation) tail() *stub.Batch {
 // supervisor, which can see it stop, and it has the terminal.
 func (c *creation) leadGroup(b *stub.Batch) {
 	b.In("")
+	if c.Program > 0 { // which is hull's own, and takes a terminal itself
+		b.Call(unix.SYS_SETSID)
+		return
+	}
 	b.Call(unix.SYS_SETPGID, stub.Int(0), stub.Int(0))
 	if c.Spec.Process.Terminal {
 		pid := b.Const(make([]byte, 4))
