@@ -454,6 +454,23 @@ func (c *Container) Processes() ([]int, error) {
 //	Command        string
 type ProcessInfo = wire.Process
 
+// Dial connects with a TCP port of the container's own loopback, whatever network it has. The file is a stream socket.
+func (c *Container) Dial(port uint16) (*os.File, error) {
+	f, err := c.dial(port)
+	return f, fault.In("port-forward", c.ID(), err)
+}
+
+func (c *Container) dial(port uint16) (*os.File, error) {
+	if status, err := c.status(); err != nil || status != Running {
+		if err == nil {
+			err = &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("the container is %s", status)}
+		}
+		return nil, err
+	}
+	view := c.engineView()
+	return c.engine.Dial(&view, c.record.Init, port)
+}
+
 // Inside returns the processes of a container in a sandbox, which the host's kernel knows nothing of.
 func (c *Container) Inside() ([]ProcessInfo, error) {
 	s, ok := c.engine.(sandbox.Engine)

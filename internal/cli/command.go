@@ -35,6 +35,7 @@ func commands() []*Command {
 		stateCommand(),
 		listCommand(),
 		psCommand(),
+		portForwardCommand(),
 		killCommand(),
 		waitCommand(),
 		deleteCommand(),

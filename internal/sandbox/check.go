@@ -143,8 +143,17 @@ func (k *checker) process(p *specs.Process) {
 	k.refuse(p.ExecCPUAffinity != nil, "process.execCPUAffinity", "processes of a sandbox have no processors of their own on the host")
 }
 
+// asItIs are settings that the sandbox's kernel has anyway, which engines ask for: it has no ports for the privileged, and anyone
+// may ping.
+var asItIs = map[string]string{
+	"net.ipv4.ip_unprivileged_port_start": "0",
+	"net.ipv4.ping_group_range":           "0 2147483647",
+}
+
 func (k *checker) linux(l *specs.Linux) {
-	k.refuse(len(l.Sysctl) > 0, "linux.sysctl", "its kernel's settings can't be changed yet")
+	for name, value := range l.Sysctl {
+		k.refuse(strings.Join(strings.Fields(value), " ") != asItIs[name], "linux.sysctl "+name, "its kernel's settings can't be changed")
+	}
 	if l.RootfsPropagation != "" {
 		flags, _ := mnt.Propagation(l.RootfsPropagation)
 		k.refuse(flags&^unix.MS_REC != unix.MS_PRIVATE, "linux.rootfsPropagation",

@@ -20,6 +20,17 @@ func TestExampleIsPossible(t *testing.T) {
 	}
 }
 
+// What engines ask for by default, and is so anyway, is possible; nothing else.
+func TestSysctl(t *testing.T) {
+	for value, ok := range map[string]bool{"0": true, " 0": true, "1": false, "": false} {
+		s := spec.Example(spec.Options{})
+		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": value, "net.ipv4.ping_group_range": "0\t2147483647"}
+		if err := Check(s); (err == nil) != ok {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // refused are configurations that Check must refuse, by the field that it names.

@@ -23,6 +23,8 @@ const (
 	// Network configures the network, before the container's program runs; descriptors: the packet socket of each link but the
 	// loopback.
 	Network Op = "network"
+	// Dial connects a descriptor, a stream socket, with a TCP port of the loopback.
+	Dial Op = "dial"
 	// Debug writes what Show says to the descriptor beside it, and sets what is logged.
 	Debug Op = "debug"
 )
@@ -42,6 +44,7 @@ type Request struct {
 	Same   [3]int `json:",omitempty"`
 	Signal int    `json:",omitempty"`
 	Links  []Link `json:",omitempty"` // of Network
+	Port   uint16 `json:",omitempty"` // of Dial
 
 	Show     string `json:",omitempty"` // of Debug
 	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is

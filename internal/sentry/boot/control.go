@@ -59,6 +59,9 @@ func (s *Sandbox) answer(conn int) {
 		if err = checkLinks(r.Links); err == nil {
 			err = s.configure(r.Links, fds)
 		}
+	case wire.Dial:
+		err = s.dial(fds, r.Port)
+		fds = nil
 	default:
 		err = fmt.Errorf("request %q: there is none", r.Op)
 	}

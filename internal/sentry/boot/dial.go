@@ -1,0 +1,70 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+
+	"hull/internal/fault"
+)
+
+// dialTimeout is how long a program that listens has to take a connection.
+const dialTimeout = 10 * time.Second
+
+// dial connects a socket of the host's with a TCP port of the loopback. It takes over the descriptor.
+func (s *Sandbox) dial(fds []int, port uint16) error {
+	if len(fds) != 1 || !s.running.Load() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		if len(fds) == 1 {
+			return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
+		}
+		return fmt.Errorf("%d sockets", len(fds))
+	}
+	outside := os.NewFile(uintptr(fds[0]), "connection")
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	inside, err := gonet.DialContextTCP(ctx, s.network, tcpip.FullAddress{Addr: tcpip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: port}, ipv4.ProtocolNumber)
+	if err != nil {
+		inside, err = gonet.DialContextTCP(ctx, s.network, tcpip.FullAddress{Addr: tcpip.AddrFrom16([16]byte{15: 1}), Port: port}, ipv6.ProtocolNumber)
+	}
+	if err != nil {
+		outside.Close()
+		if ctx.Err() != nil {
+			return unix.ETIMEDOUT
+		}
+		return unix.ECONNREFUSED
+	}
+	go relay(outside, inside)
+	return nil
+}
+
+// relay carries both directions until both have ended.
+func relay(outside *os.File, inside *gonet.TCPConn) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(inside, outside)
+		_ = inside.CloseWrite()
+	})
+	both.Go(func() {
+		_, _ = io.Copy(struct{ io.Writer }{outside}, inside)
+		if raw, err := outside.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+		}
+	})
+	both.Wait()
+	inside.Close()
+	outside.Close()
+}
