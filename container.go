@@ -507,13 +507,30 @@ func (c *Container) Isolation() Isolation { return recordedIsolation(c.record) }
 
 // Stats are what the kernel counts for a container, in JSON as runc's events have them.
 // CPU, CPUSet, Memory, Pids, BlockIO, Hugetlb, RDMA, IntelRdt and NetworkInterfaces have the JSON names cpu, cpuset, memory,
-// pids, blkio, hugetlb, rdma, intel_rdt and network_interfaces.
+// pids, blkio, hugetlb, rdma, intel_rdt and network_interfaces. Inside, inside, is what a sandbox's kernel counts for the container
+// alone: cpu with user and kernel in nanoseconds, memory in bytes, pids.
 type Stats = cgroup.Stats
 
 // Stats returns the resources that the container uses.
 func (c *Container) Stats() (*Stats, error) {
 	s, err := c.group.Stats()
+	if e, ok := c.engine.(sandbox.Engine); ok && err == nil {
+		err = c.countInside(e, s)
+	}
 	return s, fault.In("events", c.ID(), err)
+}
+
+// countInside adds what the kernel of a sandbox counts, unless it is paused and can't answer.
+func (c *Container) countInside(e sandbox.Engine, s *Stats) error {
+	if frozen, err := c.group.Frozen(); frozen || err != nil {
+		return err
+	}
+	view := c.engineView()
+	inside, err := e.Usage(&view)
+	if err == nil && inside != nil {
+		s.Inside = inside
+	}
+	return err
 }
 
 // OOMEvents returns a channel that gets a value for each out-of-memory kill, and is closed when the container is gone

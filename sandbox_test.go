@@ -1,6 +1,7 @@
 package hull_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -245,4 +246,45 @@ func TestSandboxNetwork(t *testing.T) {
 		inside.Run(t, "ip", "route", "add", "blackhole", "192.0.2.0/24")
 		refused(t, c.Start(t.Context()), hull.ErrUnsupported, "route to 192.0.2.0/24", "lead nowhere")
 	})
+}
+
+// What the container uses is counted without the kernel that it runs on.
+func TestSandboxStats(t *testing.T) {
+	c := running(t)
+	for _, want := range []uint64{1, 2} {
+		s, err := c.Stats()
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		inside, err := json.Marshal(s.Inside)
+		var got struct {
+			Memory, Pids uint64
+			CPU          struct{ User, Kernel uint64 }
+		}
+		if err == nil {
+			err = json.Unmarshal(inside, &got)
+		}
+		if err != nil || got.Pids < want || got.Memory == 0 {
+			t.Errorf("inside %s, %v; want %d processes at least, and memory", inside, err, want)
+		}
+		if got.Memory > s.Memory.Usage.Usage || got.Pids > s.Pids.Current {
+			t.Errorf("inside %s is more than outside: %+v, %+v", inside, s.Memory.Usage, s.Pids)
+		}
+		p := c.ProcessSpec()
+		p.Args = hulltest.Args("sleep", "3600")
+		proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		defer func() {
+			_ = proc.Signal(unix.SIGKILL)
+			wait(t, proc)
+		}()
+	}
+	if err := c.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.Stats(); err != nil || s.Inside != nil {
+		t.Errorf("paused: %+v, %v", s, err)
+	}
 }

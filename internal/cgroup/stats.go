@@ -26,6 +26,8 @@ type Stats struct {
 	// IntelRdt and NetworkInterfaces are filled in by their own packages, if at all.
 	IntelRdt          any   `json:"intel_rdt"`
 	NetworkInterfaces []any `json:"network_interfaces"`
+	// Inside is what the kernel of a sandbox counts for the container alone: the others have that kernel, too.
+	Inside any `json:"inside,omitempty"`
 }
 
 type CPUStats struct {

@@ -59,7 +59,7 @@ func zombieCode(i engine.Init) (unix.WaitStatus, bool) {
 	if err != nil {
 		return 0, false
 	}
-	const state, startTime, code = 3 - 3, 22 - 3, 52 - 3 // the first two fields are cut off
+	const state, startTime, code = 0, 22 - 3, 52 - 3 // the first two fields are cut off
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) <= code || string(fields[state]) != "Z" || string(fields[startTime]) != strconv.FormatUint(i.StartTime, 10) {
 		return 0, false

@@ -201,6 +201,17 @@ func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
 	return reply.Processes, err
 }
 
+// Usage returns what the processes of a container use, as its kernel counts it.
+func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	reply, err := ask(conn, wire.Request{Op: wire.Count})
+	return reply.Usage, err
+}
+
 // ask sends a request and returns the reply.
 func ask(conn *os.File, r wire.Request, fds ...int) (reply wire.Reply, err error) {
 	fd := int(conn.Fd())

@@ -27,6 +27,8 @@ const (
 	Dial Op = "dial"
 	// Debug writes what Show says to the descriptor beside it, and sets what is logged.
 	Debug Op = "debug"
+	// Count tells what the container's processes use.
+	Count Op = "count"
 )
 
 // What Debug can show.
@@ -83,6 +85,17 @@ type Neighbour struct{ IP, Hardware []byte }
 type Reply struct {
 	Failure   *Failure  `json:",omitempty"`
 	Processes []Process `json:",omitempty"`
+	Usage     *Usage    `json:",omitempty"` // of Count
+}
+
+// Usage is what the processes of a container use, without the kernel that they run on.
+type Usage struct {
+	CPU struct {
+		User   uint64 `json:"user"` // nanoseconds, of processes that have ended, too
+		Kernel uint64 `json:"kernel"`
+	} `json:"cpu"`
+	Memory uint64 `json:"memory"` // bytes, with files that are in memory
+	Pids   uint64 `json:"pids"`   // threads
 }
 
 // Process is a process in a sandbox.

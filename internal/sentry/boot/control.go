@@ -52,6 +52,8 @@ func (s *Sandbox) answer(conn int) {
 		err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(r.Signal)})
 	case wire.Processes:
 		reply.Processes, err = s.processes()
+	case wire.Count:
+		reply.Usage, err = s.usage()
 	case wire.Debug:
 		err = s.debug(&r, fds)
 		fds = nil
