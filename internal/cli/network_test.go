@@ -449,22 +449,27 @@ func orphans(t *testing.T) (left []string) {
 // BenchmarkNetworkStart measures `hull do true` with each network by turns: -benchtime 100x. HULL_BENCH_BASE names another
 // hull to be measured with them.
 func BenchmarkNetworkStart(b *testing.B) {
-	h := newHost(b, false)
+	h, forwards := newHost(b, false), newHost(b, false, forwarding)
 	cases := []struct {
-		name, hull string
-		args       []string
+		name string
+		on   *host
+		hull string
+		args []string
 	}{
-		{"none", h.hull, []string{"true"}},
-		{"host", h.hull, []string{"--network", "host", "true"}},
-		{"nat", h.hull, []string{"--network", "nat", "true"}},
+		{"none", h, h.hull, []string{"true"}},
+		{"host", h, h.hull, []string{"--network", "host", "true"}},
+		{"nat", h, h.hull, []string{"--network", "nat", "true"}},
+		{"nat-veth", forwards, h.hull, []string{"--network", "nat", "true"}},
 	}
 	if base := os.Getenv("HULL_BENCH_BASE"); base != "" {
 		cases = append(cases, cases[0])
-		cases[3].name, cases[3].hull = "base", base
+		last := &cases[len(cases)-1]
+		last.name, last.hull = "base", base
 	}
 	times := make([][]float64, len(cases))
 	for b.Loop() {
 		for _, i := range rand.Perm(len(cases)) {
+			h := cases[i].on
 			h.hull = cases[i].hull
 			time.Sleep(5 * time.Millisecond) // the kernel takes the namespaces before apart
 			begin := time.Now()

@@ -415,10 +415,14 @@ func (n *Network) Close() (Report, error) {
 
 func (n *Network) end() {
 	n.socket.Close()
-	_, _ = n.process.Wait() // ECHILD if the program around this reaps its children itself
-	if n.rules != nil {
-		n.rules.Close()
+	if n.rules == nil {
+		_, _ = n.process.Wait() // ECHILD if the program around this reaps its children itself
+		return
 	}
+	// Who closes the rules' socket last waits 10 to 20 ms for the kernel to take them away. That is for hull-net to do:
+	// nobody is left in the container.
+	n.rules.Close()
+	go func() { _, _ = n.process.Wait() }()
 }
 
 // Lines returns the report as hull-net sends it.

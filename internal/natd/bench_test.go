@@ -3,6 +3,7 @@ package natd_test
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -46,19 +47,29 @@ func BenchmarkThroughput(b *testing.B) {
 		}
 		all[name][unit] = append(all[name][unit], value)
 	}
-	names := []string{"hull"}
+	names := []string{"tap", "veth", "veth by hand"}
+	own := len(names)
 	for _, p := range peers {
 		names = append(names, p.name)
 	}
 	for round := range rounds {
 		for i, name := range names {
 			b.Run(fmt.Sprintf("%d/%s", round, name), func(b *testing.B) {
-				w := newWorld(b, false)
+				var w *world
 				var n network
-				if i == 0 {
+				switch name {
+				case "tap":
+					w = newWorld(b, false)
 					n = startHull(b, w)
-				} else {
-					n = peers[i-1].start(b, w)
+				case "veth":
+					w = newForwardingWorld(b)
+					n = startHull(b, w)
+				case "veth by hand":
+					w = newForwardingWorld(b)
+					n = startVeth(b, w)
+				default:
+					w = newWorld(b, false)
+					n = peers[i-own].start(b, w)
 				}
 				measure(b, w, n, func(unit string, value float64) { record(b, name, unit, value) })
 			})
@@ -75,7 +86,7 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 }
 
-// network is a namespace that has one, the time that took, and the program that does the work.
+// network is a namespace that has one, the time that took, and the program that does the work, if one does.
 type network struct {
 	inside *hulltest.Netns
 	ready  time.Duration
@@ -95,6 +106,16 @@ func startHull(b *testing.B, w *world) network {
 		b.Fatal(err)
 	}
 	return network{ns, time.Since(begin), running(hulltest.HullNetBinary(b))[0]}
+}
+
+// startVeth has the kernel do what hull-net has it do, by the commands that people would type.
+func startVeth(b *testing.B, w *world) network {
+	ns := hulltest.NewNetns(b, nil)
+	begin := time.Now()
+	w.Host.Run(b, "ip", "link", "add", "byhand", "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(ns.TID))
+	w.Host.Run(b, "sh", "-ec", "ip addr add 10.213.0.1/30 dev byhand; ip link set byhand up; nft add table ip byhand; nft 'add chain ip byhand post { type nat hook postrouting priority 100; }'; nft add rule ip byhand post ip saddr 10.213.0.2 masquerade")
+	ns.Run(b, "sh", "-ec", "ip link set lo up; ip addr add 10.213.0.2/30 dev eth0; ip link set eth0 up; ip route add default via 10.213.0.1")
+	return network{ns, time.Since(begin), ""}
 }
 
 func (p *peer) start(b *testing.B, w *world) network {
@@ -155,10 +176,14 @@ func measure(b *testing.B, w *world, n network, report func(unit string, value f
 	go echoBytes(w.Outside.Listen(b, hulltest.Outside4+":5003"))
 	inside := n.inside
 	report("ms-ready", float64(n.ready.Microseconds())/1000)
-	report("MiB-idle", memory(b, n.exe))
+	if n.exe != "" {
+		report("MiB-idle", memory(b, n.exe))
+	}
 	report("Gbit/s-out", gbits(b, inside, hulltest.Outside4+":5001", net.Conn.Write))
 	report("Gbit/s-in", gbits(b, inside, hulltest.Outside4+":5002", net.Conn.Read))
-	report("MiB-after", memory(b, n.exe))
+	if n.exe != "" {
+		report("MiB-after", memory(b, n.exe))
+	}
 	report("µs-connect", roundTrip(b, inside))
 	b.ReportMetric(0, "ns/op")
 }
@@ -176,8 +201,47 @@ func transfer(l net.Listener, f func(net.Conn, []byte) (int, error)) {
 	}
 }
 
+// BenchmarkVeth measures TCP of one connection over hull's veth and over one that was made by hand, by turns, a third of a
+// second each: their medians, and the ratio of these.
+func BenchmarkVeth(b *testing.B) {
+	var ns [2]*hulltest.Netns
+	for i, start := range []func(*testing.B, *world) network{startHull, startVeth} {
+		w := newForwardingWorld(b)
+		ns[i] = start(b, w).inside
+		for port, f := range map[string]func(net.Conn, []byte) (int, error){":5001": net.Conn.Read, ":5002": net.Conn.Write} {
+			l := w.Outside.Listen(b, hulltest.Outside4+port)
+			go func() {
+				for {
+					transfer(l, f)
+				}
+			}()
+		}
+	}
+	var out, in [2][]float64
+	for b.Loop() {
+		for _, i := range rand.Perm(len(ns)) {
+			out[i] = append(out[i], carry(b, ns[i], hulltest.Outside4+":5001", time.Second/3, net.Conn.Write))
+			in[i] = append(in[i], carry(b, ns[i], hulltest.Outside4+":5002", time.Second/3, net.Conn.Read))
+		}
+	}
+	for what, values := range map[string]*[2][]float64{"out": &out, "in": &in} {
+		var medians [2]float64
+		for i, v := range values {
+			slices.Sort(v)
+			medians[i] = v[len(v)/2]
+			b.ReportMetric(medians[i], []string{"Gbit/s-", "Gbit/s-by-hand-"}[i]+what)
+		}
+		b.ReportMetric(medians[0]/medians[1], "ratio-"+what)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
 // gbits carries bytes for two seconds.
 func gbits(b *testing.B, inside *hulltest.Netns, to string, f func(net.Conn, []byte) (int, error)) float64 {
+	return carry(b, inside, to, 2*time.Second, f)
+}
+
+func carry(b *testing.B, inside *hulltest.Netns, to string, d time.Duration, f func(net.Conn, []byte) (int, error)) float64 {
 	c, err := inside.Dial("tcp", to)
 	if err != nil {
 		b.Fatal(err)
@@ -187,7 +251,7 @@ func gbits(b *testing.B, inside *hulltest.Netns, to string, f func(net.Conn, []b
 	var sum int
 	begin := time.Now()
 	_ = c.SetDeadline(begin.Add(10 * time.Second))
-	for time.Since(begin) < 2*time.Second {
+	for time.Since(begin) < d {
 		n, err := f(c, p)
 		sum += n
 		if err != nil {

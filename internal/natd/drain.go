@@ -45,8 +45,8 @@ func (d *daemon) drain(control *os.File) {
 			return
 		}
 	}
-	if g.flows.Load() > 0 || d.veth != nil {
-		time.Sleep(2 * time.Millisecond) // from the stack to the sockets, or from one device to the next, which nobody counts
+	if g.flows.Load() > 0 {
+		time.Sleep(2 * time.Millisecond) // from the stack to the sockets, which nobody counts
 	}
 }
 
