@@ -20,6 +20,26 @@ func TestExampleIsPossible(t *testing.T) {
 	}
 }
 
+// The network that hull itself is in stays where it is.
+func TestOwnNetwork(t *testing.T) {
+	own, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := checkOwn(own); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("the host's: %v", err)
+	}
+	other, err := os.Open("/proc/self/ns/uts") // any other file
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := checkOwn(other); err != nil {
+		t.Errorf("another: %v", err)
+	}
+}
+
 // What engines ask for by default, and is so anyway, is possible; nothing else.
 func TestSysctl(t *testing.T) {
 	for value, ok := range map[string]bool{"0": true, " 0": true, "1": false, "": false} {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -45,6 +46,9 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 		return err
 	}
 	defer netns.Close()
+	if err := checkOwn(netns); err != nil {
+		return err
+	}
 	taking, err := netdev.Take(netns, trace)
 	if err != nil {
 		return err
@@ -73,6 +77,21 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 		return &fault.Error{Step: "configure the sandbox's network", Err: err}
 	}
 	return taking.Remove()
+}
+
+// checkOwn refuses a namespace that is that of hull or of the host: it would be without a network afterwards.
+func checkOwn(netns *os.File) error {
+	fi, err := netns.Stat()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"/proc/self/ns/net", "/proc/1/ns/net"} {
+		if own, err := os.Stat(name); err == nil && os.SameFile(fi, own) {
+			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+				Err: errors.New("not in a sandbox: the host's network namespace by its path, which its kernel would take over")}
+		}
+	}
+	return nil
 }
 
 func link(i *netdev.Interface) wire.Link {
