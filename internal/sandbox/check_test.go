@@ -22,7 +22,7 @@ func TestExampleIsPossible(t *testing.T) {
 
 // The network that hull itself is in stays where it is.
 func TestOwnNetwork(t *testing.T) {
-	own, err := os.Open("/proc/self/ns/net")
+	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,7 +85,7 @@ func checkOwn(netns *os.File) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"/proc/self/ns/net", "/proc/1/ns/net"} {
+	for _, name := range []string{"/proc/thread-self/ns/net", "/proc/1/ns/net"} {
 		if own, err := os.Stat(name); err == nil && os.SameFile(fi, own) {
 			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
 				Err: errors.New("not in a sandbox: the host's network namespace by its path, which its kernel would take over")}
