@@ -7,6 +7,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/mnt"
 	"hull/internal/oci"
+	"hull/internal/sandbox"
 	"hull/internal/seccomp"
 	"hull/internal/task"
 )
@@ -36,7 +37,15 @@ func Features() *features.Features {
 			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
-		Annotations:                        map[string]string{"run.hull.version": Version},
+		Annotations:                        map[string]string{"run.hull.version": Version, "run.hull.isolations": isolations()},
 		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property.", "run.oci.keep_original_groups"},
 	}
+}
+
+// isolations names those that the caller can have on this host.
+func isolations() string {
+	if (sandbox.Engine{}).Available() != nil {
+		return string(Native)
+	}
+	return string(Native) + " " + string(Sandbox)
 }

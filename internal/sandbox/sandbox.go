@@ -43,16 +43,40 @@ var _ engine.HostFiles = Engine{}
 
 // Check implements engine.Engine.
 func (Engine) Check(s *specs.Spec) error {
-	if os.Geteuid() != 0 {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
+	if err := checkUser(); err != nil {
+		return err
 	}
 	return Engine{}.CheckHostFiles(s)
 }
 
-// CheckHostFiles implements engine.HostFiles. The jail makes the files of such a container, which any user can do.
-func (Engine) CheckHostFiles(s *specs.Spec) error {
+// Available returns why the caller can't have containers in sandboxes on this host, or nil.
+func (e Engine) Available() error {
+	program, err := e.open()
+	if err != nil {
+		return err
+	}
+	program.Close()
+	return errors.Join(checkUser(), checkKernel())
+}
+
+func checkUser() error {
+	if os.Geteuid() != 0 {
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
+	}
+	return nil
+}
+
+func checkKernel() error {
 	if !linux.HaveMountSetattr() {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs mount_setattr(2), Linux 5.12: its files are detached copies of mounts")}
+	}
+	return nil
+}
+
+// CheckHostFiles implements engine.HostFiles. The jail makes the files of such a container, which any user can do.
+func (Engine) CheckHostFiles(s *specs.Spec) error {
+	if err := checkKernel(); err != nil {
+		return err
 	}
 	return Check(s)
 }
