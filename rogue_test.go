@@ -27,9 +27,10 @@ import (
 // hull-sandbox: in the jail that hull makes, with the descriptors that hull gives, confined as package boot does it. What
 // the program of its configuration is called is what it tries; standard output has the results.
 type rogue struct {
-	trees  []int // donated descriptors: the root, then the sources of bind mounts
-	report *os.File
-	args   []string
+	trees   []int // donated descriptors: the root, then the sources of bind mounts
+	control int
+	report  *os.File
+	args    []string
 }
 
 func init() {
@@ -58,9 +59,10 @@ func init() {
 // take reads what hull has given.
 func (r *rogue) take(args []string) error {
 	fs := flag.NewFlagSet("boot", flag.ContinueOnError)
-	for _, ignored := range []string{"release", "id", "bundle", "log-fd", "controller-fd", "start-fd", "submount"} {
+	for _, ignored := range []string{"release", "id", "bundle", "log-fd", "start-fd", "submount"} {
 		fs.String(ignored, "", "")
 	}
+	fs.IntVar(&r.control, "controller-fd", -1, "")
 	spec, report, trees := fs.Int("spec-fd", -1, ""), fs.Int("report-fd", -1, ""), fs.String("io-fds", "", "")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
@@ -101,9 +103,10 @@ func (r *rogue) tries(what string, err error) {
 
 // roguery is what a rogue does, before it is confined and after.
 var roguery = map[string]struct{ before, after func(*rogue) }{
-	"files":   {(*rogue).beforeFiles, (*rogue).files},
-	"moved":   {nil, (*rogue).moved},
-	"nothing": {nil, func(*rogue) {}},
+	"files":  {(*rogue).beforeFiles, (*rogue).files},
+	"moved":  {nil, (*rogue).moved},
+	"lies":   {nil, (*rogue).lies},
+	"status": {nil, (*rogue).lieAboutStatus},
 }
 
 // The trees of a rogue that tries files.
@@ -360,4 +363,83 @@ func TestRogueMovedDirectory(t *testing.T) {
 	says.want("..: ENOENT")
 	says.want("../secret: ENOENT")
 	says.want("../../secret: ENOENT")
+}
+
+// nasty is text that a terminal would obey, and that looks like hull's.
+const nasty = "\x1b[2J\x1b]0;owned\a\r\nhull: all is well\t\u202e"
+
+// lies answers hull's requests with what hull must not believe.
+func (r *rogue) lies() {
+	answers := []any{
+		wire.Reply{Failure: &wire.Failure{Field: nasty, Step: nasty, Message: strings.Repeat(nasty, 100), Hint: nasty, Errno: -5}},
+		wire.Reply{Processes: []wire.Process{{PID: -1, PPID: 1, UID: 1, STime: nasty, TTY: nasty, Time: nasty, Command: nasty + strings.Repeat("x", 5000)}}},
+		json.RawMessage(strings.Repeat("[", 500000) + strings.Repeat("]", 500000)),
+		json.RawMessage(`{"Processes":[{"PID":1e999}]}`),
+		r.control, // a descriptor that nobody has asked for
+		nil,       // the end of the connection
+	}
+	for _, a := range answers {
+		conn, _, err := unix.Accept4(r.control, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return
+		}
+		var request wire.Request
+		if _, err := wire.Receive(conn, &request, 3); err != nil {
+			return
+		}
+		switch {
+		case a == r.control:
+			_ = wire.Send(conn, wire.Reply{}, conn, conn, conn, conn)
+		case a != nil:
+			_ = wire.Send(conn, a)
+		}
+		unix.Close(conn)
+	}
+	select {}
+}
+
+// What the kernel of a sandbox says of itself to hull ends up in messages and on terminals.
+func TestRogueLies(t *testing.T) {
+	r := rogueRuntime(t)
+	c := create(t, r, hull.CreateOptions{}, plays("lies"))
+	clean := func(what, text string) {
+		t.Helper()
+		for _, bad := range []string{"\x1b", "\a", "\r", "\n", "\t", "\u202e"} {
+			if strings.Contains(text, bad) {
+				t.Errorf("%s has %q in it: %q", what, bad, text[:min(len(text), 200)])
+			}
+		}
+		if len(text) > 8192 {
+			t.Errorf("%s is %d bytes long", what, len(text))
+		}
+	}
+	for i := range 6 {
+		list, err := c.Inside()
+		switch {
+		case err != nil:
+			clean("the error", err.Error())
+			clean("the hint", hull.Hint(err))
+		case len(list) == 1:
+			for _, s := range []string{list[0].STime, list[0].TTY, list[0].Time, list[0].Command} {
+				clean("a field", s)
+			}
+		default:
+			t.Errorf("answer %d: %v", i, list)
+		}
+	}
+}
+
+// lieAboutStatus says that its program has been stopped, and ends.
+func (r *rogue) lieAboutStatus() {
+	_, _ = fmt.Fprint(r.report, 19<<8|0x7f)
+	os.Exit(3)
+}
+
+// A container that has ended is not one that was stopped, whatever its kernel says.
+func TestRogueStatus(t *testing.T) {
+	got, err := tryRun(t, rogueRuntime(t), plays("status"))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, outcome{Status: "3"}, got)
 }

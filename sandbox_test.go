@@ -3,8 +3,10 @@ package hull_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -286,5 +288,88 @@ func TestSandboxStats(t *testing.T) {
 	}
 	if s, err := c.Stats(); err != nil || s.Inside != nil {
 		t.Errorf("paused: %+v, %v", s, err)
+	}
+}
+
+// A request is as long as an environment can be, not as a socket's buffer.
+func TestSandboxLongRequest(t *testing.T) {
+	c := running(t)
+	says(t, exec1(t, c, verb("echo", "heard"), func(p *specs.Process) {
+		for i := range 6 {
+			p.Env = append(p.Env, fmt.Sprintf("LONG%d=%s", i, strings.Repeat("x", 100000)))
+		}
+	}), "heard")
+}
+
+// A process gives itself a name that would clear the screen of whoever lists it.
+func TestSandboxProcessNames(t *testing.T) {
+	const name = "/bin/\x1b[2Jx\n"
+	c := running(t, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: name, Source: hulltest.Prog(t), Options: []string{"bind", "ro"}})
+		s.Process.Args = []string{name, "sleep", "3600"}
+	})
+	eventually(t, "it has its name", func() bool {
+		list, err := c.Inside()
+		return err == nil && len(list) == 1 && list[0].Command == "?[2Jx?"
+	})
+}
+
+// The container's programs can have its kernel run out of descriptors. It hears commands again when there are some.
+func TestSandboxOutOfDescriptors(t *testing.T) {
+	c := running(t)
+	pid := c.Init().Pid
+	var before unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: 20000}, &before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Inside(); err != nil { // by the descriptor that accept4 had when it began to wait
+		t.Error(errorText(err))
+	}
+	heard := make(chan error, 1)
+	go func() {
+		_, err := c.Inside()
+		heard <- err
+	}()
+	select {
+	case err := <-heard:
+		t.Fatalf("answered without a descriptor to spare: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-heard; err != nil {
+		t.Error(errorText(err))
+	}
+	says(t, exec1(t, c, verb("echo", "heard")), "heard")
+}
+
+// Nobody but the owner connects: who gets through the directories is stopped by the socket.
+func TestSandboxControlOfOthers(t *testing.T) {
+	c := running(t)
+	path := filepath.Join(c.Dir(), "control.sock")
+	for dir := c.Dir(); dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread alone becomes another user
+		const other = 1000
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, other, other, other); errno != 0 {
+			refused <- errno
+			return
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			refused <- err
+			return
+		}
+		defer unix.Close(fd)
+		refused <- unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}()
+	if err := <-refused; err != unix.EACCES {
+		t.Errorf("another user connects: %v", err)
 	}
 }

@@ -45,9 +45,11 @@ func dial(dir string) (*os.File, error) {
 	}
 	defer d.Close()
 	fd := int(f.Fd())
-	// One that is frozen never answers. The timeout is the file's: a stub that has it, too, asks before it reads.
+	// One that is frozen never answers, nor takes what it is sent. The timeouts are the file's: a stub that has it, too, asks
+	// before it reads.
 	wait := unix.NsecToTimeval(int64(bootTimeout))
-	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait))
 	if err == nil {
 		err = unix.Connect(fd, address(d))
 	}

@@ -198,6 +198,12 @@ func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
 	}
 	defer conn.Close()
 	reply, err := ask(conn, wire.Request{Op: wire.Processes})
+	for i := range reply.Processes {
+		p := &reply.Processes[i]
+		for _, s := range []*string{&p.STime, &p.TTY, &p.Time, &p.Command} {
+			*s = wire.Printable(*s)
+		}
+	}
 	return reply.Processes, err
 }
 

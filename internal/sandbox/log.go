@@ -14,7 +14,7 @@ func lastWords(log []byte) string {
 	for line := range bytes.Lines(log) {
 		for _, begin := range []string{"panic: ", "fatal error: ", "hull-sandbox: ", "SIG"} {
 			if bytes.HasPrefix(line, []byte(begin)) {
-				return string(bytes.TrimSpace(line))
+				return wire.Printable(string(bytes.TrimSpace(line)))
 			}
 		}
 	}

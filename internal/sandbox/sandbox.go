@@ -399,7 +399,9 @@ func (c *creation) ended() func(unix.WaitStatus) unix.WaitStatus {
 			return ws
 		}
 		if n, err := strconv.ParseUint(string(text), 10, 16); err == nil {
-			return unix.WaitStatus(n)
+			if told := unix.WaitStatus(n); told.Exited() || told.Signaled() {
+				return told
+			}
 		}
 		kept.explainEnd(ws)
 		return ws
@@ -430,7 +432,7 @@ func (c *creation) traceLog(log []byte) {
 		return
 	}
 	for line := range strings.Lines(string(log)) {
-		c.Trace("hull-sandbox: " + strings.TrimSuffix(line, "\n"))
+		c.Trace("hull-sandbox: " + wire.Printable(strings.TrimSuffix(line, "\n")))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -114,6 +115,10 @@ const EndSize = 8
 // SignalSize is that of a signal's number.
 const SignalSize = 4
 
+// packet is the size of all packets of a message but the last, which is smaller: what a socket's buffer has room for, whatever
+// the host's net.core.wmem_default.
+const packet = 64 << 10
+
 // Send sends a message, with descriptors.
 func Send(conn int, v any, fds ...int) error {
 	b, err := json.Marshal(v)
@@ -123,20 +128,37 @@ func Send(conn int, v any, fds ...int) error {
 	if len(b) > MaxMessage {
 		return fmt.Errorf("a message of %d bytes, at most %d are possible", len(b), MaxMessage)
 	}
+	if len(b)%packet == 0 {
+		b = append(b, ' ') // an empty packet would be the end of the connection
+	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	return retry(func() error { return unix.Sendmsg(conn, b, rights, nil, unix.MSG_NOSIGNAL) })
+	for p := range slices.Chunk(b, packet) {
+		if err := retry(func() error { return unix.Sendmsg(conn, p, rights, nil, unix.MSG_NOSIGNAL) }); err != nil {
+			return err
+		}
+		rights = nil
+	}
+	return nil
 }
 
 // Receive receives a message, with at most that many descriptors: others, and those of a message that is none, are closed.
 func Receive(conn int, v any, most int) (fds []int, err error) {
-	b, fds, err := ReceiveBytes(conn, MaxMessage, most)
-	if err != nil {
-		return nil, err
+	message, fds, err := ReceiveBytes(conn, packet, most)
+	for last := len(message); err == nil && last == packet; {
+		var b []byte
+		b, _, err = ReceiveBytes(conn, packet, 0)
+		message, last = append(message, b...), len(b)
+		if err == nil && len(message) > MaxMessage+packet {
+			err = errors.New("a message that is too long")
+		}
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err == nil {
+		err = json.Unmarshal(message, v)
+	}
+	if err != nil {
 		closeAll(fds)
 		return nil, err
 	}

@@ -9,13 +9,16 @@
 //	  connects, a Request          ────────>
 //	                               <────────   a Reply, and another one where the request says so
 //
-// A message is one packet of a SOCK_SEQPACKET socket: JSON, with descriptors beside it. Neither side trusts the length
-// of what comes, nor the number of descriptors. The two programs are of one release: one of another is refused, so that
+// A message is JSON, in packets of a SOCK_SEQPACKET socket, with descriptors beside the first one. Neither side trusts the
+// length of what comes, nor the number of descriptors; hull shows nothing of it as it is (Printable). The two programs are of one release: one of another is refused, so that
 // nothing here needs to be understood by older ones.
 package wire
 
 import (
 	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -69,7 +72,8 @@ func Fail(err error) *Failure {
 
 // Err returns the error that f was made of, as far as it was said.
 func (f *Failure) Err() error {
-	e := &fault.Error{Field: f.Field, Step: f.Step, Hint: f.Hint, Err: said{f.Message, unix.Errno(f.Errno)}}
+	e := &fault.Error{Field: Printable(f.Field), Step: Printable(f.Step), Hint: Printable(f.Hint),
+		Err: said{Printable(f.Message), unix.Errno(f.Errno)}}
 	if f.Unsupported {
 		e.Kind = fault.Unsupported
 	}
@@ -98,4 +102,22 @@ func (s said) As(target any) bool {
 		return true
 	}
 	return false
+}
+
+// maxWords bounds what is shown of a text, in bytes.
+const maxWords = 1 << 10
+
+// Printable returns what can be shown of a text that comes from a sandbox, in one line: it may be made for the terminal that
+// it ends up on.
+func Printable(s string) string {
+	shown := strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s[:min(len(s), maxWords)])
+	if len(s) > maxWords {
+		shown += "…"
+	}
+	return shown
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,10 @@ func (s *Sandbox) serve() {
 		case nil:
 			go s.answer(conn)
 		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			// The container's programs may have opened all that there is, and close it again, or be killed by a command that
+			// waits for being heard.
+			time.Sleep(50 * time.Millisecond)
 		default:
 			log.Warningf("accept: %v", err)
 			return
@@ -49,7 +54,11 @@ func (s *Sandbox) answer(conn int) {
 		s.exec(conn, &r, fds)
 		return
 	case wire.Signal:
-		err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(r.Signal)})
+		if sig := linux.Signal(r.Signal); sig.IsValid() {
+			err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(sig)})
+		} else {
+			err = unix.EINVAL
+		}
 	case wire.Processes:
 		reply.Processes, err = s.processes()
 	case wire.Count:
@@ -73,7 +82,9 @@ func (s *Sandbox) answer(conn int) {
 	if err != nil {
 		reply.Failure = wire.Fail(errnoOf(err))
 	}
-	_ = wire.Send(conn, reply)
+	if err := wire.Send(conn, reply); err != nil {
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
+	}
 }
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
