@@ -709,3 +709,28 @@ func TestOneOffset(t *testing.T) {
 	say("four\n")
 	expect(t, "one\nready\ntwo\nthree\nSIGUSR1\nfour\n", readAll(t, out))
 }
+
+// A signal that the first process doesn't handle does nothing to it, whether it is sent to that one or to all.
+func TestInitIsSpared(t *testing.T) {
+	c := running(t)
+	other := c.ProcessSpec()
+	other.Args = hulltest.Args("sleep", "3600")
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: other})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	// Go handles all that would end a process.
+	for _, all := range []bool{false, true} {
+		if err := c.Signal(unix.SIGTSTP, all); err != nil {
+			t.Fatal(errorText(err))
+		}
+	}
+	time.Sleep(20 * time.Millisecond)
+	if state := exec1(t, c, verb("cat", "/proc/1/status")).Out; !strings.Contains(state, "State:\t") || strings.Contains(state, "State:\tT") {
+		t.Errorf("the first process is\n%s", state)
+	}
+	if err := proc.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "signal SIGKILL", wait(t, proc))
+}

@@ -55,6 +55,7 @@ func TestSandbox(t *testing.T) {
 		"IDTaken":                     TestIDTaken,
 		"IDTakenAtTheSameTime":        TestIDTakenAtTheSameTime,
 		"IgnoredSignalsOfTheCaller":   TestIgnoredSignalsOfTheCaller,
+		"InitIsSpared":                TestInitIsSpared,
 		"LifeCycle":                   TestLifeCycle,
 		"LifeCycleByOthers":           TestLifeCycleByOthers,
 		"LimitsAndUpdate":             TestLimitsAndUpdate,

@@ -148,7 +148,31 @@ func (s *Sandbox) deliver(p *process, sig linux.Signal) {
 		_ = p.group.ProcessGroup().SendSignal(info)
 		return
 	}
+	if p == s.init && !s.Throwaway && spared(p.group, sig) {
+		return
+	}
 	_ = s.kernel.SendExternalSignalThreadGroup(p.group, info)
+}
+
+// spared tells whether Linux would keep a signal from the first process of a pid namespace: one that it neither handles nor blocks
+// (pid_namespaces(7)). What its own processes send it this kernel lets through.
+func spared(init *kernel.ThreadGroup, sig linux.Signal) bool {
+	switch sig {
+	case linux.SIGKILL, linux.SIGSTOP, linux.SIGCONT:
+		return false
+	}
+	action, err := init.SetSigAction(sig, nil)
+	return err == nil && action.Handler == linux.SIG_DFL && init.Leader().SignalMask()&linux.SignalSetOf(sig) == 0
+}
+
+// signalAll passes a signal on to all processes.
+func (s *Sandbox) signalAll(sig linux.Signal) {
+	for _, tg := range s.kernel.RootPIDNamespace().ThreadGroups() {
+		if tg == s.init.group && spared(tg, sig) {
+			continue
+		}
+		_ = s.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(sig)})
+	}
 }
 
 // jobSignals are those that a terminal, or the shell that it belongs to, sends to a whole job. Nobody else passes them on to a

@@ -54,9 +54,10 @@ func (s *Sandbox) answer(conn int) {
 		s.exec(conn, &r, fds)
 		return
 	case wire.Signal:
-		if sig := linux.Signal(r.Signal); sig.IsValid() {
-			err = s.kernel.SendContainerSignal(s.ID, &linux.SignalInfo{Signo: int32(sig)})
-		} else {
+		switch sig := linux.Signal(r.Signal); {
+		case sig.IsValid():
+			s.signalAll(sig)
+		case sig != 0:
 			err = unix.EINVAL
 		}
 	case wire.Processes:
