@@ -299,6 +299,9 @@ func (v *veth) link(h *host, netns *os.File, p plan) error {
 		return fmt.Errorf("veth: %w", err)
 	}
 	err := v.connect(l, p)
+	if err == nil {
+		err = v.routed(h, p)
+	}
 	if err != nil {
 		_ = l.change(unix.RTM_DELLINK, 0, linkHeader(v.index, 0, 0), func(*netlink.AttributeEncoder) {})
 	}
@@ -338,6 +341,45 @@ func (v *veth) connect(l links, p plan) (err error) {
 		}
 		if err := l.addRoute(v.index, host32(a.addr)); err != nil {
 			return fmt.Errorf("%s: route to %s: %w", v.name, a.addr, err)
+		}
+	}
+	return nil
+}
+
+// routed asks the kernel where it would forward a packet of the container's to: rules of routing (`ip rule`) and filters of
+// the source address may have another opinion of it than of a packet of the host's own.
+func (v *veth) routed(h *host, p plan) error {
+	for _, f := range []struct {
+		use  bool
+		from netip.Addr
+		to   string // that is for documentation, and as far away as any
+	}{{p.veth4 && h.default4, p.ip4, "192.0.2.1"}, {p.veth6 && h.default6, p.ip6, "2001:db8::1"}} {
+		if !f.use {
+			continue
+		}
+		to := netip.MustParseAddr(f.to)
+		header := make([]byte, unix.SizeofRtMsg)
+		header[0], header[1], header[2] = family(to), byte(to.BitLen()), byte(to.BitLen())
+		ae := netlink.NewAttributeEncoder()
+		ae.Bytes(unix.RTA_DST, to.AsSlice())
+		ae.Bytes(unix.RTA_SRC, f.from.AsSlice())
+		ae.Uint32(unix.RTA_IIF, uint32(v.index))
+		attrs, err := ae.Encode()
+		if err != nil {
+			return err
+		}
+		replies, err := h.conn.Execute(netlink.Message{
+			Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
+			Data:   append(header, attrs...),
+		})
+		if err == nil && (len(replies) != 1 || len(replies[0].Data) < unix.SizeofRtMsg) {
+			err = errShort
+		}
+		if err == nil && replies[0].Data[7] != unix.RTN_UNICAST {
+			err = unix.EHOSTUNREACH
+		}
+		if err != nil {
+			return fmt.Errorf("the host has no route for packets from %s: %w", f.from, err)
 		}
 	}
 	return nil

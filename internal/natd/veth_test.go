@@ -170,6 +170,10 @@ func TestVethIsNotTaken(t *testing.T) {
 		{"mark", nft("add table ip f", "add chain ip f pre { type filter hook prerouting priority 0; }", "add rule ip f pre meta mark set 1"), nat.Config{}, nat.PathVeth6, "has a rule with meta set"},
 		{"harmless", nft("add table inet f", "add chain inet f fw"+chain, "add chain inet f in { type filter hook input priority 0; policy drop; }", "add chain inet f other", "add rule inet f other ct state established counter accept", "add rule inet f fw jump other",
 			"add chain inet f post { type nat hook postrouting priority 100; }", "add rule inet f post oifname uplink masquerade", "add rule inet f in ct state established accept", "add rule inet f in meta l4proto ipv6-icmp accept"), nat.Config{}, nat.PathVeth, ""},
+		{"route", func(w *world) { w.Host.Run(t, "ip", "rule", "add", "from", "10.213.0.0/16", "blackhole") }, nat.Config{}, nat.PathTap, "the host has no route for packets from 10.213."},
+		{"route of IPv6", func(w *world) {
+			w.Host.Run(t, "ip", "-6", "rule", "add", "from", "fd68:756c:6c6e:6574::/64", "prohibit")
+		}, nat.Config{}, nat.PathTap, "the host has no route for packets from fd68:756c:"},
 		{"allow", func(*world) {}, nat.Config{Allow: []nat.Rule{{Host: hulltest.Outside4}, {Host: hulltest.Outside6}}}, nat.PathTap, "an allow-list is kept by hull-net"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
