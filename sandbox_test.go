@@ -319,6 +319,7 @@ func TestSandboxProcessNames(t *testing.T) {
 func TestSandboxOutOfDescriptors(t *testing.T) {
 	c := running(t)
 	pid := c.Init().Pid
+	time.Sleep(100 * time.Millisecond) // it waits in accept4
 	var before unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: 20000}, &before); err != nil {
 		t.Fatal(err)
