@@ -307,6 +307,10 @@ func (c *Container) destroy(ctx context.Context, status Status) error {
 		if err := c.kill(ctx); err != nil {
 			return err
 		}
+	} else if err := c.group.ThawAll(); err != nil {
+		// Those that end with the init may have been frozen: by a delete that was killed itself, or by the container in a
+		// cgroup of its own. On v1 they don't end before they are thawed.
+		return err
 	}
 	if err := errors.Join(c.leave(), c.group.Destroy(ctx), removeRDT(c.record)); err != nil {
 		return err

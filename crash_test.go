@@ -25,7 +25,7 @@ const tick = 100 * time.Microsecond
 // The program that is killed: it does one operation on the container "box" and kills itself at the n-th line of the
 // trace; an operation without a trace, after n ticks. Without an n it says how many there are.
 //
-//	victim OPERATION BUNDLE ROOT N
+//	victim OPERATION BUNDLE ROOT N [SANDBOX-PROGRAM]
 func init() {
 	roles["victim"] = func(args []string) error {
 		n, err := strconv.Atoi(args[3])
@@ -39,6 +39,9 @@ func init() {
 				select {}
 			}
 		}}
+		if len(args) > 4 {
+			r.Isolation, r.SandboxProgram = hull.Sandbox, args[4]
+		}
 		began := time.Now()
 		if n > 0 && args[0] == "delete" {
 			time.AfterFunc(time.Duration(n)*tick, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
@@ -82,6 +85,7 @@ func operation(r *hull.Runtime, name, bundle string) error {
 // crashSite is where the operations of a victim happen.
 type crashSite struct {
 	bundle, root, group string
+	sandbox             []string // hull-sandbox, if that is where the container is
 }
 
 func newCrashSite(t *testing.T, edits ...func(*specs.Spec)) crashSite {
@@ -96,13 +100,18 @@ func newCrashSite(t *testing.T, edits ...func(*specs.Spec)) crashSite {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	})
 	bundle := hulltest.Bundle(t, append([]func(*specs.Spec){args("sleep", "3600")}, edits...)...)
-	return crashSite{bundle, filepath.Join(t.TempDir(), "state"), readSpec(t, bundle).Linux.CgroupsPath}
+	s := crashSite{bundle: bundle, root: filepath.Join(t.TempDir(), "state"), group: readSpec(t, bundle).Linux.CgroupsPath}
+	if strings.HasPrefix(t.Name(), "TestSandbox") {
+		hulltest.Require(t, hulltest.MountSetattr)
+		s.sandbox = []string{hulltest.SandboxBinary(t)}
+	}
+	return s
 }
 
 // die lets a victim do the operation until it is killed.
 func (s crashSite) die(t *testing.T, op string, n int) (killed bool, lines int) {
 	t.Helper()
-	cmd := actor(t, "victim", op, s.bundle, s.root, strconv.Itoa(n))
+	cmd := actor(t, "victim", append([]string{op, s.bundle, s.root, strconv.Itoa(n)}, s.sandbox...)...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	status := exitStatus(cmd.Run())
@@ -235,28 +244,46 @@ func TestKilledAtEveryStep(t *testing.T) {
 		{"delete", "run", []func(*specs.Spec){hooks}},
 	} {
 		t.Run(fmt.Sprintf("%s %d", test.op, len(test.edits)), func(t *testing.T) {
-			s := newCrashSite(t, test.edits...)
-			setUp := func() {
-				if test.before != "" {
-					if killed, _ := s.die(t, test.before, 0); killed {
-						t.Fatal("killed by nobody")
-					}
-				}
-			}
-			setUp()
-			_, lines := s.die(t, test.op, 0)
-			s.cleanUp(t, test.op)
-			for _, n := range sample(lines, budget/6) {
-				setUp()
-				if killed, _ := s.die(t, test.op, n); !killed {
-					t.Logf("%s has fewer than %d lines this time", test.op, n)
-				}
-				s.cleanUp(t, fmt.Sprintf("%s killed at line %d of %d", test.op, n, lines))
-				if t.Failed() {
-					return
-				}
-			}
+			newCrashSite(t, test.edits...).dieAtEveryStep(t, test.op, test.before, budget/6)
 		})
+	}
+}
+
+// So it is where the container's init is the kernel of a sandbox, which lives on while it is booting.
+func TestSandboxKilledAtEveryStep(t *testing.T) {
+	budget := 6 * time.Second
+	for _, test := range []struct{ op, before string }{
+		{"create", ""}, {"run", ""}, {"start", "create"}, {"exec", "run"}, {"delete", "run"},
+	} {
+		t.Run(test.op, func(t *testing.T) {
+			newCrashSite(t).dieAtEveryStep(t, test.op, test.before, budget/5)
+		})
+	}
+}
+
+// dieAtEveryStep kills victims that do an operation, as many as there is time for, after what is done before by a program
+// that isn't killed.
+func (s crashSite) dieAtEveryStep(t *testing.T, op, before string, budget time.Duration) {
+	t.Helper()
+	setUp := func() {
+		if before != "" {
+			if killed, _ := s.die(t, before, 0); killed {
+				t.Fatal("killed by nobody")
+			}
+		}
+	}
+	setUp()
+	_, lines := s.die(t, op, 0)
+	s.cleanUp(t, op)
+	for _, n := range sample(lines, budget) {
+		setUp()
+		if killed, _ := s.die(t, op, n); !killed {
+			t.Logf("%s has fewer than %d lines this time", op, n)
+		}
+		s.cleanUp(t, fmt.Sprintf("%s killed at line %d of %d", op, n, lines))
+		if t.Failed() {
+			return
+		}
 	}
 }
 
@@ -279,4 +306,35 @@ func TestStubEndsWithItsParent(t *testing.T) {
 	}
 	eventually(t, "the stub is gone", func() bool { return len(s.processes()) == 0 })
 	s.cleanUp(t, "create")
+}
+
+// Processes that were frozen when their container's init ended don't end with it, on v1, until they are thawed.
+func TestDeleteFrozenRest(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CgroupV1)
+	c := running(t)
+	p := c.ProcessSpec()
+	p.Args = hulltest.Args("sleep", "3600")
+	rest, err := c.Exec(t.Context(), hull.ExecOptions{Process: p})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	sub := filepath.Join(filepath.Dir(cgroupFile(t, c, "freezer", "freezer.state")), "sub")
+	mkdir(t, sub, 0o755)
+	write(t, filepath.Join(sub, "cgroup.procs"), strconv.Itoa(rest.Pid))
+	write(t, filepath.Join(sub, "freezer.state"), "FROZEN")
+	if err := c.Init().Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// As if nothing had thawed it since.
+	write(t, filepath.Join(sub, "freezer.state"), "FROZEN")
+	eventually(t, "the container has stopped", func() bool {
+		s, err := c.State()
+		return err == nil && s.Status == hull.Stopped
+	})
+	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+		t.Error(errorText(err))
+	}
+	if status := wait(t, rest); status != "signal SIGKILL" {
+		t.Error(status)
+	}
 }
