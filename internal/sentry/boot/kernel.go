@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 
@@ -38,6 +37,9 @@ func (s *Sandbox) newKernel() error {
 	if err := usage.Init(); err != nil {
 		return err
 	}
+	if err := haveListener(); err != nil {
+		return err
+	}
 	ready := make(chan made, 1)
 	go newPlatform(cpus, ready)
 	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
@@ -49,7 +51,7 @@ func (s *Sandbox) newKernel() error {
 	}
 	p := <-ready
 	if p.error != nil {
-		return fmt.Errorf("systrap: %w", p.error)
+		return explainPlatform(p.error)
 	}
 	k.Platform = p.Platform
 	go prepareAddressSpace(p.Platform)

@@ -1,0 +1,164 @@
+package hull_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+	"hull/internal/seccomp"
+)
+
+// The program that runs a sandbox where the host forbids a system call, as a container around it does:
+//
+//	forbidden CALL BUNDLE ROOT PROGRAM
+func init() {
+	roles["forbidden"] = func(args []string) error {
+		call := specs.LinuxSyscall{Names: []string{args[0]}, Action: specs.ActErrno, ErrnoRet: ptr(uint(unix.EPERM))}
+		if args[0] == "seccomp" {
+			// What is forbidden is a listener.
+			call.Args = []specs.LinuxSeccompArg{{Index: 1, Value: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, ValueTwo: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, Op: specs.OpMaskedEqual}}
+		}
+		p, err := seccomp.Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{call}})
+		if err != nil {
+			return err
+		}
+		prog := unix.SockFprog{Len: uint16(len(p.Filter)), Filter: &p.Filter[0]}
+		const setModeFilter = 1 // SECCOMP_SET_MODE_FILTER, include/uapi/linux/seccomp.h
+		if _, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+			return errno
+		}
+		r := &hull.Runtime{Root: filepath.Join(args[2], "state"), Isolation: hull.Sandbox, SandboxProgram: args[3]}
+		c, err := r.Run(context.Background(), "box", hull.CreateOptions{Bundle: args[1], Stdio: hull.Stdio{Out: os.Stdout, Err: os.Stderr}})
+		if err != nil {
+			return errors.New(errorText(err))
+		}
+		ws, err := c.Init().Wait()
+		if err == nil && ws != 0 {
+			err = errors.New(describe(ws))
+		}
+		return errors.Join(err, c.Delete(context.Background(), hull.DeleteOptions{}))
+	}
+}
+
+// Where the host forbids what a sandbox needs, hull says what that is.
+func TestSandboxForbidden(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	for call, want := range map[string][]string{
+		"ptrace":  {"run box: ptrace a helper of the sandbox's kernel: operation not permitted\n", "the host forbids ptrace(2)"},
+		"seccomp": {"run box: seccomp with a listener: operation not permitted\n", "a seccomp profile around hull"},
+		"chroot":  {"run box: chroot /nowhere: operation not permitted\n"},
+	} {
+		t.Run(call, func(t *testing.T) {
+			out, err := actor(t, "forbidden", call, hulltest.Bundle(t, args("echo", "ran")), t.TempDir(), hulltest.SandboxBinary(t)).CombinedOutput()
+			if exitStatus(err) != 1 {
+				t.Errorf("exit status %d", exitStatus(err))
+			}
+			for _, w := range want {
+				if !strings.Contains(string(out), w) {
+					t.Errorf("%v: %q doesn't say %q", err, out, w)
+				}
+			}
+		})
+	}
+}
+
+// A sandbox whose program is none, or that lacks what it needs itself, says so and leaves nothing.
+func TestSandboxFaults(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	write(t, plain, "plain")
+	for name, test := range map[string]struct {
+		program string
+		edit    func(*specs.Spec)
+		words   []string
+	}{
+		"missing":        {"/nonexistent/hull-sandbox", nil, []string{"look for the program hull-sandbox", "no such file"}},
+		"not executable": {plain, nil, []string{"start hull-sandbox: permission denied", "must be executable"}},
+		"a script":       {script, nil, []string{"start hull-sandbox: no such file or directory", "not static"}},
+		"no sandbox":     {hulltest.Prog(t), nil, []string{"the sandbox ended while it was being made"}},
+		"little memory": {"", func(s *specs.Spec) {
+			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(4 << 20))}
+		}, []string{"the sandbox ended while it was being made", "linux.resources.memory.limit may be too small"}},
+		"few processes": {"", func(s *specs.Spec) {
+			s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(3))}
+		}, []string{"the sandbox ended while it was being made"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			if test.program != "" {
+				r.SandboxProgram = test.program
+			}
+			edits := []func(*specs.Spec){args("true")}
+			if test.edit != nil {
+				edits = append(edits, test.edit)
+			}
+			_, err := tryRun(t, r, edits...)
+			refused(t, err, nil, test.words...)
+		})
+	}
+}
+
+// sandboxed returns a container with a process of exec, and the host's processes that it consists of.
+func sandboxed(t *testing.T) (c *hull.Container, second *hull.Process, all []int) {
+	t.Helper()
+	c = running(t)
+	p := c.ProcessSpec()
+	p.Args = hulltest.Args("sleep", "3600")
+	second, err := c.Exec(t.Context(), hull.ExecOptions{Process: p})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	if all, err = c.Processes(); err != nil || len(all) < 2 {
+		t.Fatal(all, err)
+	}
+	return c, second, all
+}
+
+// The container's kernel is killed, as by the host's that has no memory left: the container has ended then, with all of its
+// processes.
+func TestSandboxKilled(t *testing.T) {
+	c, second, all := sandboxed(t)
+	if err := unix.Kill(c.Init().Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "137", wait(t, second))
+	expect(t, "signal SIGKILL", wait(t, c.Init()))
+	wantStatus(t, c, hull.Stopped)
+	for _, pid := range all {
+		gone(t, pid)
+	}
+	_, err := tryExec(t, c, verb("true"))
+	refused(t, err, hull.ErrBadState)
+}
+
+// So are its helpers, which the programs' memory is in: it goes on as far as it can, and can be deleted.
+func TestSandboxHelpersKilled(t *testing.T) {
+	c, second, all := sandboxed(t)
+	for _, pid := range all {
+		if pid != c.Init().Pid {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Error(errorText(err))
+	}
+	if status := wait(t, second); status == "0" {
+		t.Error("the process of exec ends as if nothing had been")
+	}
+	for _, pid := range all {
+		gone(t, pid)
+	}
+}
