@@ -65,3 +65,31 @@ func TestExecAmidDelete(t *testing.T) {
 		group.Wait()
 	}
 }
+
+// A container that was not started has processes of exec, too; its own program waits all the same.
+func TestExecBeforeStart(t *testing.T) {
+	streams := newStreams(t)
+	c := create(t, newRuntime(t), hull.CreateOptions{Stdio: streams.stdio()}, args("do", "echo", "first", ",", "trap", "TERM"))
+	stays := c.ProcessSpec()
+	stays.Args = hulltest.Args("sleep", "3600")
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: stays})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	says(t, exec1(t, c, verb("echo", "early")), "early")
+	wantStatus(t, c, hull.Created)
+	expect(t, "", readAll(t, streams.out))
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	eventually(t, "the program runs", func() bool { return readAll(t, streams.out) == "first\nready\n" })
+	wantStatus(t, c, hull.Running)
+	if err := proc.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "signal SIGKILL", wait(t, proc))
+	if err := c.Signal(unix.SIGTERM, false); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, outcome{"0", "first\nready\nSIGTERM\n", ""}, streams.outcome(t, c.Init()))
+}

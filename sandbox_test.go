@@ -103,6 +103,7 @@ func TestSandbox(t *testing.T) {
 		"WritableRoot":                TestWritableRoot,
 		"WrongState":                  TestWrongState,
 		"Rlimits":                     TestRlimits,
+		"ExecBeforeStart":             TestExecBeforeStart,
 		"ExecInPaused":                TestExecInPaused,
 		"UserNamespaceMaps":           TestUserNamespaceMaps,
 		"SeccompShortAllowList":       TestSeccompShortAllowList,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -59,7 +60,9 @@ type Sandbox struct {
 	streams []int  // Stdio; of a terminal, one
 	alike   [3]int // which of Stdio are the same open file
 
-	running    atomic.Bool
+	running    atomic.Bool // the container's program does, or may
+	starting   sync.Mutex
+	awake      bool        // the kernel runs processes; of starting
 	configured atomic.Bool // the network is
 }
 
@@ -117,10 +120,32 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 	return ws, nil
 }
 
+// run lets the first process run.
 func (s *Sandbox) run() error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
 	s.running.Store(true)
 	if t := s.init.terminal; t != nil {
 		t.begin()
+	}
+	if s.awake {
+		return s.kernel.SendExternalSignalThreadGroup(s.init.group, &linux.SignalInfo{Signo: int32(linux.SIGCONT)})
+	}
+	s.awake = true
+	return s.kernel.Start()
+}
+
+// wake has the kernel run processes, for one of exec that comes before the first: that one is stopped before its first
+// instruction, and goes on in run.
+func (s *Sandbox) wake() error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.awake {
+		return nil
+	}
+	s.awake = true
+	if err := s.kernel.SendExternalSignalThreadGroup(s.init.group, &linux.SignalInfo{Signo: int32(linux.SIGSTOP)}); err != nil {
+		return err
 	}
 	return s.kernel.Start()
 }

@@ -157,8 +157,9 @@ func (s *Sandbox) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, erro
 		return nil, fault.Spec("process.args", "must name a program")
 	case r.Process.Terminal && fds != 1, !r.Process.Terminal && fds != streams:
 		return nil, fmt.Errorf("%d standard streams", fds)
-	case !s.running.Load():
-		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
+	}
+	if err := s.wake(); err != nil {
+		return nil, err
 	}
 	ns := s.init.group.Leader().MountNamespace()
 	if ns == nil || !ns.TryIncRef() {

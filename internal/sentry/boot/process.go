@@ -149,7 +149,7 @@ func (s *Sandbox) abandon(ctx context.Context, p *process, ns *vfs.MountNamespac
 	if ns != nil {
 		ns.DecRef(ctx)
 	}
-	if p.group != nil && s.running.Load() {
+	if p.group != nil && s.init != nil { // without a first one there are none that run
 		s.kill(p.group)
 		s.kernel.StartProcess(p.group)
 	}
