@@ -43,9 +43,6 @@ func (c *Cmd) checkNetwork() error {
 	default:
 		return conflict("network", string(c.Network), "want none, host or nat")
 	}
-	if c.sandboxed() && c.Network == NetworkHost {
-		return &fault.Error{Step: "network " + string(c.Network), Kind: fault.Unsupported, Err: errors.New("not in a sandbox yet")}
-	}
 	if c.Network == NetworkNAT {
 		return nil
 	}

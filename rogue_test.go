@@ -44,7 +44,7 @@ func init() {
 		if part.before != nil {
 			part.before(r)
 		}
-		if err := filter.Confine(wire.Nowhere); err != nil {
+		if err := filter.Confine(wire.Nowhere, nil); err != nil {
 			return err
 		}
 		if _, err := r.report.WriteString(wire.Ready); err != nil {

@@ -189,6 +189,20 @@ func TestNetworkForwarded(t *testing.T) {
 	}, forwarding)
 }
 
+// The host's network is the host's, and stays as it is.
+func TestNetworkHost(t *testing.T) {
+	asAny(t, func(t *testing.T, h *host) {
+		before := h.state(t)
+		out, errs, status := h.do(t, "--network", "host", "bash", "-c", get("four.test")+"sed -n 's/^ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev | sort")
+		if status != 0 || !strings.HasSuffix(out, "hello x\nlo\nuplink\n") {
+			t.Errorf("status %d\n%s\n%s", status, out, errs)
+		}
+		if after := h.state(t); after != before {
+			t.Errorf("the host's network is\n%s\nit was\n%s", after, before)
+		}
+	})
+}
+
 func TestNetworkAllow(t *testing.T) {
 	asAny(t, func(t *testing.T, h *host) {
 		out, errs, status := h.do(t, "--network", "nat", "--allow", "four.test:8000", "--json", "/dev/stdout", "bash", "-c",

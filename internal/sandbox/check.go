@@ -50,7 +50,7 @@ func (k *checker) refuse(given bool, field, reason string) {
 // namespaces refuses to share one with the host, or with others: what is in a sandbox has those of its own kernel.
 func (k *checker) namespaces(list []specs.LinuxNamespace) {
 	for _, t := range []specs.LinuxNamespaceType{
-		specs.PIDNamespace, specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace,
+		specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace,
 	} {
 		k.refuse(!slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == t }), "linux.namespaces",
 			fmt.Sprintf("without the type %q the container would have the host's, which its kernel has no part in", t))

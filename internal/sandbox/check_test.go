@@ -55,12 +55,11 @@ func ptr[T any](v T) *T { return &v }
 
 // refused are configurations that Check must refuse, by the field that it names.
 var refused = map[string]func(*specs.Spec){
-	`linux.namespaces: not in a sandbox: without the type "pid"`:     without(specs.PIDNamespace),
-	`linux.namespaces: not in a sandbox: without the type "network"`: without(specs.NetworkNamespace),
-	`linux.namespaces: not in a sandbox: without the type "ipc"`:     without(specs.IPCNamespace),
-	`linux.namespaces: not in a sandbox: without the type "uts"`:     without(specs.UTSNamespace),
-	`linux.namespaces: not in a sandbox: without the type "mount"`:   without(specs.MountNamespace),
-	"linux.namespaces[0].path":                                       func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+	`linux.namespaces: not in a sandbox: without the type "pid"`:   without(specs.PIDNamespace),
+	`linux.namespaces: not in a sandbox: without the type "ipc"`:   without(specs.IPCNamespace),
+	`linux.namespaces: not in a sandbox: without the type "uts"`:   without(specs.UTSNamespace),
+	`linux.namespaces: not in a sandbox: without the type "mount"`: without(specs.MountNamespace),
+	"linux.namespaces[0].path":                                     func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
 	"linux.namespaces[0].type": func(s *specs.Spec) {
 		s.Linux.Namespaces = append([]specs.LinuxNamespace{{Type: specs.TimeNamespace}}, s.Linux.Namespaces...)
 	},

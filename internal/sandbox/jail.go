@@ -19,9 +19,8 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 	all := []specs.LinuxIDMapping{{Size: math.MaxUint32}}
 	l := &specs.Linux{
 		Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, network(s), {Type: specs.IPCNamespace},
-			{Type: specs.UTSNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace},
-			{Type: specs.UserNamespace},
+			{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+			{Type: specs.CgroupNamespace}, {Type: specs.UserNamespace},
 		},
 		UIDMappings: all,
 		GIDMappings: all,
@@ -29,6 +28,7 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		Resources:   s.Linux.Resources,
 		IntelRdt:    s.Linux.IntelRdt,
 	}
+	l.Namespaces = append(l.Namespaces, network(s)...)
 	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
 		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
 	}
@@ -56,12 +56,7 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 	}
 }
 
-// network returns the network namespace that the container was given, or a new one.
-func network(s *specs.Spec) specs.LinuxNamespace {
-	for _, ns := range s.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace {
-			return ns
-		}
-	}
-	return specs.LinuxNamespace{Type: specs.NetworkNamespace}
+// network returns the network namespace that the container has: none is that of the host.
+func network(s *specs.Spec) []specs.LinuxNamespace {
+	return slices.DeleteFunc(slices.Clone(s.Linux.Namespaces), func(ns specs.LinuxNamespace) bool { return ns.Type != specs.NetworkNamespace })
 }

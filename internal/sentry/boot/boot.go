@@ -54,7 +54,7 @@ type Tree struct {
 type Sandbox struct {
 	Options
 	kernel  *kernel.Kernel
-	network *stack.Stack
+	network *stack.Stack // or nil: the host's
 	server  *fileserver.Server
 	init    *process
 	streams []int  // Stdio; of a terminal, one
@@ -83,7 +83,7 @@ func New(o Options) (*Sandbox, error) {
 	}
 	// Not before: the helpers are attached to by ptrace(2), and are dumpable as the process was that forked the first. Not
 	// later: what comes now reads the container's files.
-	if err := filter.Confine(wire.Nowhere); err != nil {
+	if err := filter.Confine(wire.Nowhere, s.sockets()); err != nil {
 		return nil, err
 	}
 	if err := s.create(); err != nil {

@@ -33,6 +33,10 @@ func (s *Sandbox) dial(fds []int, port uint16) error {
 		}
 		return fmt.Errorf("%d sockets", len(fds))
 	}
+	if s.network == nil {
+		unix.Close(fds[0])
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container has the host's network: its ports are the host's")}
+	}
 	outside := os.NewFile(uintptr(fds[0]), "connection")
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()

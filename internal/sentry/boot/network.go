@@ -7,10 +7,12 @@ import (
 	"slices"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/socket/hostinet"
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 	"gvisor.dev/gvisor/pkg/sentry/uniqueid"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -29,6 +31,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/filter"
 )
 
 const loopbackNIC = 1
@@ -40,8 +43,35 @@ const queueLength = 1000
 // GSO_LEGACY_MAX_SIZE), by what comes before it at the other end of a socket.
 const gsoSize = 65536 - 136
 
-// newNetwork makes a network namespace with nothing but a loopback.
+// hostNetwork tells whether the container has the host's network: its sockets are the host's.
+func (s *Sandbox) hostNetwork() bool {
+	return !slices.ContainsFunc(s.Spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+}
+
+// sockets returns those that a container has which has the host's network.
+func (s *Sandbox) sockets() *filter.Sockets {
+	if !s.hostNetwork() {
+		return nil
+	}
+	p := new(filter.Sockets)
+	for _, t := range hostinet.AllowedSocketTypes {
+		p.Types = append(p.Types, filter.Type(t))
+	}
+	for _, o := range hostinet.SockOpts {
+		p.Options = append(p.Options, filter.Option{Level: o.Level, Name: o.Name, Get: o.AllowGet, Set: o.AllowSet})
+	}
+	return p
+}
+
+// newNetwork makes a network namespace with nothing but a loopback; or one that passes the host's sockets on.
 func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids uniqueid.Provider) (*inet.Namespace, error) {
+	if s.hostNetwork() {
+		host := hostinet.NewStack()
+		if err := host.Configure(false); err != nil {
+			return nil, fmt.Errorf("network: %w", err)
+		}
+		return inet.NewRootNamespace(host, nil, users), nil
+	}
 	n := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -71,7 +101,7 @@ func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids u
 
 // configure takes over what was configured in a network namespace of the host.
 func (s *Sandbox) configure(links []wire.Link, sockets []int) error {
-	if s.running.Load() || s.configured.Swap(true) {
+	if s.network == nil || s.running.Load() || s.configured.Swap(true) {
 		return &fault.Error{Kind: fault.BadState, Err: errors.New("the network is configured already")}
 	}
 	for n, l := range links {

@@ -146,13 +146,13 @@ const (
 	mapDroppable     = 0x8    // MAP_DROPPABLE, include/uapi/linux/mman.h, Linux 6.11
 )
 
-// Profile returns the filter of this process.
-func Profile() *specs.LinuxSeccomp {
+// Profile returns the filter of this process. sockets are those of the host's that it passes on, or nil.
+func Profile(sockets *Sockets) *specs.LinuxSeccomp {
 	s := &specs.LinuxSeccomp{
 		DefaultAction: specs.ActKillProcess,
 		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}},
 	}
-	for _, r := range rules() {
+	for _, r := range append(rules(), sockets.rules()...) {
 		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{Names: []string{r.call}, Action: specs.ActAllow, Args: r.conds})
 	}
 	return s
@@ -160,8 +160,8 @@ func Profile() *specs.LinuxSeccomp {
 
 // Confine shuts this process in, for ever: with an empty directory as its root, so that an absolute path leads nowhere, also
 // not by the links of a /proc into what its descriptors are open at, to its program or into a helper; out of reach of other
-// processes of its user; under the filter.
-func Confine(empty string) error {
+// processes of its user; under the filter, see Profile.
+func Confine(empty string, sockets *Sockets) error {
 	if err := unix.Chroot(empty); err != nil {
 		return &os.PathError{Op: "chroot", Path: empty, Err: err}
 	}
@@ -172,12 +172,12 @@ func Confine(empty string) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	return Install()
+	return Install(sockets)
 }
 
 // Install puts all threads of this process under the filter, for ever.
-func Install() error {
-	p, err := seccomp.Compile(Profile())
+func Install(sockets *Sockets) error {
+	p, err := seccomp.Compile(Profile(sockets))
 	if err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func play(role string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := Install(); err != nil {
+	if err := Install(nil); err != nil {
 		return err
 	}
 	if duty, ok := duties[role]; ok {
@@ -198,6 +198,24 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
+// Who has the host's network has no sockets but of the internet, and of netlink to see the devices.
+func TestHostNetwork(t *testing.T) {
+	for _, r := range (&Sockets{Types: []Type{{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}}, Options: []Option{{1, 2, true, true}}}).rules() {
+		switch r.call {
+		case "socket":
+			if f := r.conds[0]; f.Index != 0 || f.Op != specs.OpEqualTo || f.Value != unix.AF_INET && f.Value != unix.AF_INET6 && f.Value != unix.AF_NETLINK {
+				t.Errorf("socket: %+v", r.conds)
+			}
+			if typ := r.conds[1]; typ.Value&unix.SOCK_RAW == unix.SOCK_RAW && r.conds[0].Value != unix.AF_NETLINK {
+				t.Errorf("raw socket: %+v", r.conds)
+			}
+		case "connect", "bind", "listen", "getsockname", "getpeername", "sendto", "recvfrom", "ioctl", "getsockopt", "setsockopt":
+		default:
+			t.Errorf("%s is allowed", r.call)
+		}
+	}
+}
+
 func TestDuties(t *testing.T) {
 	for role := range duties {
 		if out, err := actor(t, role).CombinedOutput(); err != nil {
@@ -208,7 +226,7 @@ func TestDuties(t *testing.T) {
 
 // What the profile doesn't name is not allowed, whatever its arguments: each call known to hull, by its name.
 func TestEveryOtherCall(t *testing.T) {
-	profile := Profile()
+	profile := Profile(nil)
 	p, err := seccomp.Compile(profile)
 	if err != nil {
 		t.Fatal(err)

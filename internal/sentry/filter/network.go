@@ -1,0 +1,55 @@
+package filter
+
+import "golang.org/x/sys/unix"
+
+// Sockets are those of the host's that a kernel passes on: of a container that has the host's network.
+type Sockets struct {
+	Types   []Type
+	Options []Option
+}
+
+// Type is one of socket(2).
+type Type struct{ Family, Type, Protocol int }
+
+// Option is one of setsockopt(2), and whether it may be read and set.
+type Option struct {
+	Level, Name uint64
+	Get, Set    bool
+}
+
+// rules are the calls that pass the sockets on.
+func (s *Sockets) rules() []rule {
+	if s == nil {
+		return nil
+	}
+	list := []rule{
+		{"bind", []condition{fd(0)}}, {"listen", []condition{fd(0)}}, {"connect", []condition{fd(0)}},
+		{"getsockname", []condition{fd(0)}}, {"getpeername", []condition{fd(0)}},
+		{"sendto", []condition{fd(0)}}, {"recvfrom", []condition{fd(0)}},
+		// the host's devices and addresses, to be listed
+		{"socket", []condition{is(0, unix.AF_NETLINK), is(1, unix.SOCK_RAW|unix.SOCK_CLOEXEC), is(2, unix.NETLINK_ROUTE)}},
+		{"socket", []condition{is(0, unix.AF_INET6), is(1, unix.SOCK_STREAM), is(2, 0)}},
+		{"socket", []condition{is(0, unix.AF_INET), is(1, unix.SOCK_STREAM), is(2, 0)}},
+	}
+	for _, t := range s.Types {
+		list = append(list, rule{"socket", []condition{
+			is(0, uint64(t.Family)), is(1, uint64(t.Type)|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), is(2, uint64(t.Protocol)),
+		}})
+	}
+	for _, request := range []uint64{
+		unix.SIOCGIFCONF, unix.SIOCETHTOOL, unix.SIOCGIFFLAGS, unix.SIOCGIFHWADDR, unix.SIOCGIFINDEX, unix.SIOCGIFMTU,
+		unix.SIOCGIFNAME, unix.SIOCGIFNETMASK, unix.TIOCOUTQ,
+	} {
+		list = append(list, rule{"ioctl", []condition{fd(0), is(1, request)}})
+	}
+	for _, o := range s.Options {
+		option := []condition{is(1, o.Level), is(2, o.Name)}
+		if o.Get {
+			list = append(list, rule{"getsockopt", option})
+		}
+		if o.Set {
+			list = append(list, rule{"setsockopt", option})
+		}
+	}
+	return list
+}
