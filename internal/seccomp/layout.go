@@ -50,9 +50,13 @@ type planner struct {
 
 // layout returns the dispatches, the host's first, and their verdicts.
 func (p *policy) layout() ([]dispatch, []verdict, error) {
+	kill := uint32(unix.SECCOMP_RET_KILL_THREAD)
+	if p.fallback == unix.SECCOMP_RET_KILL_PROCESS {
+		kill = p.fallback // who wants that for any call wants no less for those of another ABI
+	}
 	pl := planner{policy: p, verdicts: []verdict{
 		fallbackVerdict: {ret: p.fallback},
-		killVerdict:     {ret: unix.SECCOMP_RET_KILL_THREAD},
+		killVerdict:     {ret: kill},
 		enosysVerdict:   {ret: retENOSYS},
 	}}
 	dispatches := make([]dispatch, 0, len(p.archs))

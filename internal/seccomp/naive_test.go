@@ -16,8 +16,12 @@ func naive(s *specs.LinuxSeccomp, host specs.Arch, c Call) uint32 {
 	if abi == specs.ArchX86_64 || abi == specs.ArchX32 {
 		abi = naiveX86(listed, c)
 	}
+	foreign := uint32(unix.SECCOMP_RET_KILL_THREAD)
+	if s.DefaultAction == specs.ActKillProcess {
+		foreign = unix.SECCOMP_RET_KILL_PROCESS
+	}
 	if !slices.Contains(listed, abi) {
-		return unix.SECCOMP_RET_KILL_THREAD
+		return foreign
 	}
 	negative := c.Number >= 1<<31 && abi == specs.ArchX86_64 && !slices.Contains(listed, specs.ArchX32)
 	fallback := naiveAction(s.DefaultAction, s.DefaultErrnoRet)
@@ -32,7 +36,7 @@ func naive(s *specs.LinuxSeccomp, host specs.Arch, c Call) uint32 {
 	}
 
 	if negative {
-		return unix.SECCOMP_RET_KILL_THREAD
+		return foreign
 	}
 
 	best := naiveRule{}

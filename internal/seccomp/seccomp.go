@@ -8,7 +8,8 @@
 //   - Several args of a rule must all match. If two of them have the same index, each counts as a rule of its own.
 //   - A rule that says the same as the default action is no rule.
 //   - Names that an architecture doesn't have are skipped there; names that none has are in Program.Unknown.
-//   - The native architecture is always in. Calls of any other one that isn't listed kill the thread, those of x32 too.
+//   - The native architecture is always in. Calls of any other one that isn't listed kill the thread, those of x32 too;
+//     the process, if that is the default action.
 //   - If the default action denies, calls with higher numbers than any that the profile names get ENOSYS, not the
 //     default action: they are newer than the profile, and a C library falls back to older calls only on ENOSYS.
 //   - 32-bit architectures compare the low words of arguments and values.
