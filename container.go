@@ -351,7 +351,7 @@ func (c *Container) runPoststop(ctx context.Context) {
 	}
 }
 
-// Pause freezes all processes of the container.
+// Pause stops all processes of the container until Resume: it freezes their cgroup, or has the kernel of a sandbox do it.
 func (c *Container) Pause() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
@@ -359,17 +359,25 @@ func (c *Container) Pause() error {
 		if err := c.want("pause", Running, Created); err != nil {
 			return err
 		}
+		if s, ok := c.engine.(sandbox.Engine); ok {
+			view := c.engineView()
+			return s.Pause(&view)
+		}
 		return c.group.Freeze(ctx)
 	})
 }
 
-// Resume thaws a paused container.
+// Resume lets a paused container go on.
 func (c *Container) Resume() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 	return c.locked(ctx, "resume", func() error {
 		if err := c.want("resume", Paused); err != nil {
 			return err
+		}
+		if s, ok := c.engine.(sandbox.Engine); ok {
+			view := c.engineView()
+			return s.Resume(&view)
 		}
 		return c.group.Thaw()
 	})

@@ -573,6 +573,23 @@ func TestPausedContainerDies(t *testing.T) {
 	}
 }
 
+// A container that does nothing meanwhile is paused twice, and works.
+func TestPauseAgain(t *testing.T) {
+	c := running(t)
+	for range 3 {
+		if err := c.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		wantStatus(t, c, hull.Paused)
+		if err := c.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		wantStatus(t, c, hull.Running)
+	}
+	says(t, exec1(t, c, verb("echo", "still")), "still")
+	wantStatus(t, c, hull.Running)
+}
+
 func TestPauseCreated(t *testing.T) {
 	c := create(t, newRuntime(t), hull.CreateOptions{})
 	if err := c.Pause(); err != nil {

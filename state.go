@@ -13,6 +13,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/native"
+	"hull/internal/sandbox"
 	"hull/internal/store"
 )
 
@@ -96,17 +97,24 @@ func status(dir *store.Dir, r *store.Record) (Status, error) {
 	case !native.Alive(r.Init):
 		return Stopped, nil
 	}
-	frozen, err := r.Cgroup.Frozen()
+	stopped, err := paused(dir, r)
 	if err != nil {
 		return "", err
 	}
 	switch {
-	case frozen:
+	case stopped:
 		return Paused, nil
 	case native.Engine{}.Parked(dir.Path):
 		return Created, nil
 	}
 	return Running, nil
+}
+
+func paused(dir *store.Dir, r *store.Record) (bool, error) {
+	if recordedIsolation(r) == Sandbox {
+		return sandbox.Paused(dir.Path)
+	}
+	return r.Cgroup.Frozen()
 }
 
 // owners are the names of users that were looked up.

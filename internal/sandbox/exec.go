@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -216,6 +217,44 @@ func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
 	defer conn.Close()
 	reply, err := ask(conn, wire.Request{Op: wire.Count})
 	return reply.Usage, err
+}
+
+// Pause has the kernel stop the container's programs. They are not frozen by the host's kernel: a helper that is frozen amid a
+// system call which the sandbox was notified of (seccomp_unotify(2)) begins it anew afterwards, and the notification that was
+// not yet received then counts twice; systrap takes that for the helper's end, and kills the program.
+func (Engine) Pause(c *engine.Container) error { return simply(c, wire.Pause) }
+
+// Resume lets them go on.
+func (Engine) Resume(c *engine.Container) error { return simply(c, wire.Resume) }
+
+// simply makes a request of one word.
+func simply(c *engine.Container, op wire.Op) error {
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = ask(conn, wire.Request{Op: op})
+	return err
+}
+
+// Paused tells whether the container whose state directory this is was paused: a sandbox has its log locked meanwhile, so
+// that nobody has to wait for its answer.
+func Paused(dir string) (bool, error) {
+	path := filepath.Join(dir, wire.Log)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lock); err != nil {
+		return false, &os.PathError{Op: "fcntl F_OFD_GETLK", Path: path, Err: err}
+	}
+	return lock.Type != unix.F_UNLCK, nil
 }
 
 // ask sends a request and returns the reply.

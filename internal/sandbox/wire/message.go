@@ -21,6 +21,9 @@ const (
 	Signal Op = "signal"
 	// Processes lists the processes.
 	Processes Op = "ps"
+	// Pause stops the programs, Resume lets them go on.
+	Pause  Op = "pause"
+	Resume Op = "resume"
 	// Network configures the network, before the container's program runs; descriptors: the packet socket of each link but the
 	// loopback.
 	Network Op = "network"

@@ -60,6 +60,9 @@ type Sandbox struct {
 	streams []int  // Stdio; of a terminal, one
 	alike   [3]int // which of Stdio are the same open file
 
+	pausing sync.Mutex
+	paused  bool // with pausing
+
 	running    atomic.Bool // the container's program does, or may
 	starting   sync.Mutex
 	awake      bool        // the kernel runs processes; of starting

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,8 @@ func (s *Sandbox) answer(conn int) {
 		reply.Processes, err = s.processes()
 	case wire.Count:
 		reply.Usage, err = s.usage()
+	case wire.Pause, wire.Resume:
+		err = s.pause(r.Op == wire.Pause)
 	case wire.Debug:
 		err = s.debug(&r, fds)
 		fds = nil
@@ -86,6 +89,34 @@ func (s *Sandbox) answer(conn int) {
 	if err := wire.Send(conn, reply); err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
 	}
+}
+
+// pause stops all tasks or lets them go on, and locks the log or unlocks it, which is where hull sees it. That is a lock of an
+// open file description: it ends with this process.
+func (s *Sandbox) pause(stop bool) error {
+	s.pausing.Lock()
+	defer s.pausing.Unlock()
+	switch {
+	case stop == s.paused:
+		return nil
+	case stop:
+		s.kernel.Pause()
+	default:
+		defer s.kernel.Unpause()
+	}
+	lock := unix.Flock_t{Type: unix.F_UNLCK}
+	if stop {
+		lock.Type = unix.F_WRLCK
+	}
+	if err := unix.FcntlFlock(2, unix.F_OFD_SETLK, &lock); err != nil {
+		if stop {
+			s.kernel.Unpause()
+			return os.NewSyscallError("fcntl F_OFD_SETLK", err)
+		}
+		log.Warningf("unlock: %v", err) // hull sees it paused, though it is not
+	}
+	s.paused = stop
+	return nil
 }
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
