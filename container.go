@@ -532,7 +532,7 @@ func (c *Container) Stats() (*Stats, error) {
 	return s, fault.In("events", c.ID(), err)
 }
 
-// countInside adds what the kernel of a sandbox counts, unless it is paused and can't answer.
+// countInside adds what the kernel of a sandbox counts, unless somebody has frozen it: it can't answer then.
 func (c *Container) countInside(e sandbox.Engine, s *Stats) error {
 	if frozen, err := c.group.Frozen(); frozen || err != nil {
 		return err

@@ -289,7 +289,7 @@ func TestSandboxStats(t *testing.T) {
 	if err := c.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := c.Stats(); err != nil || s.Inside != nil {
+	if s, err := c.Stats(); err != nil || s.Inside == nil {
 		t.Errorf("paused: %+v, %v", s, err)
 	}
 }
