@@ -94,8 +94,8 @@ func callOnwards(from uint32) (last uint32, err error) {
 	}
 	last = from
 	progress := bufio.NewReader(r)
-	for {
-		_ = r.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
+	for patience := 5 * time.Second; ; patience = 150 * time.Millisecond { // it has to start first
+		_ = r.SetReadDeadline(time.Now().Add(patience))
 		var told [4]byte
 		if _, err := progress.Read(told[:]); err != nil {
 			break
