@@ -23,6 +23,7 @@ type bench struct {
 	engine   config
 	runtimes []*contestant
 	doers    []*contestant // who runs a command without a bundle
+	sc       *contestant   // runsc, if it was found
 	random   *rand.Rand
 	figures  []*figure
 	notes    []string

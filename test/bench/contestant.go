@@ -38,7 +38,8 @@ func (r role) String() string {
 type contestant struct {
 	role    role
 	path    string
-	version string // "crun 1.8.1"
+	flags   []string // before each command
+	version string   // "crun 1.8.1"
 	root    string
 
 	mu     sync.Mutex
@@ -50,7 +51,7 @@ type contestant struct {
 
 // command returns the command line of one of the runtime's commands. All of them understand the same ones.
 func (c *contestant) command(args ...string) []string {
-	return slices.Concat([]string{c.path, "--root", c.root}, args)
+	return slices.Concat([]string{c.path, "--root", c.root}, c.flags, args)
 }
 
 // name returns an id that no container had, and remembers it until forget.
@@ -170,7 +171,7 @@ func (c *contestant) enter(dir string) (err error) {
 	if c.path, err = filepath.Abs(c.path); err != nil {
 		return err
 	}
-	c.root = filepath.Join(dir, fmt.Sprintf("root-%d", c.role))
+	c.root = filepath.Join(dir, fmt.Sprintf("root-%d", c.role)+strings.Join(c.flags, ""))
 	for _, d := range []string{c.root, c.root + "-pids"} {
 		if err := os.Mkdir(d, 0o711); err != nil {
 			return err
@@ -181,6 +182,9 @@ func (c *contestant) enter(dir string) (err error) {
 		return fmt.Errorf("%s --version: %w", c.path, err)
 	}
 	c.version, err = parseVersion(string(out))
+	if strings.HasSuffix(c.version, "VERSION_MISSING") { // runsc, as the module proxy has it
+		c.version = filepath.Base(filepath.Dir(c.path))
+	}
 	return err
 }
 

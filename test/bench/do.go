@@ -84,15 +84,14 @@ func (b *bench) findDoers() error {
 	default:
 		b.doers = append(b.doers, &contestant{role: bubblewrap, path: path})
 	}
-	if b.options.runsc == "" {
-		if b.options.runsc, err = newestRunsc.build(b.cache); err != nil {
-			return err
-		}
+	sc, err := b.newestRunsc()
+	if err != nil {
+		return err
 	}
-	b.doers = append(b.doers, &contestant{role: runsc, path: b.options.runsc})
+	b.doers = append(b.doers, sc)
 	for _, c := range b.doers[1:] {
-		if c.path, err = filepath.Abs(c.path); err != nil {
-			return err
+		if c.role == runsc {
+			continue
 		}
 		out, err := exec.Command(c.path, "--version").Output()
 		if err != nil {
@@ -100,9 +99,6 @@ func (b *bench) findDoers() error {
 		}
 		line, _, _ := strings.Cut(string(out), "\n")
 		c.version = strings.Replace(line, " version ", " ", 1)
-		if c.role == runsc && strings.HasSuffix(line, "VERSION_MISSING") { // as the module proxy has it
-			c.version = filepath.Base(filepath.Dir(c.path))
-		}
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ var groups = []group{
 	{"memory", measureMemory},
 	{"floor", measureFloor},
 	{"do", measureDo},
+	{"sandbox", measureSandbox},
 }
 
 func chooseGroups(names []string) ([]group, error) {

@@ -71,7 +71,7 @@ func parseFlags() options {
 	var o options
 	flag.StringVar(&o.runtime, "runtime", cmp.Or(os.Getenv("RUNTIME"), "bin/hull"), "runtime whose budgets are checked")
 	flag.StringVar(&o.newest, "newest", "", "the newest runc, as a built `program`; default: fetch and build it")
-	flag.StringVar(&o.runsc, "runsc", "", "the newest runsc, as a built `program`; default: fetch and build it, if group do is measured")
+	flag.StringVar(&o.runsc, "runsc", "", "the newest runsc, as a built `program`; default: fetch and build it, if groups do or sandbox are measured")
 	flag.StringVar(&o.cache, "cache", defaultCache(), "`directory` for what is built")
 	flag.IntVar(&o.rounds, "n", 50, "rounds, in each of which every runtime has its turn")
 	flag.IntVar(&o.crowd, "crowd", 200, "containers that are there for list and for the start in a crowd")

@@ -31,8 +31,9 @@ var (
 	engineTable  = &table{"Time, the configuration of a container engine", runtimes, peers}
 	otherTable   = &table{"Memory and numbers", runtimes, peers}
 	doTable      = &table{"`hull do`", []role{hull, bubblewrap, runsc}, []role{bubblewrap, runsc}}
+	sandboxTable = &table{"The sandbox", []role{hull, runsc, newest}, []role{runsc, newest}}
 
-	tables = []*table{exampleTable, engineTable, otherTable, doTable}
+	tables = []*table{exampleTable, engineTable, otherTable, doTable, sandboxTable}
 )
 
 // report returns the tables and what they were measured on, in Markdown.

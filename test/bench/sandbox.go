@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// idle is how many sandboxes are there at once when their memory is looked at.
+const idle = 15
+
+// measureSandbox compares containers that have a kernel of their own, in hull and in runsc, and shows newest runc's, which have
+// none. The platform and the network, a loopback alone, are the same.
+func measureSandbox(ctx context.Context, b *bench) error {
+	sandboxes, err := b.findSandboxes()
+	if err != nil {
+		return err
+	}
+	nothing, err := b.bundles.bundle(exampleConfig(), "true")
+	if err != nil {
+		return err
+	}
+	sleep, err := b.bundles.bundle(exampleConfig(), "sleep", "1d")
+	if err != nil {
+		return err
+	}
+	for _, c := range sandboxes {
+		if c.stands, err = c.detach(ctx, b.stage.prefix, sleep); err != nil {
+			return err
+		}
+	}
+	err = b.alternate(ctx, sandboxes, b.rounds,
+		action{
+			b.figure(sandboxTable, "`run` of true", milliseconds, budget{runsc, 0.25}, budget{newest, 1}),
+			func(ctx context.Context, c *contestant) (time.Duration, error) {
+				return c.run(ctx, b.stage.prefix, nothing)
+			},
+		},
+		action{
+			b.figure(sandboxTable, "`create`, `start`, the program's end and `delete`", milliseconds, budget{runsc, 0.25}),
+			func(ctx context.Context, c *contestant) (time.Duration, error) {
+				return c.life(ctx, b.stage.prefix, nothing)
+			},
+		},
+		action{
+			b.figure(sandboxTable, "`exec` of true", milliseconds, budget{runsc, 0.4}),
+			func(ctx context.Context, c *contestant) (time.Duration, error) {
+				return spend(ctx, c.command("exec", c.stands, "true"))
+			},
+		},
+	)
+	if err != nil {
+		return err
+	}
+	for _, c := range sandboxes {
+		if err := c.remove(ctx, c.stands); err != nil {
+			return err
+		}
+	}
+	if err := b.sandboxDo(ctx, sandboxes[:2]); err != nil {
+		return err
+	}
+	share := b.figure(sandboxTable, "memory of each of 15 that sleep, pages counted by share (PSS)", kibibytes, budget{runsc, 0.6})
+	for _, c := range sandboxes {
+		kib, err := b.idleMemory(ctx, c, sleep)
+		if err != nil {
+			return err
+		}
+		share.add(c.role, float64(kib)/idle)
+	}
+	// runsc keeps its empty network namespace for ever.
+	if err := unix.Unmount(filepath.Join(sandboxes[1].root, "null-netns"), 0); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		return os.NewSyscallError("umount2", err)
+	}
+	return nil
+}
+
+// sandboxDo measures a command in a sandbox that is thrown away.
+func (b *bench) sandboxDo(ctx context.Context, sandboxes []*contestant) error {
+	tree := filepath.Join(b.stage.dir, "sandboxed")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return err
+	}
+	return b.alternate(ctx, sandboxes, b.rounds, action{
+		b.figure(sandboxTable, "`do` of true", milliseconds, budget{runsc, 0.25}),
+		func(ctx context.Context, c *contestant) (time.Duration, error) {
+			if c.role == hull {
+				return spend(ctx, []string{c.path, "do", "--isolation", "sandbox", "--cwd", tree, "true"})
+			}
+			return spend(ctx, c.command("--ignore-cgroups", "do", "-cwd=/", "true"))
+		},
+	})
+}
+
+// findSandboxes returns hull, runsc and newest runc, in this order.
+func (b *bench) findSandboxes() ([]*contestant, error) {
+	sc, err := b.newestRunsc()
+	if err != nil {
+		return nil, err
+	}
+	var boxed, other *contestant
+	for _, c := range b.runtimes {
+		switch c.role {
+		case hull:
+			boxed = &contestant{role: hull, path: c.path, flags: []string{"--isolation", "sandbox"}}
+		case newest:
+			other = c
+		}
+	}
+	if err := boxed.enter(b.stage.dir); err != nil {
+		return nil, err
+	}
+	b.runtimes = append(b.runtimes, boxed, sc) // to be cleared at the end
+	return []*contestant{boxed, sc, other}, nil
+}
+
+// newestRunsc returns runsc, which it builds unless it is there.
+func (b *bench) newestRunsc() (_ *contestant, err error) {
+	if b.options.runsc == "" {
+		if b.options.runsc, err = newestRunsc.build(b.cache); err != nil {
+			return nil, err
+		}
+	}
+	if b.sc == nil {
+		b.sc = &contestant{role: runsc, path: b.options.runsc, flags: []string{"--platform=systrap", "--network=none"}}
+		err = b.sc.enter(b.stage.dir)
+	}
+	return b.sc, err
+}
+
+// life takes a container from create to delete.
+func (c *contestant) life(ctx context.Context, prefix, bundle string) (time.Duration, error) {
+	id, created, err := c.create(ctx, prefix, bundle)
+	if err != nil {
+		return 0, err
+	}
+	c.made = id
+	pid, err := c.pid(id)
+	if err != nil {
+		return 0, err
+	}
+	init, err := watch(pid)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if _, err := spend(ctx, c.command("start", id)); err != nil {
+		return 0, err
+	}
+	if err := init.ended(); err != nil {
+		return 0, err
+	}
+	_, err = deleteMade(ctx, c)
+	return created + time.Since(begin), err
+}
+
+// idleMemory returns what that many containers use which do nothing, with all that runs for them, in KiB.
+func (b *bench) idleMemory(ctx context.Context, c *contestant, bundle string) (int, error) {
+	var ids []string
+	for range idle {
+		id, err := c.detach(ctx, b.stage.prefix, bundle)
+		if err != nil {
+			return 0, err
+		}
+		ids = append(ids, id)
+	}
+	time.Sleep(rest)
+	// What has nobody else is the child of the process that this one is the child of. See again.
+	all, err := memoryOfTree(os.Getppid(), os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	itself, err := memoryOf(os.Getppid())
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		if err := c.remove(ctx, id); err != nil {
+			return 0, err
+		}
+	}
+	return all.share - itself.share, nil
+}
