@@ -162,3 +162,17 @@ func TestSandboxHelpersKilled(t *testing.T) {
 		gone(t, pid)
 	}
 }
+
+// A directory as a standard stream would be a way to all files of the host.
+func TestSandboxDirectoryAsStream(t *testing.T) {
+	dir, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c := running(t)
+	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: dir}})
+	refused(t, err, hull.ErrUnsupported, "standard stream 0: not in a sandbox: a directory of the host")
+	_, err = newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), Stdio: hull.Stdio{Out: dir}})
+	refused(t, err, hull.ErrUnsupported, "standard stream 1: not in a sandbox: a directory of the host")
+}

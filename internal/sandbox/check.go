@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,6 +184,19 @@ func (k *checker) action(field string, a specs.LinuxSeccompAction) {
 	k.refuse(a == specs.ActNotify, field, "its kernel has no agents for system calls")
 	k.refuse(a == specs.ActLog, field, "its kernel logs no system calls; SCMP_ACT_ALLOW is possible")
 	k.refuse(a == specs.ActKillProcess, field, "its kernel ends threads, not processes; SCMP_ACT_KILL_THREAD, SCMP_ACT_TRAP and SCMP_ACT_ERRNO are possible")
+}
+
+// streams refuses a directory of the host's as a standard stream: from it the way leads up to all of the host's files, for who
+// takes over the kernel that has it.
+func (k *checker) streams(stdio [3]*os.File) {
+	for i, f := range stdio {
+		if f == nil {
+			continue
+		}
+		fi, err := f.Stat()
+		k.take(err)
+		k.refuse(err == nil && fi.IsDir(), fmt.Sprintf("standard stream %d", i), "a directory of the host")
+	}
 }
 
 // known tells whether the sandbox's kernel has that device.

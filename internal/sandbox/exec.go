@@ -22,6 +22,7 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 	k.process(r.Process)
 	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
 	k.refuse(len(r.Cgroups) > 0, "", "sub-cgroups: its processes are none of the host's")
+	k.streams(r.Stdio)
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err
 	}

@@ -105,8 +105,11 @@ type creation struct {
 
 // Create makes the sandbox and its container, and starts the container's program or leaves it waiting for Start.
 func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Process, error) {
-	if len(r.Extra) > 0 {
-		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: descriptors beside the standard streams")}
+	k := &checker{}
+	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
+	k.streams(r.Stdio)
+	if err := errors.Join(k.errs...); err != nil {
+		return nil, err
 	}
 	c := &creation{CreateRequest: r, inside: r.Spec}
 	defer c.close()
