@@ -29,7 +29,7 @@ test-old: ## tests under filters that answer as Linux 5.4 and old seccomp profil
 # Left out: programs that are no Go of ours, the sentry, and sigaction, whose test catches signals that glibc keeps to itself.
 .PHONY: test-race
 test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs -e /sigaction -e /sentry/ -e /hull-sandbox)
+	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs -e /test/debian -e /sigaction -e /sentry/ -e /hull-sandbox)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for $(FUZZTIME)
@@ -46,6 +46,10 @@ test-oci: build ## the validation programs of OCI's runtime-tools against $(RUNT
 .PHONY: test-bats
 test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bats, jq, libseccomp's headers
 	go run ./test/bats -runtime '$(RUNTIME)' '$(RUNC_CLONE)'
+
+.PHONY: test-debian
+test-debian: ## real programs with a load of their own, from Debian's packages, in both isolations; root, debootstrap, a mirror
+	HULL_TEST_DEBIAN=$$(test/debian/root) go test -count=1 -v ./test/debian
 
 .PHONY: test-vm
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
