@@ -258,6 +258,13 @@ func (t *process) changeUser(b *stub.Batch) {
 	b.Call(unix.SYS_UMASK, stub.Int(mask))
 }
 
+// makeRoom emits what has the table of descriptors grow. Once threads share it, each time it grows they wait for a grace period
+// of RCU, milliseconds; hull's own programs have threads, and descriptors for many mounts.
+func (t *process) makeRoom(b *stub.Batch) {
+	const most = 512
+	b.Ignore(b.Call(unix.SYS_FCNTL, stub.Int(t.program), stub.Int(unix.F_DUPFD_CLOEXEC), stub.Int(most-1)), 0)
+}
+
 // closeOthers emits the closing of all descriptors but those that lastSteps and the program need, and marks these so
 // that only the program's survive execve (CVE-2024-21626). It comes before the filter, which may know neither call.
 func (t *process) closeOthers(b *stub.Batch, extra int) {
@@ -419,6 +426,7 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 	}
 	b.In("process.args[0]")
 	if t.program != 0 {
+		t.makeRoom(b)
 		b.Execveat(stub.Fd(t.program), t.Args, t.env)
 		return
 	}
