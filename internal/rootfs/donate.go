@@ -7,10 +7,11 @@ import (
 	"hull/internal/stub"
 )
 
-// donate lays the root of a plan, puts a detached copy of each mount that is asked for where the program will have it, and
-// takes the root away again: what is left of it are the copies. It comes before the container's own root.
+// donate lays the root of a plan, opens each mount that is asked for where the program will have it, and takes the root away
+// again: what is left of it are these mounts, each by itself, for a lazy unmount parts them (umount2(2), MNT_DETACH). Nothing
+// but the one mount is reached from its descriptor. It comes before the container's own root.
 //
-// A copy is of one mount, without what is mounted below: nothing but that is reached from it.
+// Detached copies would do the same, but closing each of them waits for a grace period of RCU.
 func (p *Plan) donate(b *stub.Batch, d *overlay.Donation) {
 	e := &emitter{Plan: p, b: b, guide: newGuide(d.Plan.Root)}
 	e.layRoot(d.Plan)
@@ -27,11 +28,9 @@ func (p *Plan) donate(b *stub.Batch, d *overlay.Donation) {
 			continue
 		}
 		dir := e.open(t.Path, openDir, inRoot)
-		fd := b.OpenTree(dir, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+		e.setAttr(dir, hostAttr)
 		b.Note(t.Path)
-		e.setAttr(fd, hostAttr)
-		dup3(b, fd, to)
-		b.Close(fd)
+		dup3(b, dir, to)
 		b.Close(dir)
 	}
 	b.Umount2(".", unix.MNT_DETACH) // the stage, which layRoot has made the working directory
