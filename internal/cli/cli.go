@@ -65,7 +65,7 @@ func (e *Env) run(args []string) error {
 		return e.printHelp()
 	}
 	// Before the command is looked at: what is wrong with it is told in the log, too.
-	if err := e.globals.resolve(); err != nil {
+	if err := e.globals.resolve(e.Name); err != nil {
 		return e.usage("", err)
 	}
 	if err := e.log.open(e.globals); err != nil {

@@ -41,16 +41,19 @@ func (g *globals) register(fs *optionSet) {
 	fs.valueVar(&g.rootless, "rootless", "tolerate cgroups that can't be made or limited: true, false, or auto, which is "+
 		"true for other users than root")
 	fs.stringVar(&g.isolation, "isolation", "", "what isolates the containers that are made: `KIND` is native, the host's "+
-		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else the annotation run.hull.isolation of "+
-		"config.json, else native)")
+		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else sandbox if hull is called by the name "+
+		"hull-s, else the annotation run.hull.isolation of config.json, else native)")
 	fs.stringVar(&g.criu, "criu", "", "")
 	fs.hide() // given by engines that know older runtimes
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")
 }
 
-// resolve checks the values and completes them.
-func (g *globals) resolve() error {
+// sandboxName is the name that hull is called by when it makes sandboxes: an engine has a path for each runtime, and no options.
+const sandboxName = "hull-s"
+
+// resolve checks the values and completes them, for a program that was called by that name.
+func (g *globals) resolve(name string) error {
 	if g.logFormat != "text" && g.logFormat != "json" && g.logFormat != "" {
 		return fmt.Errorf("--log-format: got %q, want text or json", g.logFormat)
 	}
@@ -58,6 +61,9 @@ func (g *globals) resolve() error {
 	if !g.options.given("isolation") {
 		from = "HULL_ISOLATION"
 		g.isolation = os.Getenv(from)
+	}
+	if g.isolation == "" && name == sandboxName {
+		g.isolation = string(hull.Sandbox)
 	}
 	if g.isolation != "" && !hull.Isolation(g.isolation).Known() {
 		return fmt.Errorf("%s: got %q, want native or sandbox", from, g.isolation)

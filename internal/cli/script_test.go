@@ -21,6 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(withoutLeaks{m}, map[string]func(){
 		"hull":     func() { os.Exit(Main(os.Args)) },
+		"hull-s":   func() { os.Exit(Main(os.Args)) },
 		"notifier": notifier,
 		"killer":   killer,
 	})
