@@ -28,12 +28,25 @@ func (p *Plan) donate(b *stub.Batch, d *overlay.Donation) {
 			continue
 		}
 		dir := e.open(t.Path, openDir, inRoot)
-		e.setAttr(dir, hostAttr)
 		b.Note(t.Path)
 		dup3(b, dir, to)
 		b.Close(dir)
 	}
+	// Not before all are open: paths in the root go through links.
+	for _, t := range d.Trees {
+		if !t.File {
+			e.setNoLinks(stub.Fd(stub.FirstExtra + t.Extra))
+		}
+	}
 	b.Umount2(".", unix.MNT_DETACH) // the stage, which layRoot has made the working directory
+}
+
+// setNoLinks keeps a program from following links in a mount, from Linux 5.14 on.
+func (e *emitter) setNoLinks(fd stub.FD) {
+	e.setAttr(fd, hostAttr)
+	b := e.b
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSYMFOLLOW}
+	b.Ignore(b.MountSetattr(fd, 0, attr), unix.EINVAL)
 }
 
 // openFile opens a regular file: for writing, too, where that is possible.
