@@ -3,6 +3,7 @@ package cgroup
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -218,8 +219,21 @@ func statsAtRest(t *testing.T, m cgroups.Manager, g *Group) (*cgroups.Stats, *St
 func TestStatsLikeLibrary(t *testing.T) {
 	hulltest.Require(t, hulltest.Root)
 	g := newGroup(t, newConfig(t, &specs.LinuxResources{}))
-	c := startIn(t, g, "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+	// It begins when it is in the group, not before.
+	c := exec.Command("sh", "-c", "read line; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err = g.Add(t.Context(), c.Process.Pid)
+	in.Close()
 	c.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
 	m, err := manager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, g.State().Paths)
 	if err != nil {
 		t.Fatal(err)
