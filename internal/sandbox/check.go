@@ -144,16 +144,16 @@ func (k *checker) process(p *specs.Process) {
 	k.refuse(p.ExecCPUAffinity != nil, "process.execCPUAffinity", "processes of a sandbox have no processors of their own on the host")
 }
 
-// asItIs are settings that the sandbox's kernel has anyway, which engines ask for: it has no ports for the privileged, and anyone
-// may ping.
-var asItIs = map[string]string{
-	"net.ipv4.ip_unprivileged_port_start": "0",
-	"net.ipv4.ping_group_range":           "0 2147483647",
+// asItIs are settings that engines ask for and that are so anyway: the sandbox's kernel has no ports for the privileged, and
+// anyone may ping; Podman wants the group 0 to be among those.
+var asItIs = map[string][]string{
+	"net.ipv4.ip_unprivileged_port_start": {"0"},
+	"net.ipv4.ping_group_range":           {"0 2147483647", "0 0"},
 }
 
 func (k *checker) linux(l *specs.Linux) {
 	for name, value := range l.Sysctl {
-		k.refuse(strings.Join(strings.Fields(value), " ") != asItIs[name], "linux.sysctl "+name, "its kernel's settings can't be changed")
+		k.refuse(!slices.Contains(asItIs[name], strings.Join(strings.Fields(value), " ")), "linux.sysctl "+name, "its kernel's settings can't be changed")
 	}
 	if l.RootfsPropagation != "" {
 		flags, _ := mnt.Propagation(l.RootfsPropagation)

@@ -49,6 +49,13 @@ func TestSysctl(t *testing.T) {
 			t.Errorf("%q: %v", value, err)
 		}
 	}
+	for value, ok := range map[string]bool{"0 0": true, "1 0": false, "1 100": false} {
+		s := spec.Example(spec.Options{})
+		s.Linux.Sysctl = map[string]string{"net.ipv4.ping_group_range": value}
+		if err := Check(s); (err == nil) != ok {
+			t.Errorf("ping_group_range %q: %v", value, err)
+		}
+	}
 }
 
 func ptr[T any](v T) *T { return &v }
