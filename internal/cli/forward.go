@@ -37,7 +37,7 @@ The address is printed once it can be connected to.`,
 				return err
 			}
 			if err := forward(ctx, env, c, local, port); err != nil {
-				return inOp("port-forward", args[0], signals.explain(ctx, "port-forward", args[0], err))
+				return signals.explain(ctx, "port-forward", args[0], inOp("port-forward", args[0], err))
 			}
 			return nil
 		},
