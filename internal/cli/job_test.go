@@ -348,3 +348,33 @@ func TestDoWithoutAShellDoesNotStop(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// In a sandbox a ^Z stops no command that nobody could let go on, and one that stops itself ends at a ^C.
+func TestDoInASandboxIsNotLeftStopped(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	link := sandboxLink(t)
+	if err := os.Symlink(hulltest.SandboxBinary(t), link); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(link)
+
+	s := newScreen(t)
+	cmd := s.at("hull", "do", "--isolation", "sandbox", "sh", "-c", "trap 'echo caught' TSTP; echo rea''dy; sleep 0.5; echo e''nd")
+	s.start(cmd)
+	s.expect("ready")
+	s.press("\x1a")
+	s.expect("caught")
+	s.expect("end")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+
+	s = newScreen(t)
+	cmd = s.at("hull", "do", "--isolation", "sandbox", "sh", "-c", "echo rea''dy; kill -TSTP $$; echo e''nd; sleep 100")
+	s.start(cmd)
+	s.expect("ready")
+	s.press("\x03")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 128+2 {
+		t.Error(err)
+	}
+}

@@ -384,6 +384,9 @@ func (t *terminal) copyIn() {
 		t.sync()
 		for typed := buf[:n]; len(typed) > 0; {
 			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(typed), vfs.WriteOptions{})
+			if t.signals(typed[:n]) {
+				t.letGoOn()
+			}
 			typed = typed[n:]
 			if err == nil {
 				continue
@@ -396,6 +399,38 @@ func (t *terminal) copyIn() {
 			case <-t.closed:
 				return
 			}
+		}
+	}
+}
+
+// signals tells whether something of what was typed may be a signal for the job in the foreground.
+func (t *terminal) signals(typed []byte) bool {
+	t.mu.Lock()
+	cc := t.modes.Cc
+	t.mu.Unlock()
+	for _, c := range typed {
+		if c != 0 && (c == cc[unix.VSUSP] || c == cc[unix.VINTR] || c == cc[unix.VQUIT]) { // 0 is none
+			return true
+		}
+	}
+	return false
+}
+
+// letGoOn undoes stops in the process's job that nobody else could undo. The process leads its session, so that no shell is
+// above it, and Linux does not stop such a job, an orphaned process group, for a ^Z (setpgid(2)); this kernel does. What stops
+// itself, as editors do at a ^Z, goes on at the next one, or at the ^C that shall end it. Who handles or ignores ^Z, as a shell
+// does that has jobs, is left alone.
+func (t *terminal) letGoOn() {
+	job := t.task.ThreadGroup().ProcessGroup()
+	if job == nil {
+		return // the process has ended
+	}
+	for _, tg := range t.task.PIDNamespace().ThreadGroups() {
+		if tg.ProcessGroup() != job {
+			continue
+		}
+		if action, err := tg.SetSigAction(linux.SIGTSTP, nil); err == nil && action.Handler == linux.SIG_DFL {
+			_ = tg.SendSignal(kernel.SignalInfoPriv(linux.SIGCONT))
 		}
 	}
 }
