@@ -161,6 +161,8 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 	b.Mark(refused)
 	fd := b.OpenTree(lower, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 	b.Note(strconv.Quote(m.Source))
+	// Gone since it was opened: to remove the directory that it was on, in the caller's namespace, takes it out of this one.
+	b.OnErr(fd.Result(), unix.EINVAL, shown)
 	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 	b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
 	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
