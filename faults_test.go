@@ -3,10 +3,12 @@ package hull_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -160,6 +162,32 @@ func TestSandboxHelpersKilled(t *testing.T) {
 	}
 	for _, pid := range all {
 		gone(t, pid)
+	}
+}
+
+// A socket that the sandbox's kernel has no file for is refused before it gets any stream: who waits for the end of another one
+// would wait for the container's.
+func TestSandboxSocketAsStream(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := os.NewFile(uintptr(fd), "socket")
+	defer socket.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := running(t)
+	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: socket, Out: w}})
+	w.Close()
+	refused(t, err, hull.ErrUnsupported, "standard stream 0: not in a sandbox: a socket of another family than AF_UNIX")
+	if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("standard output: %v", err)
 	}
 }
 

@@ -186,16 +186,27 @@ func (k *checker) action(field string, a specs.LinuxSeccompAction) {
 	k.refuse(a == specs.ActKillProcess, field, "its kernel ends threads, not processes; SCMP_ACT_KILL_THREAD, SCMP_ACT_TRAP and SCMP_ACT_ERRNO are possible")
 }
 
-// streams refuses a directory of the host's as a standard stream: from it the way leads up to all of the host's files, for who
-// takes over the kernel that has it.
+// streams refuses standard streams that the sandbox's kernel has no files for; and a directory of the host's, from which the way
+// leads up to all of the host's files, for who takes over that kernel.
 func (k *checker) streams(stdio [3]*os.File) {
 	for i, f := range stdio {
 		if f == nil {
 			continue
 		}
-		fi, err := f.Stat()
-		k.take(err)
-		k.refuse(err == nil && fi.IsDir(), fmt.Sprintf("standard stream %d", i), "a directory of the host")
+		var st unix.Stat_t
+		err := unix.Fstat(int(f.Fd()), &st)
+		k.take(os.NewSyscallError("fstat", err))
+		name := fmt.Sprintf("standard stream %d", i)
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			k.refuse(true, name, "a directory of the host")
+		case unix.S_IFBLK:
+			k.refuse(true, name, "a block device of the host")
+		case unix.S_IFSOCK:
+			family, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+			k.take(os.NewSyscallError("getsockopt SO_DOMAIN", err))
+			k.refuse(err == nil && family != unix.AF_UNIX, name, "a socket of another family than AF_UNIX")
+		}
 	}
 }
 

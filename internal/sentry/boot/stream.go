@@ -90,10 +90,17 @@ func (f *sharedFile) Seek(_ context.Context, offset int64, whence int32) (int64,
 	return unix.Seek(f.fd, offset, int(whence))
 }
 
-// importStreams makes the host's descriptors those from 0 on of a process.
+// importStreams makes the host's descriptors, which it takes over, those from 0 on of a process.
 func (s *Sandbox) importStreams(ctx context.Context, table *kernel.FDTable, stdio, alike [3]int, u specs.User) (files []*vfs.FileDescription, err error) {
+	left := stdio[:]
+	defer func() {
+		for _, fd := range left { // after an error; who waits for the end of a pipe must not wait for this process
+			unix.Close(fd)
+		}
+	}()
 	var by [3]*vfs.FileDescription
 	for number, fd := range stdio {
+		left = stdio[number+1:]
 		if i := alike[number]; i >= 0 && i < number && by[i] != nil {
 			by[number] = by[i]
 			unix.Close(fd)
