@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,13 @@ func parseForward(s string) (local, port uint16, err error) {
 
 // forward serves connections until ctx ends.
 func forward(ctx context.Context, env *Env, c *hull.Container, local, port uint16) error {
+	state, err := c.State()
+	if err != nil {
+		return err
+	}
+	if state.Status == hull.Stopped {
+		return errors.New("the container has stopped")
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -89,6 +97,8 @@ func forward(ctx context.Context, env *Env, c *hull.Container, local, port uint1
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED):
+		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE):
+			time.Sleep(50 * time.Millisecond) // until a connection ends, as others that there are must not for it
 		case err != nil:
 			return os.NewSyscallError("accept4", err)
 		default:
