@@ -20,8 +20,8 @@ type Result struct {
 	// PeakMemory is the most memory that all processes have used together, in bytes, page cache included; 0 if it isn't
 	// known. It is where OOMKilled is.
 	PeakMemory uint64
-	// NetworkPath says, with NetworkNAT, what its packets went by: "veth", "tap", "veth for IPv4, tap for IPv6" or "tap for
-	// IPv4, veth for IPv6".
+	// NetworkPath says, with NetworkNAT, what its packets went by: "veth", "tap", "veth for IPv4, tap for IPv6", "tap for
+	// IPv4, veth for IPv6" or, in a sandbox, "socket".
 	NetworkPath string
 	// Refused is what the program wanted to reach over NetworkNAT, and was not allowed to. RefusedMore are others, when there
 	// were too many different ones to remember.
