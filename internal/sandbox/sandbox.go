@@ -61,7 +61,7 @@ func (e Engine) Available() error {
 
 func checkUser() error {
 	if os.Geteuid() != 0 {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs root: other users can't give it files yet")}
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a container in a sandbox needs root: other users can't give it its files yet, but for hull do")}
 	}
 	return nil
 }
