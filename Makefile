@@ -26,10 +26,11 @@ test: ## everything that passes on a plain machine; more of it as root
 test-old: ## tests under filters that answer as Linux 5.4 and old seccomp profiles do; root
 	go run ./test/old
 
+# A program under it sleeps for a second before it ends, unless it is told not to: hundreds of them are started here.
 # Left out: programs that are no Go of ours, the sentry, and sigaction, whose test catches signals that glibc keeps to itself.
 .PHONY: test-race
 test-race: ## unit tests under the race detector, which is the one thing here that needs cgo: a C compiler
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs -e /test/debian -e /sigaction -e /sentry/ -e /hull-sandbox)
+	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v -e /cgroup/systemd -e /test/programs -e /test/debian -e /sigaction -e /sentry/ -e /hull-sandbox)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for $(FUZZTIME)

@@ -112,6 +112,7 @@ func needs(t *testing.T, script string) []hulltest.Need {
 func setup(env *testscript.Env) error {
 	root := filepath.Join(env.WorkDir, ".root")
 	env.Setenv("ROOT", root)
+	env.Setenv("GORACE", os.Getenv("GORACE")) // the programs of a test under the race detector are, too
 	env.Defer(func() { deleteAll(root) })
 	return nil
 }
