@@ -17,7 +17,7 @@ import (
 // TestDonatedMounts looks at what a sandbox has of the host's files: a descriptor of each mount, from which nothing of
 // another is reached.
 func TestDonatedMounts(t *testing.T) {
-	hulltest.Require(t, hulltest.Root, hulltest.Kernel(5, 14))
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr, hulltest.Kernel(5, 14))
 	link := sandboxLink(t)
 	if err := os.Symlink(hulltest.SandboxBinary(t), link); err != nil {
 		t.Fatal(err)
