@@ -235,9 +235,12 @@ func (p *planner) within(dir string) error {
 		}
 		fi, err := os.Lstat(p.host(q))
 		switch {
-		case err != nil: // covered by another mount, private to another user, or a server that doesn't answer
+		case err != nil:
+			continue // covered by another mount, private to another user, gone, or a server that doesn't answer
 		case fi.IsDir():
-			err = p.show(q, true)
+			if err = p.show(q, true); errors.Is(err, fs.ErrNotExist) {
+				err = nil // gone by now
+			}
 		case fi.Mode().IsRegular():
 			err = p.add(Entry{Kind: File, Path: q, Source: p.host(q), Over: true})
 		}
