@@ -15,18 +15,13 @@ const maxShown = 64 << 20
 
 // Debug writes to w what the sandbox's kernel shows of itself, unless show is empty, and sets what it logs, unless level is.
 func (Engine) Debug(c *engine.Container, w io.Writer, show, level string) error {
-	conn, err := dial(c.Dir)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	fd, err := unix.MemfdCreate("debug", unix.MFD_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "debug")
 	defer f.Close()
-	if _, err := ask(conn, wire.Request{Op: wire.Debug, Show: show, LogLevel: level}, fd); err != nil {
+	if _, err := request(c, wire.Request{Op: wire.Debug, Show: show, LogLevel: level}, fd); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, printable{io.NewSectionReader(f, 0, maxShown)})

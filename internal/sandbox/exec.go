@@ -183,23 +183,13 @@ func stand(s *stub.Stub) error {
 
 // SignalAll sends a signal to all processes of a container.
 func (Engine) SignalAll(c *engine.Container, sig unix.Signal) error {
-	conn, err := dial(c.Dir)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = ask(conn, wire.Request{Op: wire.Signal, Signal: int(sig)})
+	_, err := request(c, wire.Request{Op: wire.Signal, Signal: int(sig)})
 	return err
 }
 
 // Processes lists the processes of a container, as its kernel sees them.
 func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
-	conn, err := dial(c.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	reply, err := ask(conn, wire.Request{Op: wire.Processes})
+	reply, err := request(c, wire.Request{Op: wire.Processes})
 	for i := range reply.Processes {
 		p := &reply.Processes[i]
 		for _, s := range []*string{&p.STime, &p.TTY, &p.Time, &p.Command} {
@@ -211,31 +201,21 @@ func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
 
 // Usage returns what the processes of a container use, as its kernel counts it.
 func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
-	conn, err := dial(c.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	reply, err := ask(conn, wire.Request{Op: wire.Count})
+	reply, err := request(c, wire.Request{Op: wire.Count})
 	return reply.Usage, err
 }
 
 // Pause has the kernel stop the container's programs. They are not frozen by the host's kernel: a helper that is frozen amid a
 // system call which the sandbox was notified of (seccomp_unotify(2)) begins it anew afterwards, and the notification that was
 // not yet received then counts twice; systrap takes that for the helper's end, and kills the program.
-func (Engine) Pause(c *engine.Container) error { return simply(c, wire.Pause) }
+func (Engine) Pause(c *engine.Container) error {
+	_, err := request(c, wire.Request{Op: wire.Pause})
+	return err
+}
 
 // Resume lets them go on.
-func (Engine) Resume(c *engine.Container) error { return simply(c, wire.Resume) }
-
-// simply makes a request of one word.
-func simply(c *engine.Container, op wire.Op) error {
-	conn, err := dial(c.Dir)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = ask(conn, wire.Request{Op: op})
+func (Engine) Resume(c *engine.Container) error {
+	_, err := request(c, wire.Request{Op: wire.Resume})
 	return err
 }
 
@@ -256,6 +236,16 @@ func Paused(dir string) (bool, error) {
 		return false, &os.PathError{Op: "fcntl F_OFD_GETLK", Path: path, Err: err}
 	}
 	return lock.Type != unix.F_UNLCK, nil
+}
+
+// request asks the sandbox of a container by a connection of its own.
+func request(c *engine.Container, r wire.Request, fds ...int) (wire.Reply, error) {
+	conn, err := dial(c.Dir)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	defer conn.Close()
+	return ask(conn, r, fds...)
 }
 
 // ask sends a request and returns the reply.
