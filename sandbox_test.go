@@ -68,7 +68,6 @@ func TestSandbox(t *testing.T) {
 		"OOM":                         TestOOM,
 		"OneOffset":                   TestOneOffset,
 		"PauseAndResume":              TestPauseAndResume,
-		"PauseAgain":                  TestPauseAgain,
 		"PauseCreated":                TestPauseCreated,
 		"PausedContainerDies":         TestPausedContainerDies,
 		"PidFile":                     TestPidFile,
