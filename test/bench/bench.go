@@ -24,10 +24,12 @@ type bench struct {
 	runtimes []*contestant
 	doers    []*contestant // who runs a command without a bundle
 	sc       *contestant   // runsc, if it was found
-	random   *rand.Rand
-	figures  []*figure
-	notes    []string
-	load     string // of the machine, before the start
+	// sandboxes are hull and runsc, whose containers have a kernel of their own.
+	sandboxes []*contestant
+	random    *rand.Rand
+	figures   []*figure
+	notes     []string
+	load      string // of the machine, before the start
 }
 
 func newBench(o options) (b *bench, err error) {
@@ -50,7 +52,7 @@ func newBench(o options) (b *bench, err error) {
 // close removes what is still there, which is something only after an error.
 func (b *bench) close() error {
 	var errs []error
-	for _, c := range b.runtimes {
+	for _, c := range slices.Concat(b.runtimes, b.sandboxes) {
 		errs = append(errs, c.clear())
 		left, err := b.stage.left(c.root)
 		if len(left) > 0 {

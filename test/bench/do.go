@@ -82,24 +82,18 @@ func (b *bench) findDoers() error {
 	case err != nil:
 		return err
 	default:
-		b.doers = append(b.doers, &contestant{role: bubblewrap, path: path})
+		out, err := exec.Command(path, "--version").Output()
+		if err != nil {
+			return fmt.Errorf("%s --version: %w", path, err)
+		}
+		line, _, _ := strings.Cut(string(out), "\n") // "bubblewrap 0.8.0"
+		b.doers = append(b.doers, &contestant{role: bubblewrap, path: path, version: line})
 	}
 	sc, err := b.newestRunsc()
 	if err != nil {
 		return err
 	}
 	b.doers = append(b.doers, sc)
-	for _, c := range b.doers[1:] {
-		if c.role == runsc {
-			continue
-		}
-		out, err := exec.Command(c.path, "--version").Output()
-		if err != nil {
-			return fmt.Errorf("%s --version: %w", c.path, err)
-		}
-		line, _, _ := strings.Cut(string(out), "\n")
-		c.version = strings.Replace(line, " version ", " ", 1)
-	}
 	return nil
 }
 

@@ -113,7 +113,7 @@ func (b *bench) findSandboxes() ([]*contestant, error) {
 	if err := boxed.enter(b.stage.dir); err != nil {
 		return nil, err
 	}
-	b.runtimes = append(b.runtimes, boxed, sc) // to be cleared at the end
+	b.sandboxes = []*contestant{boxed, sc}
 	return []*contestant{boxed, sc, other}, nil
 }
 
