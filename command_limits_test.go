@@ -2,6 +2,7 @@ package hull_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -134,5 +135,28 @@ func TestLimitsOfPython(t *testing.T) {
 	}
 	if _, out, err := run(hull.Limits{Files: 10}, "x = [open('/dev/null') for _ in range(20)]"); err == nil || !strings.Contains(out, "Too many open files") {
 		t.Errorf("open files: %v: %s", err, out)
+	}
+}
+
+// Descriptors that the user has in flight through Unix sockets, of whichever of its programs, count against the limit of
+// who sends one (unix(7), ETOOMANYREFS): hull's own process sends one beside the command, whose limit is the command's.
+func TestLimitOfFilesWithFilesInFlight(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	for range 16 {
+		if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(1, 1), nil, unix.MSG_DONTWAIT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []uint64{5, 20} {
+		cmd := limited(t, hull.Limits{Files: n}, "ulimit -n; ulimit -Hn")
+		out, err := cmd.CombinedOutput()
+		if want := fmt.Sprintf("%d\n%d\n", n, n); string(out) != want || err != nil {
+			t.Errorf("got %q, %v, want %q", out, err, want)
+		}
 	}
 }

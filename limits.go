@@ -40,7 +40,7 @@ const (
 	minQuota  = 1_000
 )
 
-// minFiles is what the supervisor has open when it starts the program.
+// minFiles leaves a program its streams and what loading its libraries takes. With less hardly one would start, and say why.
 const minFiles = 5
 
 // check refuses what can't be meant.

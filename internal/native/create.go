@@ -67,6 +67,7 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 		return nil, err
 	}
 	c.process.keyring = !r.NoNewKeyring
+	c.process.child = r.Supervise
 	if r.Program > 0 {
 		c.process.program = 2 + r.Program // behind the standard streams
 	}
@@ -366,6 +367,7 @@ func (c *creation) tail() *stub.Batch {
 	if c.Supervise {
 		b.Supervise(c.Cgroup.EndsWithProcesses(), func() {
 			c.leadGroup(b)
+			c.process.emitLimits(b, true)
 			last()
 		})
 	} else {

@@ -40,6 +40,7 @@ type process struct {
 	initPid int                  // of the container's init; 0: this process
 
 	opened  int         // descriptors that earlier batches may have left open
+	child   bool        // it is a supervisor's
 	upper   bool        // the upper directory was asked for
 	asked   bool        // the passwd file was asked for
 	program int         // descriptor of the program, if it isn't searched for
@@ -213,8 +214,32 @@ func (t *process) limitField(i int) string {
 	return "process.rlimits[" + strconv.Itoa(i) + "] " + quote(t.Rlimits[i].Type)
 }
 
+// leavesLimit tells whether a limit is left to the supervisor's child: that of open files, unless it needs rights or passing
+// a filter that may not know the call. It would be the supervisor's, too, which sends hull a descriptor; and of what counts
+// against it then, descriptors in flight, the user may have any number elsewhere (unix(7), ETOOMANYREFS).
+func (t *process) leavesLimit(l task.Rlimit) bool {
+	if l.Resource != unix.RLIMIT_NOFILE || !t.child || t.seccompEarly() || t.notifies() {
+		return false
+	}
+	var own unix.Rlimit
+	return unix.Getrlimit(l.Resource, &own) == nil && l.Limit.Max <= own.Max
+}
+
+// emitLimits emits the setting of the limits that are left to the child, or of the others.
+func (t *process) emitLimits(b *stub.Batch, left bool) {
+	for i, l := range t.rlimits {
+		if t.leavesLimit(l) == left {
+			b.In(t.limitField(i))
+			b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(l.Resource), b.Const(stub.Bytes(&l.Limit)).Arg(), stub.Int(0))
+		}
+	}
+}
+
 func (t *process) setLimits(s *stub.Stub) error {
 	for i, l := range t.rlimits {
+		if t.leavesLimit(l) {
+			continue
+		}
 		if err := unix.Prlimit(s.Pid, l.Resource, &l.Limit, nil); err != nil {
 			return t.explain(&fault.Error{Field: t.limitField(i), Step: "prlimit64", Err: err})
 		}
@@ -226,10 +251,7 @@ func (t *process) setLimits(s *stub.Stub) error {
 // bounding set, which needs CAP_SETPCAP; the ids. The permitted capabilities are kept for confine.
 func (t *process) changeUser(b *stub.Batch) {
 	if !t.limitsFromParent() {
-		for i, l := range t.rlimits {
-			b.In(t.limitField(i))
-			b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(l.Resource), b.Const(stub.Bytes(&l.Limit)).Arg(), stub.Int(0))
-		}
+		t.emitLimits(b, false)
 	}
 	// The directory may be one that only the container's root can enter, or only its user.
 	b.In("process.cwd")
