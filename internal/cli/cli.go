@@ -65,13 +65,17 @@ func (e *Env) run(args []string) error {
 		return e.printHelp()
 	}
 	// Before the command is looked at: what is wrong with it is told in the log, too.
+	c := lookup(args[0])
 	if err := e.globals.resolve(e.Name); err != nil {
-		return e.usage("", err)
+		err = e.usage("", err)
+		if c != nil {
+			err = c.misused(err)
+		}
+		return err
 	}
 	if err := e.log.open(e.globals); err != nil {
 		return err
 	}
-	c := lookup(args[0])
 	if c == nil {
 		err := fmt.Errorf("unknown command %q", args[0])
 		return statusError{exitUnknownCommand, e.usage("", err)}

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -71,6 +73,7 @@ func runScript(t *testing.T, script string, setup func(*testscript.Env) error) {
 			"detached": detached,
 			"json":     jsonHas,
 			"sandbox":  sandbox(t),
+			"status":   status,
 		},
 	})
 }
@@ -187,6 +190,20 @@ func detached(ts *testscript.TestScript, neg bool, args []string) {
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(out.Name())
 		ts.Fatalf("%v: %v\n%s", args, err, text)
+	}
+}
+
+// status is a command of scripts: status N PROGRAM [ARGUMENT...] is exec of a program whose exit status is N.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N PROGRAM [ARGUMENT...]")
+	}
+	got := "0"
+	if failed := (*exec.ExitError)(nil); errors.As(ts.Exec(args[1], args[2:]...), &failed) {
+		got = strconv.Itoa(failed.ExitCode())
+	}
+	if got != args[0] {
+		ts.Fatalf("%v: exit status %s, want %s", args[1:], got, args[0])
 	}
 }
 
