@@ -134,12 +134,13 @@ func TestSandboxControl(t *testing.T) {
 		"nothing":              {"", nil},
 		"garbage":              {"\x00\xff", nil},
 		"half a message":       {`{"Op":"exec","Proc`, nil},
-		"no such request":      {`{"Op":"dance"}`, nil},
-		"exec of nothing":      {`{"Op":"exec"}`, nil},
-		"exec without streams": {`{"Op":"exec","Process":{"args":["/bin/testprog","true"],"cwd":"/"}}`, nil},
-		"too many descriptors": {`{"Op":"ps"}`, []int{null, null, null, null, null, null}},
-		"too long":             {`{"Op":"ps","Signal":` + strings.Repeat("1", 150000) + "}", nil},
-		"exec that never goes": {`{"Op":"exec","Same":[9,-1,7],"Process":{"args":["/bin/testprog","sleep","9"],"cwd":"/"}}`, []int{null, null, null}},
+		"no such request":      {`{"Op":"dance","Container":"box"}`, nil},
+		"no such container":    {`{"Op":"ps","Container":"fox"}`, nil},
+		"exec of nothing":      {`{"Op":"exec","Container":"box"}`, nil},
+		"exec without streams": {`{"Op":"exec","Container":"box","Process":{"args":["/bin/testprog","true"],"cwd":"/"}}`, nil},
+		"too many descriptors": {`{"Op":"ps","Container":"box"}`, []int{null, null, null, null, null, null}},
+		"too long":             {`{"Op":"ps","Container":"box","Signal":` + strings.Repeat("1", 150000) + "}", nil},
+		"exec that never goes": {`{"Op":"exec","Container":"box","Same":[9,-1,7],"Process":{"args":["/bin/testprog","sleep","9"],"cwd":"/"}}`, []int{null, null, null}},
 	} {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

@@ -24,7 +24,7 @@ func (Engine) Dial(c *engine.Container, _ engine.Init, port uint16) (*os.File, e
 	}
 	ours := os.NewFile(uintptr(pair[0]), "connection")
 	defer unix.Close(pair[1])
-	if _, err := ask(conn, wire.Request{Op: wire.Dial, Port: port}, pair[1]); err != nil {
+	if _, err := ask(conn, wire.Request{Op: wire.Dial, Container: c.ID, Port: port}, pair[1]); err != nil {
 		ours.Close()
 		return nil, &fault.Error{Step: "connect with the container's loopback", Err: err}
 	}

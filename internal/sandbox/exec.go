@@ -95,7 +95,7 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error 
 		return err
 	}
 	defer null.Close()
-	request := wire.Request{Op: wire.Exec, Process: r.Process}
+	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process}
 	fds := make([]int, len(files))
 	for i, f := range files {
 		if f == nil {
@@ -245,6 +245,7 @@ func request(c *engine.Container, r wire.Request, fds ...int) (wire.Reply, error
 		return wire.Reply{}, err
 	}
 	defer conn.Close()
+	r.Container = c.ID
 	return ask(conn, r, fds...)
 }
 

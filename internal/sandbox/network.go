@@ -57,7 +57,7 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 		return err
 	}
 	defer taking.Close()
-	request := wire.Request{Op: wire.Network}
+	request := wire.Request{Op: wire.Network, Container: c.ID}
 	var sockets []int
 	for _, i := range taking.Interfaces {
 		request.Links = append(request.Links, link(&i))

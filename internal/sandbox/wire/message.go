@@ -44,8 +44,9 @@ const (
 
 // Request is what hull asks for.
 type Request struct {
-	Op      Op
-	Process *specs.Process `json:",omitempty"` // of Exec
+	Op        Op
+	Container string         // the id of the one that it is about
+	Process   *specs.Process `json:",omitempty"` // of Exec
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
 	Same   [3]int `json:",omitempty"`
 	Signal int    `json:",omitempty"`

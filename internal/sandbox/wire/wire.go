@@ -26,7 +26,7 @@ import (
 )
 
 // Version is that of what is said here. Both programs must have the same, beside the same release.
-const Version = "1"
+const Version = "2"
 
 // MaxMessage bounds a message, in bytes.
 const MaxMessage = 1 << 20

@@ -12,7 +12,6 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/control"
-	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hull/internal/fault"
@@ -49,22 +48,27 @@ func (s *Sandbox) answer(conn int) {
 	if err != nil {
 		return
 	}
+	c, err := s.container(r.Container)
 	var reply wire.Reply
-	switch r.Op {
-	case wire.Exec:
-		s.exec(conn, &r, fds)
+	switch {
+	case err != nil:
+		r.Op = ""
+	case r.Op == wire.Exec:
+		c.exec(conn, &r, fds)
 		return
+	}
+	switch r.Op {
 	case wire.Signal:
 		switch sig := linux.Signal(r.Signal); {
 		case sig.IsValid():
-			s.signalAll(sig)
+			c.signalAll(sig)
 		case sig != 0:
 			err = unix.EINVAL
 		}
 	case wire.Processes:
-		reply.Processes, err = s.processes()
+		reply.Processes, err = c.processes()
 	case wire.Count:
-		reply.Usage, err = s.usage()
+		reply.Usage, err = c.usage()
 	case wire.Pause, wire.Resume:
 		err = s.pause(r.Op == wire.Pause)
 	case wire.Debug:
@@ -78,7 +82,9 @@ func (s *Sandbox) answer(conn int) {
 		err = s.dial(fds, r.Port)
 		fds = nil
 	default:
-		err = fmt.Errorf("request %q: there is none", r.Op)
+		if err == nil {
+			err = fmt.Errorf("request %q: there is none", r.Op)
+		}
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
@@ -89,6 +95,14 @@ func (s *Sandbox) answer(conn int) {
 	if err := wire.Send(conn, reply); err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
 	}
+}
+
+// container returns the container of that id.
+func (s *Sandbox) container(id string) (*container, error) {
+	if id == s.root.ID {
+		return s.root, nil
+	}
+	return nil, fmt.Errorf("container %q: there is none in this sandbox", id)
 }
 
 // pause stops all tasks or lets them go on, and locks the log or unlocks it, which is where hull sees it. That is a lock of an
@@ -120,27 +134,27 @@ func (s *Sandbox) pause(stop bool) error {
 }
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
-func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
-	p, err := s.newExec(r, fds)
+func (c *container) exec(conn int, r *wire.Request, fds []int) {
+	p, err := c.newExec(r, fds)
 	if err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
 		return
 	}
 	err = wire.Send(conn, wire.Reply{})
 	for went := false; err == nil && !went; {
-		went, err = s.hear(conn, p)
+		went, err = c.hear(conn, p)
 	}
 	if err != nil {
-		s.kill(p.group)
+		c.kill(p.group)
 	}
 	if p.terminal != nil {
 		p.terminal.begin()
 	}
-	s.kernel.StartProcess(p.group)
+	c.kernel.StartProcess(p.group)
 	alone := make(chan struct{})
 	go func() {
 		defer close(alone)
-		s.forward(conn, p)
+		c.forward(conn, p)
 	}()
 	ws := p.wait()
 	code, sig := uint32(ws.ExitStatus()), uint32(0)
@@ -153,7 +167,7 @@ func (s *Sandbox) exec(conn int, r *wire.Request, fds []int) {
 }
 
 // hear receives one message about a process: a signal, which it passes on, or the word to go.
-func (s *Sandbox) hear(conn int, p *process) (went bool, err error) {
+func (c *container) hear(conn int, p *process) (went bool, err error) {
 	b, _, err := wire.ReceiveBytes(conn, wire.SignalSize, 0)
 	switch {
 	case err != nil:
@@ -164,35 +178,35 @@ func (s *Sandbox) hear(conn int, p *process) (went bool, err error) {
 		return false, errors.New("neither a signal nor the word to go")
 	}
 	if sig := linux.Signal(binary.LittleEndian.Uint32(b)); sig.IsValid() {
-		s.deliver(p, sig)
+		c.deliver(p, sig)
 	}
 	return false, nil
 }
 
 // newExec takes over the descriptors.
-func (s *Sandbox) newExec(r *wire.Request, fds []int) (*process, error) {
-	ns, err := s.checkExec(r, len(fds))
+func (c *container) newExec(r *wire.Request, fds []int) (*process, error) {
+	ns, err := c.checkExec(r, len(fds))
 	if err != nil {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
 		return nil, err
 	}
-	return s.newProcess(r.Process, ns, fds, r.Same)
+	return c.newProcess(r.Process, ns, fds, r.Same)
 }
 
 // checkExec returns a reference to the container's mount namespace, if the request can be.
-func (s *Sandbox) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, error) {
+func (c *container) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, error) {
 	switch {
 	case r.Process == nil || len(r.Process.Args) == 0:
 		return nil, fault.Spec("process.args", "must name a program")
 	case r.Process.Terminal && fds != 1, !r.Process.Terminal && fds != streams:
 		return nil, fmt.Errorf("%d standard streams", fds)
 	}
-	if err := s.wake(); err != nil {
+	if err := c.wake(); err != nil {
 		return nil, err
 	}
-	ns := s.init.group.Leader().MountNamespace()
+	ns := c.init.group.Leader().MountNamespace()
 	if ns == nil || !ns.TryIncRef() {
 		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
 	}
@@ -200,22 +214,18 @@ func (s *Sandbox) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, erro
 }
 
 // forward passes signals on, until nobody is there any more who waits for the process: then it is killed.
-func (s *Sandbox) forward(conn int, p *process) {
+func (c *container) forward(conn int, p *process) {
 	for {
-		if _, err := s.hear(conn, p); err != nil {
-			s.kill(p.group)
+		if _, err := c.hear(conn, p); err != nil {
+			c.kill(p.group)
 			return
 		}
 	}
 }
 
-func (s *Sandbox) kill(tg *kernel.ThreadGroup) {
-	_ = s.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(linux.SIGKILL)})
-}
-
-func (s *Sandbox) processes() (list []wire.Process, err error) {
+func (c *container) processes() (list []wire.Process, err error) {
 	var found []*control.Process
-	if err := control.Processes(s.kernel, s.ID, &found); err != nil {
+	if err := control.Processes(c.kernel, c.ID, &found); err != nil {
 		return nil, err
 	}
 	for _, p := range found {

@@ -96,13 +96,13 @@ func (s *Sandbox) showFiles(w *bufio.Writer) {
 }
 
 // usage returns what the container's processes use.
-func (s *Sandbox) usage() (*wire.Usage, error) {
-	if err := s.kernel.MemoryFile().UpdateUsage(nil); err != nil {
+func (c *container) usage() (*wire.Usage, error) {
+	if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {
 		return nil, err
 	}
 	of, total := usage.MemoryAccounting.Copy()
 	u := &wire.Usage{Memory: total - of.System}
-	for _, tg := range s.kernel.RootPIDNamespace().ThreadGroups() {
+	for _, tg := range c.groups() {
 		u.Pids += uint64(tg.Count())
 		for _, cpu := range []usage.CPUStats{tg.CPUStats(), tg.JoinedChildCPUStats()} {
 			u.CPU.User += uint64(cpu.UserTime)

@@ -24,7 +24,7 @@ const dialTimeout = 10 * time.Second
 
 // dial connects a socket of the host's with a TCP port of the loopback. It takes over the descriptor.
 func (s *Sandbox) dial(fds []int, port uint16) error {
-	if len(fds) != 1 || !s.running.Load() {
+	if len(fds) != 1 || !s.root.running.Load() {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}

@@ -54,7 +54,7 @@ var kernelTypes = map[string]string{"mqueue": mqfs.Name, "cgroup": "cgroup2", "s
 
 // mounter makes the mounts of the container.
 type mounter struct {
-	*Sandbox
+	*container
 	ctx   context.Context
 	creds *auth.Credentials
 	ns    *vfs.MountNamespace
@@ -63,32 +63,37 @@ type mounter struct {
 	readonly []*vfs.Mount // once all is in place
 }
 
-// inside is a context in the container's mount namespace: mounts are copied only by who is in theirs.
+// inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid
+// namespace, which is the one that a mount of proc shows.
 type inside struct {
 	context.Context
-	ns *vfs.MountNamespace
+	ns   *vfs.MountNamespace
+	pids *kernel.PIDNamespace
 }
 
 // Value implements context.Context.
 func (i inside) Value(key any) any {
-	if key != vfs.CtxMountNamespace {
-		return i.Context.Value(key)
+	switch key {
+	case vfs.CtxMountNamespace:
+		i.ns.IncRef() // the caller's
+		return i.ns
+	case kernel.CtxPIDNamespace:
+		return i.pids
 	}
-	i.ns.IncRef() // the caller's
-	return i.ns
+	return i.Context.Value(key)
 }
 
 // mountAll makes the container's mount namespace.
-func (s *Sandbox) mountAll() (*vfs.MountNamespace, error) {
-	m := &mounter{Sandbox: s, ctx: s.kernel.SupervisorContext()}
-	m.creds = auth.NewRootCredentials(s.kernel.RootUserNamespace())
+func (c *container) mountAll() (*vfs.MountNamespace, error) {
+	m := &mounter{container: c, ctx: c.kernel.SupervisorContext()}
+	m.creds = auth.NewRootCredentials(c.kernel.RootUserNamespace())
 	if err := m.mountRoot(); err != nil {
 		return nil, fieldError("root.path", err)
 	}
 	defer m.root.DecRef(m.ctx)
-	m.ctx = inside{m.ctx, m.ns}
-	for i, spec := range s.Spec.Mounts {
-		parsed, err := mnt.Parse(i, spec, s.Bundle)
+	m.ctx = inside{m.ctx, m.ns, c.pids}
+	for i, spec := range c.Spec.Mounts {
+		parsed, err := mnt.Parse(i, spec, c.Bundle)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +109,7 @@ func (s *Sandbox) mountAll() (*vfs.MountNamespace, error) {
 	}
 	// Not before: what is missing of a mount point is made below them, where the host doesn't see it.
 	for _, mount := range m.readonly {
-		if err := s.kernel.VFS().SetMountReadOnly(mount, true); err != nil {
+		if err := c.kernel.VFS().SetMountReadOnly(mount, true); err != nil {
 			return nil, errnoOf(err)
 		}
 	}

@@ -154,16 +154,18 @@ func order(numbers string, below []Tree) (trees []Tree, err error) {
 // takeStreams moves the standard streams, which are the container's, away: what the Go runtime and the kernel have to say
 // goes to the log. They are not close-on-exec, or they would be so in the container.
 func takeStreams(o *Options, log int) error {
-	for i := range o.Stdio {
+	stdio := make([]int, streams)
+	for i := range stdio {
 		fd, err := unix.FcntlInt(uintptr(i), unix.F_DUPFD, 3)
 		if err != nil {
 			return os.NewSyscallError("fcntl F_DUPFD", err)
 		}
-		o.Stdio[i] = fd
+		stdio[i] = fd
 		if err := unix.Dup3(log, i, 0); err != nil {
 			return os.NewSyscallError("dup3", err)
 		}
 	}
+	o.Streams, o.Same = stdio, sameStreams([streams]int(stdio))
 	setLog()
 	return nil
 }

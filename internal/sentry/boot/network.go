@@ -101,7 +101,7 @@ func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids u
 
 // configure takes over what was configured in a network namespace of the host.
 func (s *Sandbox) configure(links []wire.Link, sockets []int) error {
-	if s.network == nil || s.running.Load() || s.configured.Swap(true) {
+	if s.network == nil || s.root.running.Load() || s.configured.Swap(true) {
 		return &fault.Error{Kind: fault.BadState, Err: errors.New("the network is configured already")}
 	}
 	for n, l := range links {

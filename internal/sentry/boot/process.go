@@ -29,23 +29,23 @@ import (
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // create makes the container's first process.
-func (s *Sandbox) create() error {
-	ns, err := s.mountAll()
+func (c *container) create() error {
+	ns, err := c.mountAll()
 	if err != nil {
 		return err
 	}
-	s.kernel.RegisterContainerName(s.ID, s.ID)
-	s.init, err = s.newProcess(s.Spec.Process, ns, s.streams, s.alike)
+	c.kernel.RegisterContainerName(c.ID, c.ID)
+	c.init, err = c.newProcess(c.Spec.Process, ns, c.Streams, c.Same)
 	if err != nil {
 		return err
 	}
-	if s.init.terminal != nil {
-		if err := s.bindConsole(); err != nil {
+	if c.init.terminal != nil {
+		if err := c.bindConsole(); err != nil {
 			return fieldError("/dev/console", err)
 		}
 	}
-	if adj := s.Spec.Process.OOMScoreAdj; adj != nil {
-		if err := s.init.group.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
+	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
+		if err := c.init.group.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
 			return &fault.Error{Field: "process.oomScoreAdj", Err: errnoOf(err)}
 		}
 	}
@@ -70,13 +70,13 @@ func (p *process) wait() unix.WaitStatus {
 
 // newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams; alike says which of
 // these are the same as others. With a terminal there is one stream only, the host's slave.
-func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
-	k := s.kernel
+func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
+	k := c.kernel
 	args := kernel.CreateProcessArgs{
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
 		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
-		UTSNamespace: k.RootUTSNamespace(), IPCNamespace: k.RootIPCNamespace(), PIDNamespace: k.RootPIDNamespace(),
-		ContainerID: s.ID, MountNamespace: ns,
+		UTSNamespace: k.RootUTSNamespace(), IPCNamespace: k.RootIPCNamespace(), PIDNamespace: c.pids,
+		ContainerID: c.ID, MountNamespace: ns,
 	}
 	if p.User.Umask != nil {
 		args.Umask = uint(*p.User.Umask)
@@ -85,10 +85,10 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []i
 	made := &process{}
 	defer func() {
 		if err != nil {
-			s.abandon(ctx, made, ns, stdio)
+			c.abandon(ctx, made, ns, stdio)
 		}
 	}()
-	filter, err := compile(s.Spec.Linux.Seccomp)
+	filter, err := compile(c.Spec.Linux.Seccomp)
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +111,11 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []i
 	if !p.Terminal {
 		given := stdio
 		stdio = nil
-		files, err := s.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User)
+		files, err := c.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User)
 		if err != nil {
 			return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
 		}
-		s.closeStreams(files) // the table has them
+		c.closeStreams(files) // the table has them
 	}
 	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
@@ -126,7 +126,7 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []i
 	if p.Terminal {
 		slave := stdio[0]
 		stdio = nil
-		if made.terminal, err = s.newTerminal(made.group, args.FDTable, slave); err != nil {
+		if made.terminal, err = c.newTerminal(made.group, args.FDTable, slave); err != nil {
 			return nil, fieldError("process.terminal", err)
 		}
 	}
@@ -139,7 +139,7 @@ func (s *Sandbox) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []i
 }
 
 // abandon gives up what was made of a process that can't be, and what of its parts was not used yet.
-func (s *Sandbox) abandon(ctx context.Context, p *process, ns *vfs.MountNamespace, stdio []int) {
+func (c *container) abandon(ctx context.Context, p *process, ns *vfs.MountNamespace, stdio []int) {
 	for _, fd := range stdio {
 		unix.Close(fd)
 	}
@@ -149,9 +149,9 @@ func (s *Sandbox) abandon(ctx context.Context, p *process, ns *vfs.MountNamespac
 	if ns != nil {
 		ns.DecRef(ctx)
 	}
-	if p.group != nil && s.init != nil { // without a first one there are none that run
-		s.kill(p.group)
-		s.kernel.StartProcess(p.group)
+	if p.group != nil && c.isAwake() { // else there are none that run
+		c.kill(p.group)
+		c.kernel.StartProcess(p.group)
 	}
 }
 

@@ -63,8 +63,8 @@ const ptsDir = "/dev/pts"
 
 // newTerminal makes the terminal of a process that was not started yet, which becomes its controlling terminal and its
 // descriptors 0, 1 and 2. It takes over the host's slave.
-func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, slave int) (t *terminal, err error) {
-	t = &terminal{ctx: s.kernel.SupervisorContext(), task: tg.Leader(), ended: make(chan struct{}), drained: make(chan struct{}), closed: make(chan struct{})}
+func (c *container) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, slave int) (t *terminal, err error) {
+	t = &terminal{ctx: c.kernel.SupervisorContext(), task: tg.Leader(), ended: make(chan struct{}), drained: make(chan struct{}), closed: make(chan struct{})}
 	err = unix.SetNonblock(slave, true) // nobody else has this description
 	t.host = os.NewFile(uintptr(slave), "terminal")
 	defer func() {
@@ -76,16 +76,16 @@ func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, sla
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	ctx := t.task.AsyncContext()
-	dir, err := s.openPts(ctx)
+	dir, err := c.openPts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.DecRef(ctx)
-	root := auth.NewRootCredentials(s.kernel.RootUserNamespace())
+	root := auth.NewRootCredentials(c.kernel.RootUserNamespace())
 	at := func(name string) *vfs.PathOperation {
 		return &vfs.PathOperation{Root: dir, Start: dir, Path: fspath.Parse(name)}
 	}
-	v := s.kernel.VFS()
+	v := c.kernel.VFS()
 	if t.master, err = v.OpenAt(ctx, root, at("ptmx"), &vfs.OpenOptions{Flags: linux.O_RDWR | linux.O_NOCTTY | linux.O_NONBLOCK}); err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, sla
 		return nil, err
 	}
 	t.name = strconv.FormatUint(uint64(n), 10)
-	if err := v.SetStatAt(ctx, root, at(t.name), &vfs.SetStatOptions{Stat: s.ptsOwner(t.task.Credentials())}); err != nil {
+	if err := v.SetStatAt(ctx, root, at(t.name), &vfs.SetStatOptions{Stat: c.ptsOwner(t.task.Credentials())}); err != nil {
 		return nil, err
 	}
 	replica, err := v.OpenAt(ctx, root, at(t.name), &vfs.OpenOptions{Flags: linux.O_RDWR})
@@ -112,36 +112,36 @@ func (s *Sandbox) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, sla
 
 // takeTerminal makes the host's terminal, if there is one, the controlling one of this process, which then gets its SIGWINCH,
 // and its SIGHUP. It leaves the slave alone: the other streams of a process with a terminal are none.
-func (s *Sandbox) takeTerminal() error {
-	if !s.Spec.Process.Terminal {
+func (c *container) takeTerminal() error {
+	if !c.Spec.Process.Terminal {
 		return nil
 	}
-	for _, fd := range s.streams[1:] {
+	for _, fd := range c.Streams[1:] {
 		unix.Close(fd)
 	}
-	s.streams = s.streams[:1]
-	if err := unix.IoctlSetInt(s.streams[0], unix.TIOCSCTTY, 0); err != nil {
+	c.Streams = c.Streams[:1]
+	if err := unix.IoctlSetInt(c.Streams[0], unix.TIOCSCTTY, 0); err != nil {
 		return fieldError("process.terminal", os.NewSyscallError("ioctl TIOCSCTTY", err))
 	}
 	return nil
 }
 
 // bindConsole mounts the terminal of the first process on /dev/console.
-func (s *Sandbox) bindConsole() error {
-	ctx := s.init.group.Leader().AsyncContext()
+func (c *container) bindConsole() error {
+	ctx := c.init.group.Leader().AsyncContext()
 	ns := vfs.MountNamespaceFromContext(ctx)
 	defer ns.DecRef(ctx)
-	m := &mounter{Sandbox: s, ctx: ctx, creds: auth.NewRootCredentials(s.kernel.RootUserNamespace()), root: ns.Root(ctx)}
+	m := &mounter{container: c, ctx: ctx, creds: auth.NewRootCredentials(c.kernel.RootUserNamespace()), root: ns.Root(ctx)}
 	defer m.root.DecRef(ctx)
 	console := "/dev/console"
 	if err := m.makePath(&console, true); err != nil {
 		return err
 	}
-	return s.kernel.VFS().BindAt(ctx, m.creds, m.at(path.Join(ptsDir, s.init.terminal.name)), m.at(console), false)
+	return c.kernel.VFS().BindAt(ctx, m.creds, m.at(path.Join(ptsDir, c.init.terminal.name)), m.at(console), false)
 }
 
 // openPts returns the container's directory of terminals, if it is one: the image may have put there what it wants.
-func (s *Sandbox) openPts(ctx context.Context) (dir vfs.VirtualDentry, err error) {
+func (c *container) openPts(ctx context.Context) (dir vfs.VirtualDentry, err error) {
 	ns := vfs.MountNamespaceFromContext(ctx)
 	if ns == nil {
 		return dir, unix.ESRCH
@@ -149,7 +149,7 @@ func (s *Sandbox) openPts(ctx context.Context) (dir vfs.VirtualDentry, err error
 	defer ns.DecRef(ctx)
 	root := ns.Root(ctx)
 	defer root.DecRef(ctx)
-	dir, err = s.kernel.VFS().GetDentryAt(ctx, auth.NewRootCredentials(s.kernel.RootUserNamespace()),
+	dir, err = c.kernel.VFS().GetDentryAt(ctx, auth.NewRootCredentials(c.kernel.RootUserNamespace()),
 		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(ptsDir)}, &vfs.GetDentryOptions{})
 	if err != nil {
 		return dir, &fault.Error{Step: "open " + ptsDir, Err: errnoOf(err)}
@@ -163,14 +163,14 @@ func (s *Sandbox) openPts(ctx context.Context) (dir vfs.VirtualDentry, err error
 
 // ptsOwner returns the owner and mode that terminals of a process have: the user's, and what the options of the devpts say,
 // as in native isolation.
-func (s *Sandbox) ptsOwner(creds *auth.Credentials) linux.Statx {
+func (c *container) ptsOwner(creds *auth.Credentials) linux.Statx {
 	st := linux.Statx{Mask: linux.STATX_UID | linux.STATX_GID | linux.STATX_MODE,
 		UID: uint32(creds.EffectiveKUID), GID: uint32(creds.EffectiveKGID), Mode: 0o600}
-	for i, spec := range slices.Backward(s.Spec.Mounts) {
+	for i, spec := range slices.Backward(c.Spec.Mounts) {
 		if path.Clean(spec.Destination) != ptsDir {
 			continue
 		}
-		parsed, err := mnt.Parse(i, spec, s.Bundle)
+		parsed, err := mnt.Parse(i, spec, c.Bundle)
 		if err != nil {
 			break
 		}

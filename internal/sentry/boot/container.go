@@ -1,0 +1,147 @@
+package boot
+
+import (
+	"os"
+	"slices"
+	"sync/atomic"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+)
+
+// Container is what a container is made of. Who makes it takes over the descriptors.
+type Container struct {
+	ID      string
+	Bundle  string // for messages
+	Spec    *specs.Spec
+	Files   []Tree // the root, then the sources of bind mounts in the order of the spec's mounts
+	Streams []int  // the standard streams; of a terminal, one
+	Same    [3]int // which of them are the same open file: itself, or one before it
+}
+
+// container is one of those in a sandbox.
+type container struct {
+	*Sandbox
+	Container
+	pids    *kernel.PIDNamespace
+	init    *process
+	running atomic.Bool // its program does, or may
+}
+
+// run lets the first process of the first container run.
+func (s *Sandbox) run() error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	c := s.root
+	c.running.Store(true)
+	if t := c.init.terminal; t != nil {
+		t.begin()
+	}
+	if s.awake {
+		return s.kernel.SendExternalSignalThreadGroup(c.init.group, &linux.SignalInfo{Signo: int32(linux.SIGCONT)})
+	}
+	s.awake = true
+	return s.kernel.Start()
+}
+
+// wake has the kernel run processes, for one that comes before the first: that one is stopped before its first instruction, and
+// goes on in run.
+func (s *Sandbox) wake() error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.awake {
+		return nil
+	}
+	s.awake = true
+	if err := s.kernel.SendExternalSignalThreadGroup(s.root.init.group, &linux.SignalInfo{Signo: int32(linux.SIGSTOP)}); err != nil {
+		return err
+	}
+	return s.kernel.Start()
+}
+
+func (s *Sandbox) isAwake() bool {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	return s.awake
+}
+
+// signal passes a signal on that was sent to the sandbox's process, which stands for the first of the first container. While that
+// one waits for its start, some end it, as kill(1) would though it is the first of its pid namespace.
+func (s *Sandbox) signal(sig linux.Signal) {
+	if !s.root.running.Load() {
+		if endsParked(sig) {
+			os.Exit(128 + int(sig))
+		}
+		return
+	}
+	s.root.deliver(s.root.init, sig)
+}
+
+// endsParked tells whether a signal ends a container that waits for its start.
+func endsParked(sig linux.Signal) bool {
+	switch sig {
+	case linux.SIGHUP, linux.SIGINT, linux.SIGQUIT, linux.SIGTERM:
+		return true
+	}
+	return false
+}
+
+// deliver passes a signal on to a process of the container.
+func (c *container) deliver(p *process, sig linux.Signal) {
+	if sig == linux.SIGWINCH && p.terminal != nil && p.terminal.resize() {
+		return // it was the host's terminal that said so
+	}
+	info := &linux.SignalInfo{Signo: int32(sig)}
+	if c.Throwaway && p == c.init && slices.Contains(jobSignals, sig) {
+		_ = p.group.ProcessGroup().SendSignal(info)
+		return
+	}
+	if !c.Throwaway && c.spares(p.group, sig) {
+		return
+	}
+	_ = c.kernel.SendExternalSignalThreadGroup(p.group, info)
+}
+
+// spares tells whether Linux would keep a signal from a process, because it is the first of a pid namespace: one that it neither
+// handles nor blocks (pid_namespaces(7)). What its own processes send it this kernel lets through.
+func (c *container) spares(tg *kernel.ThreadGroup, sig linux.Signal) bool {
+	if c.pids.IDOfThreadGroup(tg) != firstPID {
+		return false
+	}
+	switch sig {
+	case linux.SIGKILL, linux.SIGSTOP, linux.SIGCONT:
+		return false
+	}
+	action, err := tg.SetSigAction(sig, nil)
+	return err == nil && action.Handler == linux.SIG_DFL && tg.Leader().SignalMask()&linux.SignalSetOf(sig) == 0
+}
+
+const firstPID = 1
+
+// signalAll passes a signal on to all processes of the container.
+func (c *container) signalAll(sig linux.Signal) {
+	for _, tg := range c.groups() {
+		if !c.spares(tg, sig) {
+			_ = c.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(sig)})
+		}
+	}
+}
+
+// groups returns the container's processes.
+func (c *container) groups() []*kernel.ThreadGroup {
+	return slices.DeleteFunc(c.kernel.RootPIDNamespace().ThreadGroups(), func(tg *kernel.ThreadGroup) bool {
+		return tg.Leader().ContainerID() != c.ID
+	})
+}
+
+func (c *container) kill(tg *kernel.ThreadGroup) {
+	_ = c.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(linux.SIGKILL)})
+}
+
+// jobSignals are those that a terminal, or the shell that it belongs to, sends to a whole job. Nobody else passes them on to a
+// command that is thrown away with its container.
+var jobSignals = []linux.Signal{
+	linux.SIGHUP, linux.SIGINT, linux.SIGQUIT, linux.SIGTSTP, linux.SIGCONT, linux.SIGWINCH, linux.SIGTTIN, linux.SIGTTOU,
+}
