@@ -77,17 +77,24 @@ type CreateOptions struct {
 
 // Create makes a container whose init waits for Start.
 func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
-	c, err := r.create(ctx, id, o, true)
+	c, err := r.create(ctx, id, making{CreateOptions: o, park: true})
 	return c, fault.In("create", id, explainRights(err))
 }
 
 // Run makes a container and starts it, in fewer steps than Create and Start.
 func (r *Runtime) Run(ctx context.Context, id string, o CreateOptions) (*Container, error) {
-	c, err := r.create(ctx, id, o, false)
+	c, err := r.create(ctx, id, making{CreateOptions: o})
 	return c, fault.In("run", id, explainRights(err))
 }
 
-func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park bool) (_ *Container, err error) {
+// making says what create does.
+type making struct {
+	CreateOptions
+	park  bool                   // the init waits for Start
+	saved *engine.RestoreRequest // of a container that goes on where another was saved, as far as the caller has said it; or nil
+}
+
+func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container, err error) {
 	if err := store.CheckID(id); err != nil {
 		return nil, err
 	}
@@ -117,9 +124,11 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 		return nil, err
 	}
 	io := engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
-	begun, err := eng.Begin(cfg.Spec, io, r.Trace)
-	if err != nil {
-		return nil, err
+	var begun engine.Beginning
+	if o.saved == nil {
+		if begun, err = eng.Begin(cfg.Spec, io, r.Trace); err != nil {
+			return nil, err
+		}
 	}
 	if begun != nil {
 		defer begun.Abandon()
@@ -149,7 +158,7 @@ func (r *Runtime) create(ctx context.Context, id string, o CreateOptions, park b
 	}
 	view := c.engineView()
 	c.record.Rootfs = view.Root()
-	if err := c.start(ctx, o, io, begun, park); err != nil {
+	if err := c.start(ctx, o, io, begun); err != nil {
 		return nil, errors.Join(err, c.abandon())
 	}
 	return c, nil
@@ -203,7 +212,7 @@ func (r *Runtime) warn(line string) {
 }
 
 // start does all of a creation that needs the container's directory.
-func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, begun engine.Beginning, park bool) error {
+func (c *Container) start(ctx context.Context, o making, io engine.IO, begun engine.Beginning) error {
 	if err := c.dir.SaveConfig(c.raw); err != nil {
 		return err
 	}
@@ -227,34 +236,43 @@ func (c *Container) start(ctx context.Context, o CreateOptions, io engine.IO, be
 		Begun:        begun,
 		NoPivot:      o.NoPivot,
 		NoNewKeyring: o.NoNewKeyring,
-		Park:         park,
-		Prepared:     func(p *engine.Process) error { return c.prepared(p, o) },
+		Park:         o.park,
+		Prepared:     func(p *engine.Process) error { return c.prepared(p, o.CreateOptions) },
 		Trace:        c.runtime.Trace,
 		Warn:         c.runtime.warn,
 	}
 	if h := c.spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 {
 		req.Hooks = func(pid int) error { return c.createHooks(ctx, pid) }
 	}
-	if !park {
+	if !o.park && o.saved == nil {
 		req.BeforeStart = func(*engine.Process) error {
 			return c.engine.StartHooks(ctx, c.execRequest(c.spec.Process))
 		}
 	}
 	// A parked init's record needs more than is known then. And mounts on the host are taken away by the record: it must
 	// not name an init before they are made.
-	if !park && c.ownMounts() {
+	if !o.park && c.ownMounts() {
 		req.Forked = func(i engine.Init) error { return c.recordInit(i, nil) }
 	}
-	p, err := c.engine.Create(ctx, req)
+	p, err := c.make(ctx, req, o.saved)
 	c.warnOfCgroup()
 	if err != nil {
 		return err
 	}
 	c.init = newProcess(p)
-	if park {
+	if o.park || o.saved != nil { // as with runc, there are no hooks after a restore
 		return nil
 	}
 	return c.started(ctx)
+}
+
+// make has the engine make the container: as its configuration says, or as it was saved.
+func (c *Container) make(ctx context.Context, req *engine.CreateRequest, saved *engine.RestoreRequest) (*engine.Process, error) {
+	if saved == nil {
+		return c.engine.Create(ctx, req)
+	}
+	saved.CreateRequest = *req
+	return c.engine.Restore(ctx, saved)
 }
 
 // addNotifySocket lets the container's program tell a service manager that it is ready (sd_notify(3)).

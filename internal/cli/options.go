@@ -89,7 +89,6 @@ type parseMode int
 const (
 	optionsAnywhere parseMode = iota // but not after --
 	stopAtArgument                   // at the first argument: the others belong to another program
-	anyOptions                       // as optionsAnywhere; options there are not are skipped
 )
 
 // parse sets the options and returns the arguments.
@@ -102,7 +101,7 @@ func (o *optionSet) parse(words []string, mode parseMode) (args []string, err er
 			return append(args, rest...), nil
 		case len(word) > 1 && word[0] == '-':
 			words, err = o.take(word, rest)
-			if err != nil && !(mode == anyOptions && errors.Is(err, errUnknown)) {
+			if err != nil {
 				return nil, err
 			}
 		case mode == stopAtArgument:
@@ -114,8 +113,6 @@ func (o *optionSet) parse(words []string, mode parseMode) (args []string, err er
 	return args, nil
 }
 
-var errUnknown = errors.New("unknown flag")
-
 // take sets what a word says, taking a value from the words after it if there is one missing, and returns those left.
 //
 // A long name may have one dash, as scripts for other runtimes have it: -detach is --detach, not -d -e -t….
@@ -125,7 +122,7 @@ func (o *optionSet) take(word string, after []string) ([]string, error) {
 		return o.set(f, value, hasValue, after)
 	}
 	if word[1] == '-' {
-		return after, fmt.Errorf("%w: --%s", errUnknown, name)
+		return after, fmt.Errorf("unknown flag: --%s", name)
 	}
 	return o.takeLetters(word, after)
 }
@@ -135,7 +132,7 @@ func (o *optionSet) takeLetters(word string, after []string) ([]string, error) {
 	for i := 1; i < len(word); i++ {
 		f := o.byLetter(word[i : i+1])
 		if f == nil {
-			return after, fmt.Errorf("%w: %s", errUnknown, word)
+			return after, fmt.Errorf("unknown flag: %s", word)
 		}
 		value, equals := strings.CutPrefix(word[i+1:], "=")
 		if equals || value != "" && !isBool(f) {

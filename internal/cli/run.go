@@ -55,7 +55,7 @@ hull run --detach --pid-file /run/web1.pid --bundle /srv/web1 web1`,
 			if err != nil {
 				return inOp("run", id, err)
 			}
-			r := running{env: env, signals: signals, terminal: attachment{env: env}}
+			r := running{op: "run", env: env, signals: signals, terminal: attachment{env: env}}
 			if !f.detach {
 				signals.catchAll()
 				o.Console = r.terminal.connect
@@ -74,6 +74,7 @@ hull run --detach --pid-file /run/web1.pid --bundle /srv/web1 web1`,
 
 // running is a container that run has made, and what ties hull to it.
 type running struct {
+	op        string // the command that has made it
 	env       *Env
 	signals   *signals
 	container *hull.Container
@@ -84,10 +85,7 @@ type running struct {
 // start makes the container and runs its program: in one step, which is faster than two, unless it is to notify. The
 // socket for that has to be there before the program, but can't be before the container.
 func (f *runFlags) start(ctx context.Context, r *running, id string, o hull.CreateOptions) (err error) {
-	if !f.detach && !f.noSubreaper {
-		// A kernel that can't, can run containers all the same.
-		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	}
+	f.becomeSubreaper()
 	if !o.Notify {
 		r.container, err = r.env.Runtime().Run(ctx, id, o)
 		return err
@@ -102,6 +100,14 @@ func (f *runFlags) start(ctx context.Context, r *running, id string, o hull.Crea
 		return inOp("run", id, errors.Join(err, f.remove(ctx, r.container)))
 	}
 	return nil
+}
+
+// becomeSubreaper makes hull the parent of processes that the container's program leaves behind.
+func (f *runFlags) becomeSubreaper() {
+	if !f.detach && !f.noSubreaper {
+		// A kernel that can't, can run containers all the same.
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
 }
 
 // stay waits for the end of the container's program, and deletes the container.
@@ -121,7 +127,7 @@ func (f *runFlags) stay(ctx context.Context, r *running) error {
 		}
 	}
 	if err != nil {
-		return inOp("run", c.ID(), err)
+		return inOp(r.op, c.ID(), err)
 	}
 	return exited(status)
 }

@@ -104,6 +104,10 @@ type Engine interface {
 	StartHooks(ctx context.Context, r *ExecRequest) error
 	// Exec starts another process in a running container.
 	Exec(ctx context.Context, r *ExecRequest) (*Process, error)
+	// Checkpoint saves a container.
+	Checkpoint(ctx context.Context, r *CheckpointRequest) error
+	// Restore makes a container of one that was saved.
+	Restore(ctx context.Context, r *RestoreRequest) (*Process, error)
 	// Dial connects with a TCP port of the container's loopback.
 	Dial(c *Container, init Init, port uint16) (*os.File, error)
 	// Leave takes away what a container has left on the host outside of its namespaces.
