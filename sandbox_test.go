@@ -46,6 +46,7 @@ func TestSandbox(t *testing.T) {
 		"Delete":                      TestDelete,
 		"DeleteAmongOthers":           TestDeleteAmongOthers,
 		"DeletedContainer":            TestDeletedContainer,
+		"DockerNameServer":            TestDockerNameServer,
 		"ExitStatus":                  TestExitStatus,
 		"HookChangesLimits":           TestHookChangesLimits,
 		"HookSeesTheNamespaces":       TestHookSeesTheNamespaces,
@@ -185,9 +186,9 @@ func connectBoth(s *specs.Spec) {
 }
 
 // joinOutside joins a network namespace with one that listens, by a veth pair.
-func joinOutside(t *testing.T, inside *hulltest.Netns) {
+func joinOutside(t *testing.T, inside *hulltest.Netns) (outside *hulltest.Netns) {
 	t.Helper()
-	outside := hulltest.NewNetns(t, nil)
+	outside = hulltest.NewNetns(t, nil)
 	inside.Run(t, "ip", "link", "set", "lo", "up")
 	inside.Run(t, "ip", "link", "add", "eth0", "mtu", "1400", "type", "veth", "peer", "name", "out", "netns", strconv.Itoa(outside.TID))
 	for _, e := range []struct {
@@ -209,6 +210,7 @@ func joinOutside(t *testing.T, inside *hulltest.Netns) {
 	inside.Run(t, "ip", "-6", "route", "add", "default", "via", "fd97::1")
 	outside.Listen(t, "10.98.0.1:80")
 	outside.Listen(t, "[fd98::1]:80")
+	return outside
 }
 
 // wantTakenOver checks that the host's kernel has nothing left to answer with.
@@ -251,6 +253,25 @@ func TestSandboxNetwork(t *testing.T) {
 		inside.Run(t, "ip", "route", "add", "blackhole", "192.0.2.0/24")
 		refused(t, c.Start(t.Context()), hull.ErrUnsupported, "route to 192.0.2.0/24", "lead nowhere")
 	})
+}
+
+// The name server of Docker's user-defined networks is a program of the host's in the container's network namespace: the
+// container asks it, it asks others, and in a sandbox neither knows that the network is another kernel's.
+func TestDockerNameServer(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("ip"), hulltest.Command("nft"), hulltest.Tun)
+	streams := newStreams(t)
+	c := create(t, newRuntime(t), hull.CreateOptions{Stdio: streams.stdio()}, func(s *specs.Spec) {
+		s.Process.Args = hulltest.Args("do", "resolve", "udp", "web.test", ",", "resolve", "tcp", "web.test", ",",
+			"resolve", "udp", "far.test", ",", "resolve", "tcp", "far.test", ",", "connect", "tcp", "10.98.0.1:80")
+	})
+	inside := hulltest.NewNetns(t, func() (*os.File, error) { return os.Open(procPath(c.Init().Pid, "ns/net")) })
+	outside := joinOutside(t, inside)
+	outside.ServeDNS(t, "10.98.0.1:53", hulltest.DNS(map[string]string{"far.test": "192.0.2.2"}))
+	inside.DockerDNS(t, map[string]string{"web.test": "10.97.0.3"}, "10.98.0.1:53")
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	says(t, streams.outcome(t, c.Init()), "10.97.0.3", "10.97.0.3", "192.0.2.2", "192.0.2.2", "connected")
 }
 
 // What the container uses is counted without the kernel that it runs on.

@@ -259,7 +259,13 @@ func (n *Netns) ServeUDP(t testing.TB, at string) {
 // ServeDNS is the host's resolver, on its loopback as systemd-resolved is.
 func (w *World) ServeDNS(t testing.TB, names map[string]string) {
 	t.Helper()
-	c := w.Host.Packets(t, "127.0.0.53:53")
+	w.Host.ServeDNS(t, "127.0.0.53:53", DNS(names))
+}
+
+// ServeDNS is a name server there, for UDP and TCP. It returns the ports that it listens on.
+func (n *Netns) ServeDNS(t testing.TB, at string, answer func(network string, query []byte) []byte) (udp, tcp int) {
+	t.Helper()
+	c := n.Packets(t, at)
 	go func() {
 		p := make([]byte, 65535)
 		for {
@@ -267,25 +273,92 @@ func (w *World) ServeDNS(t testing.TB, names map[string]string) {
 			if err != nil {
 				return
 			}
-			_, _ = c.WriteTo(dnsAnswer(p[:n], names), from)
+			_, _ = c.WriteTo(answer("udp", p[:n]), from)
 		}
 	}()
-	l := w.Host.Listen(t, "127.0.0.53:53")
+	l := n.Listen(t, at)
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			var size [2]byte
-			_, _ = io.ReadFull(c, size[:])
-			p := make([]byte, int(size[0])<<8|int(size[1]))
-			_, _ = io.ReadFull(c, p)
-			a := dnsAnswer(p, names)
-			_, _ = c.Write(append([]byte{byte(len(a) >> 8), byte(len(a))}, a...))
+			if p := readDNS(c); p != nil {
+				writeDNS(c, answer("tcp", p))
+			}
 			c.Close()
 		}
 	}()
+	return c.LocalAddr().(*net.UDPAddr).Port, l.Addr().(*net.TCPAddr).Port
+}
+
+// readDNS reads a message from a connection.
+func readDNS(c io.Reader) []byte {
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil
+	}
+	p := make([]byte, int(size[0])<<8|int(size[1]))
+	if _, err := io.ReadFull(c, p); err != nil {
+		return nil
+	}
+	return p
+}
+
+func writeDNS(c io.Writer, p []byte) {
+	_, _ = c.Write(append([]byte{byte(len(p) >> 8), byte(len(p))}, p...))
+}
+
+// DockerDNS is a name server as dockerd has one in the namespace of a container in a user-defined network: on 127.0.0.11, at
+// ports of its own choice, with what is sent to port 53 redirected there (libnetwork, resolver_unix.go). What it doesn't know by
+// itself it asks a server for, out of that namespace.
+func (n *Netns) DockerDNS(t testing.TB, names map[string]string, server string) {
+	t.Helper()
+	ask := func(network string, query []byte) []byte {
+		c, err := n.Dial(network, server)
+		if err != nil {
+			return nil
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if network == "tcp" {
+			writeDNS(c, query)
+			return readDNS(c)
+		}
+		p := make([]byte, 65535)
+		if _, err = c.Write(query); err != nil {
+			return nil
+		}
+		m, _ := c.Read(p)
+		return p[:m]
+	}
+	udp, tcp := n.ServeDNS(t, "127.0.0.11:0", func(network string, query []byte) []byte {
+		var p dnsmessage.Parser
+		_, err := p.Start(query)
+		q, err2 := p.Question()
+		if _, have := names[strings.TrimSuffix(q.Name.String(), ".")]; err == nil && err2 == nil && !have {
+			return ask(network, query)
+		}
+		return dnsAnswer(query, names)
+	})
+	rules := "table ip nat {\n"
+	for _, c := range []struct{ name, hook, matches string }{
+		{"DOCKER_OUTPUT", "output priority -100", "ip daddr 127.0.0.11 %[1]s dport 53 dnat to 127.0.0.11:%[2]d"},
+		{"DOCKER_POSTROUTING", "postrouting priority 100", "ip daddr 127.0.0.11 ip saddr 127.0.0.11 %[1]s sport %[2]d snat to :53"},
+	} {
+		rules += "chain " + c.name + " { type nat hook " + c.hook + ";\n"
+		rules += fmt.Sprintf(c.matches+"\n", "tcp", tcp) + fmt.Sprintf(c.matches+"\n", "udp", udp) + "}\n"
+	}
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(file, []byte(rules+"}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.Run(t, "nft", "-f", file)
+}
+
+// DNS answers questions for addresses of names.
+func DNS(names map[string]string) func(string, []byte) []byte {
+	return func(_ string, query []byte) []byte { return dnsAnswer(query, names) }
 }
 
 func dnsAnswer(query []byte, names map[string]string) []byte {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -226,4 +227,17 @@ func connect(args []string) error {
 			return os.NewSyscallError("connect", err)
 		}
 	}
+}
+
+// resolve asks the name server of Docker's user-defined networks and prints the addresses that a name has.
+func resolve(args []string) error {
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, args[0], "127.0.0.11:53")
+	}}
+	addresses, err := r.LookupHost(context.Background(), args[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println(strings.Join(addresses, " "))
+	return nil
 }

@@ -58,6 +58,7 @@ func verbs() []verb {
 		{"mounts", "[POINT]", 0, 1, mounts},
 		{"namespaces", "", 0, 0, namespaces},
 		{"readlink", "PATH", 1, 1, readlink},
+		{"resolve", "udp|tcp NAME", 2, 2, resolve},
 		{"sched", "", 0, 0, sched},
 		{"sigstatus", "", 0, 0, sigstatus},
 		{"sleep", "SECONDS", 1, 1, sleep},

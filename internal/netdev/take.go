@@ -225,6 +225,9 @@ func (t *Taking) readLinks() error {
 			Name: unix.ByteSliceToString(a[unix.IFLA_IFNAME]), Loopback: flags&unix.IFF_LOOPBACK != 0, MTU: number(a[unix.IFLA_MTU]),
 			Hardware: a[unix.IFLA_ADDRESS], index: int32(number(h[4:])),
 		}
+		if i.Name == tunName {
+			return &fault.Error{Kind: fault.BadState, Err: errors.New("the kernel of another sandbox has taken the network over")}
+		}
 		if typ := binary.NativeEndian.Uint16(h[2:]); !i.Loopback && (typ != unix.ARPHRD_ETHER || len(i.Hardware) != 6) {
 			return &fault.Error{Step: fmt.Sprintf("interface %q", i.Name), Kind: fault.Unsupported,
 				Err: errors.New("not in a sandbox: its kernel takes over Ethernet devices, and this is another")}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -71,6 +72,17 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 	case len(sockets) > wire.MaxLinks:
 		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not in a sandbox: %d network devices; at most %d", len(sockets), wire.MaxLinks)}
 	}
+	if request.Resolver, err = findResolver(proc); err != nil {
+		return &fault.Error{Step: "look at the network namespace", Err: err}
+	}
+	if request.Resolver != nil {
+		tun, err := taking.OpenTun()
+		if err != nil {
+			return err
+		}
+		defer tun.Close()
+		sockets = append(sockets, int(tun.Fd()))
+	}
 	conn, err := dial(c.Dir)
 	if err != nil {
 		return err
@@ -79,7 +91,48 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 	if _, err := ask(conn, request, sockets...); err != nil {
 		return &fault.Error{Step: "configure the sandbox's network", Err: err}
 	}
-	return taking.Remove()
+	if err := taking.Remove(); err != nil || request.Resolver == nil {
+		return err
+	}
+	return taking.RouteTun(&netdev.Tun{Address: wire.TunAddress, Address6: wire.TunAddress6, MTU: wire.TunMTU})
+}
+
+// findResolver looks for a name server of the host's in the network namespace that the process has whose /proc directory this is.
+// dockerd's listens at ports of its own choice, and has what is sent to port 53 redirected there. Nil is none.
+func findResolver(proc string) (*wire.Resolver, error) {
+	r := new(wire.Resolver)
+	for _, table := range []struct {
+		name  string
+		state string // a socket's that waits for anybody
+		port  *uint16
+	}{{"udp", "07", &r.UDP}, {"tcp", "0A", &r.TCP}} {
+		text, err := os.ReadFile(proc + "/net/" + table.name)
+		if err != nil {
+			return nil, err
+		}
+		*table.port = listensAt(string(text), wire.ResolverAddress, table.state)
+	}
+	if r.UDP == 0 {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// listensAt returns the port of the first socket in the text of a /proc/net/udp or tcp that is bound to the address and has the
+// state; or 0.
+func listensAt(text string, ip [4]byte, state string) uint16 {
+	address := fmt.Sprintf("%08X", binary.NativeEndian.Uint32(ip[:]))
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line) // sl local_address rem_address st …
+		if len(f) < 4 || f[3] != state {
+			continue
+		}
+		local, port, _ := strings.Cut(f[1], ":")
+		if n, err := strconv.ParseUint(port, 16, 16); err == nil && local == address {
+			return uint16(n)
+		}
+	}
+	return 0
 }
 
 // checkOwn refuses a namespace that is that of hull or of the host: it would be without a network afterwards.

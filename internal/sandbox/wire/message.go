@@ -25,7 +25,7 @@ const (
 	Pause  Op = "pause"
 	Resume Op = "resume"
 	// Network configures the network, before the container's program runs; descriptors: the packet socket of each link but the
-	// loopback.
+	// loopback, then, with a Resolver, the tun device.
 	Network Op = "network"
 	// Dial connects a descriptor, a stream socket, with a TCP port of the loopback.
 	Dial Op = "dial"
@@ -53,6 +53,8 @@ type Request struct {
 	Links  []Link `json:",omitempty"` // of Network
 	Port   uint16 `json:",omitempty"` // of Dial
 
+	Resolver *Resolver `json:",omitempty"` // of Network
+
 	Show     string `json:",omitempty"` // of Debug
 	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is
 }
@@ -70,6 +72,24 @@ type Link struct {
 	Routes     []Route     `json:",omitempty"`
 	Neighbours []Neighbour `json:",omitempty"`
 }
+
+// Resolver is a name server of the host's that works in the network namespace, at an address of its loopback: the ports that it
+// listens on, or 0. A tun device leads to it, see package netdev.
+type Resolver struct{ UDP, TCP uint16 }
+
+var (
+	// ResolverAddress is where that of Docker's user-defined networks listens.
+	ResolverAddress = [4]byte{127, 0, 0, 11}
+	// TunAddress and TunPeer are the two ends of the tun device, which are nobody's addresses elsewhere: 192.0.0.8 is the
+	// dummy address of RFC 7600, and the one after it is reserved (RFC 6890).
+	TunAddress = [4]byte{192, 0, 0, 8}
+	TunPeer    = [4]byte{192, 0, 0, 9}
+	// TunAddress6 is of the dummy prefix of RFC 9780.
+	TunAddress6 = [16]byte{0: 1, 7: 1, 15: 8}
+)
+
+// TunMTU is the MTU of the tun device.
+const TunMTU = 1500
 
 // Prefix is an address with the length of its network's.
 type Prefix struct {

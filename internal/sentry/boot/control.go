@@ -44,7 +44,7 @@ func (s *Sandbox) serve() {
 func (s *Sandbox) answer(conn int) {
 	defer unix.Close(conn)
 	var r wire.Request
-	fds, err := wire.Receive(conn, &r, max(streams, wire.MaxLinks))
+	fds, err := wire.Receive(conn, &r, max(streams, wire.MaxLinks+1))
 	if err != nil {
 		return
 	}
@@ -75,9 +75,7 @@ func (s *Sandbox) answer(conn int) {
 		err = s.debug(&r, fds)
 		fds = nil
 	case wire.Network:
-		if err = checkLinks(r.Links); err == nil {
-			err = s.configure(r.Links, fds)
-		}
+		fds, err = s.takeNetwork(&r, fds)
 	case wire.Dial:
 		err = s.dial(fds, r.Port)
 		fds = nil

@@ -99,6 +99,26 @@ func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids u
 	return inet.NewRootNamespace(netstack.NewStack(n, ids.UniqueID()), nil, users), nil
 }
 
+// takeNetwork takes over what was configured in the network namespace, as it is asked to. It returns the descriptors that it
+// hasn't kept.
+func (s *Sandbox) takeNetwork(r *wire.Request, fds []int) ([]int, error) {
+	err := checkLinks(r.Links)
+	sockets := fds
+	if r.Resolver != nil && err == nil {
+		if len(fds) == 0 {
+			return fds, errors.New("no tun device")
+		}
+		sockets = fds[:len(fds)-1]
+	}
+	if err == nil {
+		err = s.configure(r.Links, sockets)
+	}
+	if err != nil || r.Resolver == nil {
+		return fds, err
+	}
+	return sockets, s.startResolver(*r.Resolver, fds[len(fds)-1])
+}
+
 // configure takes over what was configured in a network namespace of the host.
 func (s *Sandbox) configure(links []wire.Link, sockets []int) error {
 	if s.network == nil || s.root.running.Load() || s.configured.Swap(true) {
