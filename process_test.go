@@ -734,3 +734,47 @@ func TestInitIsSpared(t *testing.T) {
 	}
 	expect(t, "signal SIGKILL", wait(t, proc))
 }
+
+// A process whose standard streams are the null device has the container's, by which it can change nothing of the host's.
+func TestNullDeviceIsTheContainers(t *testing.T) {
+	c := running(t)
+	proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: func() *specs.Process {
+		p := c.ProcessSpec()
+		p.Args = hulltest.Args("sleep", "3600")
+		return p
+	}()})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	for name, pid := range map[string]int{"init": c.Init().Pid, "exec": proc.Pid} {
+		dir := fmt.Sprintf("/proc/%d/", pid)
+		mounts, err := os.ReadFile(dir + "mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for fd := range 3 {
+			info, err := os.ReadFile(fmt.Sprintf("%sfdinfo/%d", dir, fd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var flags, mount string
+			for line := range strings.Lines(string(info)) {
+				if f := strings.Fields(line); f[0] == "mnt_id:" {
+					mount = f[1]
+				} else if f[0] == "flags:" {
+					flags = f[1]
+				}
+			}
+			if !strings.HasPrefix(string(mounts), mount+" ") && !strings.Contains(string(mounts), "\n"+mount+" ") {
+				t.Errorf("%s: descriptor %d is in mount %s, which is none of the container's", name, fd, mount)
+			}
+			if !strings.HasSuffix(flags, "02") {
+				t.Errorf("%s: flags of descriptor %d: %s, want O_RDWR without O_NONBLOCK", name, fd, flags)
+			}
+		}
+	}
+	if err := proc.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	wait(t, proc)
+}

@@ -48,6 +48,58 @@ func (c *creation) openConsole(b *stub.Batch) {
 	}
 }
 
+// noNull is the access mode of a standard stream that isn't the null device.
+const noNull = -1
+
+// nullStreams returns the access modes of those standard streams that are the null device.
+func nullStreams(stdio [3]*os.File) (mode [3]int) {
+	for i, f := range stdio {
+		mode[i] = noNull
+		if f == nil {
+			mode[i] = unix.O_RDWR // see stub.Config
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+			continue
+		}
+		if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err == nil {
+			mode[i] = flags & unix.O_ACCMODE
+		}
+	}
+	return mode
+}
+
+// reopenNull emits standard streams that are the container's null device, instead of the host's: by that one a process could
+// change the host's node (fchmod(2)), and CRIU saves nothing that is in no mount of the container's. Where the container has
+// no such device they stay as they are. It may be anything else, of which opening it must not wait.
+func (t *process) reopenNull(b *stub.Batch) {
+	if t.terminal {
+		return
+	}
+	b.In("")
+	end := b.Label()
+	for _, mode := range []int{unix.O_RDONLY, unix.O_WRONLY, unix.O_RDWR} {
+		if !slices.Contains(t.null[:], mode) {
+			continue
+		}
+		null := b.Openat(stub.CWD, "/dev/null", mode|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		b.OnErr(null.Result(), 0, end)
+		st := b.Statx(null)
+		for _, want := range [][3]uint64{{stub.StatxMode, unix.S_IFMT, unix.S_IFCHR}, {stub.StatxRdevMajor, 1<<32 - 1, 1}, {stub.StatxRdevMinor, 1<<32 - 1, 3}} {
+			b.OnErr(b.Assert(b.Load(st, int(want[0])).Arg(), want[1], want[2], unix.ENODEV, "the null device"), 0, end)
+		}
+		b.Call(unix.SYS_FCNTL, null.Arg(), stub.Int(unix.F_SETFL), stub.Int(0)) // O_NONBLOCK was for the opening
+		for fd := range t.null {
+			if t.null[fd] == mode {
+				b.Dup3(null, fd, 0)
+			}
+		}
+		b.Close(null)
+	}
+	b.Mark(end)
+}
+
 // traceFunc turns the stub's calls into lines.
 func traceFunc(trace func(string)) func(stub.Call) {
 	if trace == nil {

@@ -35,6 +35,7 @@ type process struct {
 	userns     bool // a user namespace is used, new or joined
 	terminal   bool
 	ownStream  [3]bool // which of the standard streams get the process's user as their owner
+	null       [3]int  // the access modes of those that are the host's null device, or noNull
 
 	status  specs.ContainerState // what a seccomp agent is told
 	initPid int                  // of the container's init; 0: this process
@@ -50,7 +51,7 @@ type process struct {
 }
 
 func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*process, error) {
-	t := &process{ownStream: ownStreams(stdio), Process: p, container: c, terminal: p.Terminal, noNewPrivs: p.NoNewPrivileges, env: cleanEnv(p.Env)}
+	t := &process{ownStream: ownStreams(stdio), null: nullStreams(stdio), Process: p, container: c, terminal: p.Terminal, noNewPrivs: p.NoNewPrivileges, env: cleanEnv(p.Env)}
 	var errs [5]error
 	t.cred, errs[0] = task.Credentials(p.User)
 	t.rlimits, errs[1] = task.Rlimits(p.Rlimits)
@@ -177,6 +178,7 @@ func (t *process) settings(b *stub.Batch) {
 		}
 		b.Call(unix.SYS_SET_MEMPOLICY, stub.Int(m.Mode), nodes, stub.Int(m.MaxNode()))
 	}
+	t.reopenNull(b)
 	// Standard streams were opened by someone else: the process must be able to reopen them as /dev/stdout. Files whose
 	// owner can't be changed stay as they are.
 	b.In("process.user")
