@@ -379,7 +379,9 @@ func (c *Cmd) watch() {
 
 func (c *Cmd) kill() error {
 	if c.throwaway != nil {
-		return c.throwaway.supervisor.Kill()
+		err := c.throwaway.supervisor.Kill()
+		c.throwaway.files.kill() // else who waits for its answer could not end
+		return err
 	}
 	return c.Container.Signal(unix.SIGKILL, true)
 }

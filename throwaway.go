@@ -27,6 +27,7 @@ type throwaway struct {
 	group      *cgroup.Group
 	scratch    *scratch                              // or nil
 	network    *network                              // or nil
+	files      *fuseServer                           // or nil
 	ended      func(unix.WaitStatus) unix.WaitStatus // see engine.Process
 	began      time.Time
 	deadline   deadline
@@ -43,6 +44,10 @@ func (c *Cmd) startThrowaway() (err error) {
 		return err
 	}
 	v, err := newView(&c.Host, c.Dir, userNS)
+	if err != nil {
+		return err
+	}
+	fuse, err := c.fuse(c.ctx, userNS)
 	if err != nil {
 		return err
 	}
@@ -106,7 +111,17 @@ func (c *Cmd) startThrowaway() (err error) {
 		return err
 	}
 	t := &throwaway{group: cgroup.None(), network: network}
-	if plan.UserNS && plan.Upper == "" && !tmpfsHasUserXattr() {
+	if fuse != "" {
+		if t.files, err = c.serve(fuse, plan, id); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				err = joinOne([]error{err, t.files.end()})
+			}
+		}()
+	}
+	if plan.UserNS && fuse == "" && plan.Upper == "" && !tmpfsHasUserXattr() {
 		if t.scratch, err = newScratch(); err != nil {
 			changes.started(nil)
 			return err
@@ -198,7 +213,7 @@ func (t *throwaway) end(c *Cmd) error {
 	r.TimedOut = t.deadline.stop()
 	r.NetworkPath = t.network.path()
 	r.Refused, r.RefusedMore = t.network.end()
-	return errors.Join(err, merr, t.remove(c.ctx))
+	return errors.Join(err, merr, t.files.end(), t.remove(c.ctx))
 }
 
 // memory adds to the result what the cgroup knows.

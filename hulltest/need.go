@@ -63,6 +63,7 @@ var (
 	AppArmor    = Need{"apparmor", haveAppArmor}
 	SELinux     = Need{"selinux", func() error { return haveFS("/sys/fs/selinux", unix.SELINUX_MAGIC) }}
 	Overlay     = Need{"overlay", haveOverlay}
+	FUSE        = Need{"fuse", func() error { return exists("/dev/fuse") }}
 	IntelRDT    = Need{"rdt", func() error { return haveFS("/sys/fs/resctrl", unix.RDTGROUP_SUPER_MAGIC) }}
 	Terminal    = Need{"tty", haveTerminal}
 )

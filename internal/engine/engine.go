@@ -152,7 +152,7 @@ type Process struct {
 	Init
 	PidFD   *os.File
 	Console *os.File // master of its terminal; or nil
-	Upper   *os.File // what its changes go to, if Overlay.Send asked for it
+	Upper   *os.File // what its changes go to, if Overlay.Send asked for it; or the mount that Overlay.Serve has made
 	// Ended returns how the process has ended, if its wait status, which is given, doesn't tell; or nil.
 	Ended func(unix.WaitStatus) unix.WaitStatus
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.

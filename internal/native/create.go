@@ -72,7 +72,7 @@ func newCreation(ctx context.Context, r *engine.CreateRequest) (*creation, error
 		c.process.program = 2 + r.Program // behind the standard streams
 	}
 	c.process.status = specs.StateCreating
-	c.process.upper = c.Overlay != nil && c.Overlay.Send || c.Donated != nil && c.Donated.Plan.Send
+	c.process.upper = c.Overlay != nil && (c.Overlay.Send || c.Overlay.Serve) || c.Donated != nil && c.Donated.Plan.Send
 	return c, nil
 }
 

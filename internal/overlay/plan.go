@@ -55,6 +55,11 @@ type Plan struct {
 	Volatile bool
 	// Send has the engine hand over the upper directory of all, as a descriptor.
 	Send bool
+	// Serve has the program be a FUSE server: its first extra descriptor is /dev/fuse, of a file system that the engine has
+	// made, and whose mount it hands over instead of the upper directory.
+	Serve bool
+	// Served is such a mount. It is the root: of Entries, which it shows, nothing is made.
+	Served *os.File
 	// Root is the host's directory that is shown as /.
 	Root string
 	// Binds are shown as they are, over what the entries show. One that lies in another comes after it.

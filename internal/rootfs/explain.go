@@ -46,8 +46,6 @@ func (p *Plan) hint(e *fault.Error) string {
 		return "root of the container's user namespace must be able to search every directory on the way to root.path"
 	case is(unix.ENODEV, "fsopen overlay"):
 		return "this kernel has no overlayfs, or its module is not loaded (modprobe overlay)"
-	case is(unix.EPERM, "fsopen overlay") && p.cfg.UserNS:
-		return "other users than root can mount an overlay since Linux 5.11"
 	case m == nil:
 		return ""
 	case m.Type == "devpts" && is(unix.EINVAL, "fsconfig") && p.cfg.UserNS && !p.mapsGID(m):

@@ -21,11 +21,21 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 	b := e.b
 	b.In("")
 	e.stage = e.makeStage(p)
+	if p.Served != nil {
+		e.makeFiles(p)
+		e.root = e.sources[e.served]
+		b.MoveMount(e.root, b.Openat(e.stage, stageRoot, openDir, 0))
+		e.made.root = kept{b, e.root}
+		return
+	}
 	e.makeUpper(p)
 	e.makeFiles(p)
 	e.root = b.OpenTree(e.stage, e.upper("/"), unix.OPEN_TREE_CLONE)
 	b.Note("the container's root")
 	b.MoveMount(e.root, b.Openat(e.stage, stageRoot, openDir, 0))
+	if p.Serve {
+		e.makeServed()
+	}
 	works := 0
 	for _, m := range p.Entries {
 		switch {
@@ -43,6 +53,24 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 		b.SendFDs(b.Openat(e.stage, e.upper("/"), openDir, 0).Arg())
 	}
 	e.made.root = kept{b, e.root}
+}
+
+// makeServed makes the file system that the program is to serve, and sends its mount. FUSE takes requests of none but the user
+// that it is mounted for, and asks who has opened the device, in this user namespace (Linux 4.18).
+func (e *emitter) makeServed() {
+	b := e.b
+	device := stub.Fd(stub.FirstExtra)
+	dup3(b, b.Openat(stub.CWD, "/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0), device)
+	fs := b.Fsopen("fuse")
+	b.FsconfigString(fs, "source", "hull")
+	b.FsconfigString(fs, "fd", strconv.Itoa(stub.FirstExtra))
+	b.FsconfigString(fs, "rootmode", strconv.FormatInt(unix.S_IFDIR, 8))
+	u := e.cfg.Spec.Process.User
+	b.FsconfigString(fs, "user_id", strconv.FormatUint(uint64(u.UID), 10))
+	b.FsconfigString(fs, "group_id", strconv.FormatUint(uint64(u.GID), 10))
+	b.FsconfigFlag(fs, "default_permissions")
+	b.FsconfigCreate(fs, "fuse")
+	b.SendFDs(b.Fsmount(fs, hostAttr, "fuse").Arg())
 }
 
 // Names in the stage.

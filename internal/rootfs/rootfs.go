@@ -68,6 +68,7 @@ type Plan struct {
 	devBound      bool // /dev is a bind mount: nothing is made in it
 
 	sources []source
+	served  int // index among the sources of the root, if the overlay has one that is served
 	made    made
 }
 
@@ -140,6 +141,10 @@ func New(cfg Config) (*Plan, error) {
 		errs = append(errs, p.addLinux(s.Linux)...)
 	}
 	errs = append(errs, p.planSources()...)
+	if cfg.Overlay != nil && cfg.Overlay.Served != nil {
+		p.served = len(p.sources)
+		p.sources = append(p.sources, source{root: cfg.Overlay.Served})
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ type source struct {
 	join  string     // a user namespace by its path
 	serve *mnt.Mount // a socket: what the stub sends over it is idmapped as this mount is to be
 	dev   *devFS     // the file system for /dev
+	root  *os.File   // the root, of a plan that has one served
 }
 
 // maxSources is what one message can carry: SCM_MAX_FD, less some. Whatever comes after that the stub opens itself,
@@ -151,6 +152,8 @@ func (p *Plan) Sources() (files []*os.File, err error) {
 
 func (p *Plan) open(s source) (*os.File, error) {
 	switch {
+	case s.root != nil:
+		return s.root, nil
 	case s.dev != nil:
 		return s.dev.make(p)
 	case s.serve != nil:
