@@ -68,6 +68,18 @@ func (c *Cmd) hostSpec(id *identity, v *view) (*specs.Spec, error) {
 	return s, nil
 }
 
+// checkHostname refuses a name that is more than a word to whoever reads it: the container's /etc/hosts has it in a line.
+func checkHostname(name string) error {
+	const most = 64 // __NEW_UTS_LEN, include/uapi/linux/utsname.h
+	ok := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+	}
+	if len(name) <= most && !strings.ContainsFunc(name, func(r rune) bool { return !ok(r) }) {
+		return nil
+	}
+	return conflict("hostname", name, "want at most 64 bytes, and of letters, digits, - _ and . alone")
+}
+
 // bindSysfs shows the host's /sys to a container in the host's network namespace, where a user namespace may not mount
 // sysfs: read-only with all that is mounted in it, and without the cgroups, of which some may be the caller's. Before Linux
 // 5.12 what is mounted in it would be writable; then it is empty.

@@ -11,6 +11,8 @@ type Result struct {
 	OOMKilled uint64
 	// OverLimit says that it was Limits.Memory that they came up against, not what bounds the caller, or the machine's.
 	OverLimit bool
+	// AddressSpace says that Limits.Memory bounded the address space of each process, for want of a cgroup.
+	AddressSpace bool
 	// Wall is the time from its start to its end.
 	Wall time.Duration
 	// User and System are processor time: of the program and of the descendants that were waited for.

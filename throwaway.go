@@ -35,7 +35,7 @@ type throwaway struct {
 
 // startThrowaway starts c in a container over the host's files.
 func (c *Cmd) startThrowaway() (err error) {
-	if err := errors.Join(c.Limits.check(), c.checkNetwork()); err != nil {
+	if err := errors.Join(c.Limits.check(), checkHostname(c.Hostname), c.checkNetwork()); err != nil {
 		return err
 	}
 	userNS := os.Geteuid() != 0 || inUserNamespace()
@@ -135,6 +135,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		changes.started(nil)
 		return joinOne([]error{err, t.scratch.remove()})
 	}
+	c.Result.AddressSpace = c.Limits.Memory > 0 && slices.ContainsFunc(s.Process.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_AS" })
 	p, err := e.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
 		IO:        io,

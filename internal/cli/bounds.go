@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hull"
 )
 
@@ -78,7 +80,11 @@ func parseTime(s string) (time.Duration, error) {
 
 // tellLimits says which bound has ended the command, or some of its processes.
 func (e *Env) tellLimits(cmd *hull.Cmd) {
-	r := &cmd.Result
+	r, ws := &cmd.Result, cmd.WaitStatus
+	if r.AddressSpace && ws.Signaled() && (ws.Signal() == unix.SIGSEGV || ws.Signal() == unix.SIGKILL && !r.TimedOut) {
+		e.log.warn(fmt.Sprintf("signal %d has ended the command, whose address space was bounded to %s: that may be too little for it",
+			int(ws.Signal()), formatSize(cmd.Limits.Memory)))
+	}
 	if r.OOMKilled == 0 {
 		return
 	}

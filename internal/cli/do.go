@@ -131,18 +131,19 @@ func readSeccomp(file string) (*specs.LinuxSeccomp, error) {
 	case "off":
 		return &specs.LinuxSeccomp{}, nil
 	}
+	fail := func(err error) error { return statusError{1, inOp("do", "", err)} }
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, statusError{1, fmt.Errorf("--seccomp: %w", err)}
+		return nil, fail(fmt.Errorf("--seccomp: %w", err))
 	}
 	p := new(specs.LinuxSeccomp)
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(p); err != nil {
-		return nil, statusError{1, fmt.Errorf("--seccomp %s: %w", file, err)}
+		return nil, fail(fmt.Errorf("--seccomp %s: %w", file, err))
 	}
 	if p.DefaultAction == "" {
-		return nil, statusError{1, fmt.Errorf("--seccomp %s: no defaultAction: a profile is what linux.seccomp has in config.json", file)}
+		return nil, fail(fmt.Errorf("--seccomp %s: no defaultAction: a profile is what linux.seccomp has in config.json", file))
 	}
 	return p, nil
 }
