@@ -35,7 +35,12 @@ func (p *Plan) Enter(b *stub.Batch) {
 func (e *emitter) pivot() {
 	b := e.b
 	old := b.Openat(stub.CWD, "/", openDir, 0)
+	var place stub.FD
+	if e.cfg.Overlay != nil {
+		place = b.Openat(stub.CWD, "/proc", openDir, 0)
+	}
 	dev, null := e.openNull()
+	b.In("root.path")
 	fchdir(b, e.root)
 	b.Call(unix.SYS_PIVOT_ROOT, b.String(".").Arg(), b.String(".").Arg())
 	fchdir(b, old)
@@ -46,7 +51,9 @@ func (e *emitter) pivot() {
 	e.cover(dev, null)
 	b.In("root.path")
 	if e.cfg.Overlay != nil {
-		b.Umount2(".", unix.MNT_DETACH) // the stage, which lies over the old root: "." is what is on top
+		// The stage lies over the old root, so that "." would be the stage: umount2(2) takes what is on top. Elsewhere in
+		// the old root it goes with that; two would be two waits for a grace period of RCU.
+		b.MoveMount(e.made.stage.in(b), place)
 	}
 	b.Umount2(".", unix.MNT_DETACH)
 }

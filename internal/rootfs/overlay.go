@@ -52,7 +52,7 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 		b.In("")
 		b.SendFDs(b.Openat(e.stage, e.upper("/"), openDir, 0).Arg())
 	}
-	e.made.root = kept{b, e.root}
+	e.made.root, e.made.stage = kept{b, e.root}, kept{b, e.stage}
 }
 
 // makeServed makes the file system that the program is to serve, and sends its mount. FUSE takes requests of none but the user

@@ -84,6 +84,7 @@ type mount struct {
 // made are descriptors of the stub that Prepare leaves for the batches after it.
 type made struct {
 	root, dev kept
+	stage     kept // see layRoot
 	late      []lateMount
 	copies    []copyUp
 	overlays  []madeOverlay
