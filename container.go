@@ -36,8 +36,9 @@ type Container struct {
 	spec    *specs.Spec
 	raw     []byte // what spec was read from
 	group   *cgroup.Group
-	rdt     *rdt.Group // or nil
-	init    *Process   // if this program has created the container
+	rdt     *rdt.Group  // or nil
+	init    *Process    // if this program has created the container
+	joined  *engine.Pod // while it is created: the first container of the sandbox that it joins
 }
 
 // ID returns the container's id.
@@ -67,7 +68,8 @@ func (c *Container) Init() *Process {
 }
 
 func (c *Container) engineView() engine.Container {
-	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, RDT: c.rdt, Rootless: c.record.Rootless}
+	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, RDT: c.rdt,
+		Rootless: c.record.Rootless, Pod: c.pod()}
 }
 
 // State returns what the container is and does now.
@@ -89,7 +91,7 @@ func (c *Container) want(verb string, statuses ...Status) error {
 			return nil
 		}
 	}
-	return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("can't %s a container that is %s", verb, status)}
+	return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("can't %s a container that is %s", verb, status), Hint: c.podHint(status)}
 }
 
 // locked runs f while no other command changes the container.
@@ -171,7 +173,7 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 			return c.group.Signal(ctx, sig)
 		}
 		if errors.Is(err, fault.BadState) {
-			return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running")}
+			return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running"), Hint: c.podHint(Stopped)}
 		}
 		return err
 	}
@@ -220,7 +222,8 @@ func (c *Container) anyProcess() bool {
 	return err == nil && len(pids) > 0
 }
 
-func (c *Container) ownPids() bool { return c.makes(specs.PIDNamespace) }
+// ownPids tells whether the end of the init ends the others: with its pid namespace, or because their kernel does it.
+func (c *Container) ownPids() bool { return c.makes(specs.PIDNamespace) || c.Isolation() == Sandbox }
 
 // ownMounts tells whether the container has a mount namespace, be it new or joined.
 func (c *Container) ownMounts() bool {

@@ -45,7 +45,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	}
 	switch {
 	case status == Stopped || status == Creating:
-		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a stopped container")}
+		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("cannot exec in a stopped container"), Hint: c.podHint(status)}
 	case status == Paused && !o.IgnorePaused:
 		return nil, errExecInPaused()
 	}

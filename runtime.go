@@ -115,9 +115,12 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	if err := o.handover().check(cfg.Spec.Process); err != nil {
 		return nil, err
 	}
-	isolation, err := r.isolation(cfg.Spec)
+	isolation, pod, err := r.place(id, cfg.Spec)
 	if err != nil {
 		return nil, err
+	}
+	if pod != nil && o.saved != nil {
+		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("a container that joins others in a sandbox can't be restored")}
 	}
 	eng := r.engine(isolation)
 	if err := eng.Check(cfg.Spec); err != nil {
@@ -155,6 +158,9 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 		runtime: r, engine: eng, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
 		record: &store.Record{ID: id, Isolation: isolation.recorded(), Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Annotations: cfg.Spec.Annotations},
+	}
+	if pod != nil {
+		c.joined, c.record.Pod = pod.asPod(), pod.ID()
 	}
 	view := c.engineView()
 	c.record.Rootfs = view.Root()

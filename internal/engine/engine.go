@@ -27,6 +27,18 @@ type Container struct {
 	Cgroup   *cgroup.Group
 	RDT      *rdt.Group // or nil
 	Rootless bool
+	Pod      *Pod // or nil
+}
+
+// Pod is the first container of a sandbox, of one that has joined it.
+type Pod struct {
+	ID  string
+	Dir string // its state directory
+
+	// Only while one joins:
+	Spec   *specs.Spec
+	Init   Init
+	Member func(pid int) string // returns the id of the container of the pod whose init has that pid, or ""
 }
 
 // Root returns the absolute path of the container's root file system on the host, or "".

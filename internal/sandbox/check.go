@@ -21,7 +21,13 @@ import (
 // package boot inside or by the jail outside; fields_test.go has the list of all fields.
 func Check(s *specs.Spec) error {
 	k := &checker{}
-	k.namespaces(s.Linux.Namespaces)
+	pod, _, err := PodID(s.Annotations)
+	k.take(err)
+	if pod != "" {
+		k.memberNamespaces(s.Linux.Namespaces)
+	} else {
+		k.namespaces(s.Linux.Namespaces)
+	}
 	for i := range s.Mounts {
 		k.mount(i, s.Mounts[i])
 	}
@@ -60,6 +66,24 @@ func (k *checker) namespaces(list []specs.LinuxNamespace) {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
 		k.refuse(ns.Path != "" && ns.Type != specs.NetworkNamespace, field+".path", "its kernel can't join namespaces of the host's")
 		k.refuse(ns.Type == specs.TimeNamespace, field+".type", "its kernel has no time namespaces")
+	}
+}
+
+// memberNamespaces refuses what a container can't have that joins others in a sandbox. Those of the pod that it names by paths are
+// looked at when it joins; one that it doesn't have at all is the pod's.
+func (k *checker) memberNamespaces(list []specs.LinuxNamespace) {
+	k.refuse(!slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.MountNamespace }), "linux.namespaces",
+		`without the type "mount" the container would have the host's, which its kernel has no part in`)
+	for i, ns := range list {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		switch ns.Type {
+		case specs.NetworkNamespace:
+			k.refuse(ns.Path == "", field, "its kernel has one network, the pod's: name it by its path, or leave it out")
+		case specs.MountNamespace, specs.CgroupNamespace:
+			k.refuse(ns.Path != "", field+".path", "its kernel can't join namespaces of the host's")
+		case specs.TimeNamespace:
+			k.refuse(true, field+".type", "its kernel has no time namespaces")
+		}
 	}
 }
 

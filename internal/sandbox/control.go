@@ -2,12 +2,14 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 )
@@ -38,8 +40,15 @@ func listen(dir string) (*os.File, error) {
 }
 
 // dial connects with the sandbox of a container.
-func dial(dir string) (*os.File, error) {
+func dial(c *engine.Container) (*os.File, error) {
+	dir, stopped := c.Dir, errors.New("the container has stopped")
+	if c.Pod != nil {
+		dir, stopped = c.Pod.Dir, fmt.Errorf("container %q, in whose sandbox it is, has stopped", c.Pod.ID)
+	}
 	d, f, err := socket(dir)
+	if c.Pod != nil && errors.Is(err, unix.ENOENT) {
+		return nil, &fault.Error{Kind: fault.BadState, Err: stopped}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +63,7 @@ func dial(dir string) (*os.File, error) {
 		err = unix.Connect(fd, address(d))
 	}
 	if err == unix.ECONNREFUSED || err == unix.ENOENT {
-		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
+		err = &fault.Error{Kind: fault.BadState, Err: stopped}
 	}
 	if err != nil {
 		f.Close()

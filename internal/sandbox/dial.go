@@ -13,7 +13,7 @@ import (
 // Dial connects with a TCP port of the container's loopback, which its kernel does: what it has connected to is carried by a
 // socket pair.
 func (Engine) Dial(c *engine.Container, _ engine.Init, port uint16) (*os.File, error) {
-	conn, err := dial(c.Dir)
+	conn, err := dial(c)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (c *creation) giveTrees(trees []tree) {
 // giveTree passes one tree. below is where it is mounted, if it is found below the one before it, else "".
 func (c *creation) giveTree(f *os.File, below string) {
 	n := strconv.Itoa(c.give("", f))
-	c.trees = append(c.trees, n)
+	c.trees, c.below = append(c.trees, n), append(c.below, below)
 	if below != "" {
 		c.flags = append(c.flags, "--submount", n+":"+below)
 	}

@@ -26,7 +26,7 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err
 	}
-	conn, err := dial(r.Dir)
+	conn, err := dial(&r.Container)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 			return nil, err
 		}
 	}
-	if err := stand(s); err != nil {
+	if err := stand(s, nil); err != nil {
 		s.Kill()
 		return nil, err
 	}
@@ -96,22 +96,28 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error 
 	}
 	defer null.Close()
 	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process}
+	_, err = ask(conn, request, streamFDs(&request, null, files)...)
+	return err
+}
+
+// streamFDs returns the descriptors of standard streams, of which null takes the place of those that there are none of, and says
+// in the request which of them are the same.
+func streamFDs(r *wire.Request, null *os.File, files []*os.File) []int {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		if f == nil {
 			f = null
 		}
 		fds[i] = int(f.Fd())
-		request.Same[i] = i
+		r.Same[i] = i
 		for j := range i {
 			if same(fds[i], fds[j]) {
-				request.Same[i] = j
+				r.Same[i] = j
 				break
 			}
 		}
 	}
-	_, err = ask(conn, request, fds...)
-	return err
+	return fds
 }
 
 // same tells whether two descriptors are of one open file, and have one offset: standard error is standard output where a
@@ -137,23 +143,29 @@ func takeTerminal(s *stub.Stub) error {
 	return s.Do(b)
 }
 
-// stand leaves the stub with passing on signals, and ending as the process does.
-func stand(s *stub.Stub) error {
+// stand leaves the stub with passing on signals, and ending as the process does. With a fifo, nil otherwise, it lets the process
+// run when a byte comes from there, as a parked init does, and then closes it.
+func stand(s *stub.Stub, fifo *stub.FD) error {
 	conn := stub.Fd(stub.FirstExtra)
 	b := new(stub.Batch)
 	b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(unix.RLIMIT_CORE), b.Const(make([]byte, 16)).Arg(), stub.Int(0))
 	all := b.Const([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	none := b.Const(make([]byte, 8))
 	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), all.Arg(), stub.Int(0), stub.Int(8))
-	signals := b.Call(unix.SYS_SIGNALFD4, stub.Int(-1), all.Arg(), stub.Int(8), stub.Int(unix.SFD_CLOEXEC))
-	poll := b.Const(make([]byte, 16)) // two of struct pollfd: int fd; short events, revents
+	signals := b.Call(unix.SYS_SIGNALFD4, stub.Int(-1), all.Arg(), stub.Int(8), stub.Int(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK))
+	poll, files := b.Const(make([]byte, 24)), 2 // of struct pollfd: int fd; short events, revents
 	b.Store(poll, 0, conn.Arg())
 	b.Store(poll, 8, signals.Arg())
+	if fifo != nil {
+		b.Store(poll, 16, fifo.Arg())
+		files++
+	}
 	signal, end, gone, again, died := b.Out(128), b.Out(wire.EndSize), b.Label(), b.Label(), b.Label()
 	b.Mark(again)
 	b.Store(poll, 4, stub.Int(unix.POLLIN))
 	b.Store(poll, 12, stub.Int(unix.POLLIN))
-	b.Retry(b.Call(unix.SYS_PPOLL, poll.Arg(), stub.Int(2), stub.Int(0), stub.Int(0), stub.Int(8)), unix.EINTR)
+	b.Store(poll, 20, stub.Int(unix.POLLIN))
+	b.Retry(b.Call(unix.SYS_PPOLL, poll.Arg(), stub.Int(files), stub.Int(0), stub.Int(0), stub.Int(8)), unix.EINTR)
 	ended := b.Call(unix.SYS_RECVFROM, conn.Arg(), end.Arg(), stub.Int(wire.EndSize), stub.Int(unix.MSG_DONTWAIT), stub.Int(0), stub.Int(0))
 	wait := b.Label()
 	b.OnErr(ended, unix.EAGAIN, wait)
@@ -173,12 +185,32 @@ func stand(s *stub.Stub) error {
 	const killed = 128 + 9 // what the end of the sandbox is for its processes
 	b.Call(unix.SYS_EXIT_GROUP, stub.Int(killed))
 	b.Mark(wait)
+	if fifo != nil {
+		letGo(b, *fifo, poll, gone)
+	}
 	got := b.Call(unix.SYS_READ, signals.Arg(), signal.Arg(), stub.Int(128))
 	b.OnErr(got, 0, again)
 	b.Ignore(b.Call(unix.SYS_SENDTO, conn.Arg(), signal.Arg(), stub.Int(wire.SignalSize), stub.Int(unix.MSG_NOSIGNAL), stub.Int(0), stub.Int(0)), 0)
 	b.Goto(again)
 	// The last descriptor is none: there is nobody to report to.
-	return s.Last(b, stub.FirstExtra+1, native.ExitSetup)
+	return s.Last(b, stub.FirstExtra+3, native.ExitSetup)
+}
+
+// letGo emits what lets the process run if there is a byte in the fifo, which is the third of poll.
+func letGo(b *stub.Batch, fifo stub.FD, poll stub.Data, gone stub.Label) {
+	conn, none := stub.Fd(stub.FirstExtra), b.Label()
+	const readable = unix.POLLIN << 16 // of revents
+	b.OnErr(b.Assert(b.Load(poll, 20).Arg(), readable, readable, unix.EAGAIN, "a byte in the fifo"), 0, none)
+	heard := b.Out(wire.SignalSize)
+	b.Call(unix.SYS_READ, fifo.Arg(), heard.Arg(), stub.Int(1))
+	word := b.String(wire.Go)
+	b.OnErr(b.Call(unix.SYS_SENDTO, conn.Arg(), word.Arg(), stub.Int(len(wire.Go)), stub.Int(unix.MSG_NOSIGNAL), stub.Int(0), stub.Int(0)), 0, gone)
+	answer := b.Call(unix.SYS_RECVFROM, conn.Arg(), heard.Arg(), stub.Int(wire.SignalSize), stub.Int(0), stub.Int(0), stub.Int(0))
+	b.OnErr(answer, 0, gone)
+	b.OnErr(b.Assert(answer.Arg(), ^uint64(0), uint64(len(wire.Go)), unix.EPIPE, "the program runs"), 0, gone)
+	b.Close(fifo)
+	b.Store(poll, 16, stub.Int(-1)) // which ppoll(2) leaves out
+	b.Mark(none)
 }
 
 // SignalAll sends a signal to all processes of a container.
@@ -240,7 +272,7 @@ func Paused(dir string) (bool, error) {
 
 // request asks the sandbox of a container by a connection of its own.
 func request(c *engine.Container, r wire.Request, fds ...int) (wire.Reply, error) {
-	conn, err := dial(c.Dir)
+	conn, err := dial(c)
 	if err != nil {
 		return wire.Reply{}, err
 	}

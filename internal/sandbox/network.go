@@ -83,7 +83,7 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 		defer tun.Close()
 		sockets = append(sockets, int(tun.Fd()))
 	}
-	conn, err := dial(c.Dir)
+	conn, err := dial(c)
 	if err != nil {
 		return err
 	}

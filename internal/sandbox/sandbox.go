@@ -96,6 +96,7 @@ type creation struct {
 	donated *overlay.Donation // or nil
 	files   []*os.File        // descriptors of boot, from 3 on
 	trees   []string          // the numbers of those that are files of the host's
+	below   []string          // and where each is mounted, if it was found below the one before it; or ""
 	flags   []string
 	fifo    *os.File // by which the program is started; or nil
 	log     *os.File // of a container without a state directory; or nil
@@ -113,6 +114,9 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	}
 	c := &creation{CreateRequest: r, inside: r.Spec}
 	defer c.close()
+	if r.Pod != nil {
+		return c.join(ctx)
+	}
 	program, err := e.open()
 	if err != nil {
 		return nil, err
@@ -475,6 +479,9 @@ func explain(err error) error {
 
 // Start lets the program of a created container run.
 func (Engine) Start(c *engine.Container, init engine.Init, _ []stub.Step) error {
+	if c.Pod != nil {
+		return native.Engine{}.Start(c, init, nil)
+	}
 	if err := giveNetwork(c, init, nil); err != nil {
 		return err
 	}
@@ -484,5 +491,11 @@ func (Engine) Start(c *engine.Container, init engine.Init, _ []stub.Step) error 
 // StartHooks does nothing: Check refuses those there are.
 func (Engine) StartHooks(context.Context, *engine.ExecRequest) error { return nil }
 
-// Leave does nothing: all mounts of a sandbox are its own.
-func (Engine) Leave(*engine.Container) error { return nil }
+// Leave waits until nothing is left in its sandbox of a container that is not the first there: the host's files above all. All
+// mounts of a sandbox are its own.
+func (Engine) Leave(c *engine.Container) error {
+	if c.Pod == nil {
+		return nil
+	}
+	return discard(c)
+}

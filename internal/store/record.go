@@ -39,6 +39,7 @@ type Record struct {
 	Cgroup      cgroup.State
 	RDT         rdt.State
 	Isolation   string // or "", which is native
+	Pod         string // the id of the container in whose sandbox it is; or ""
 	Rootless    bool
 	Systemd     bool
 	NoKeyring   bool
@@ -67,6 +68,9 @@ func (r *Record) encode() []byte {
 	line("rootfs", r.Rootfs)
 	if r.Isolation != "" {
 		line("isolation", r.Isolation)
+	}
+	if r.Pod != "" {
+		line("pod", r.Pod)
 	}
 	line("created", r.Created.Format(time.RFC3339Nano))
 	line("init", strconv.Itoa(r.Init.Pid), strconv.FormatUint(r.Init.StartTime, 10))
@@ -170,6 +174,8 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.Rootfs = v[0]
 	case "isolation":
 		r.Isolation = v[0]
+	case "pod":
+		r.Pod = v[0]
 	case "annotation":
 		if r.Annotations == nil {
 			r.Annotations = make(map[string]string)

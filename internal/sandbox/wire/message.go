@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,12 @@ const (
 	Debug Op = "debug"
 	// Count tells what the container's processes use.
 	Count Op = "count"
+	// Create makes another container in the sandbox; descriptors: its configuration in a sealed memfd, a file to lock while it is
+	// paused, its standard streams, or the one of its terminal, the root and the sources of bind mounts. What follows is as with
+	// Exec, but that Go is answered by itself: then the program runs.
+	Create Op = "create"
+	// Remove ends a container that Create has made, if there is one, and answers when nothing of it is left.
+	Remove Op = "remove"
 )
 
 // What Debug can show.
@@ -48,16 +55,35 @@ type Request struct {
 	Container string         // the id of the one that it is about
 	Process   *specs.Process `json:",omitempty"` // of Exec
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
-	Same   [3]int `json:",omitempty"`
-	Signal int    `json:",omitempty"`
-	Links  []Link `json:",omitempty"` // of Network
-	Port   uint16 `json:",omitempty"` // of Dial
+	Same   [3]int  `json:",omitempty"`
+	Signal int     `json:",omitempty"`
+	Member *Member `json:",omitempty"` // of Create
+	Links  []Link  `json:",omitempty"` // of Network
+	Port   uint16  `json:",omitempty"` // of Dial
 
 	Resolver *Resolver `json:",omitempty"` // of Network
 
 	Show     string `json:",omitempty"` // of Debug
 	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is
 }
+
+// Member is what another container in a sandbox is made of, beside its configuration.
+type Member struct {
+	Bundle string
+	// PIDs is the container whose pid namespace it has. Empty means one of its own.
+	PIDs string `json:",omitempty"`
+	// Below says of each of its files where it is mounted, if it was found below the one before it, or is "".
+	Below []string
+}
+
+const (
+	// MemberFiles is how many descriptors come before the standard streams of a Member.
+	MemberFiles = 2
+	// MaxFiles is how many descriptors a message has at most; the kernel takes 253 (SCM_MAX_FD).
+	MaxFiles = 240
+	// MaxMembers is how many containers there are in a sandbox beside the first.
+	MaxMembers = 256
+)
 
 // MaxLinks is how many devices a network has at most, beside the loopback.
 const MaxLinks = 32
@@ -132,9 +158,24 @@ type Process struct {
 // Go is the message that lets a process run.
 const Go = "go"
 
-// End is how a process has ended, as a stub reads it: two numbers of 32 bits. The first is the exit status, or 128 and the
-// number of the signal, which is the second, else 0.
+// End is how a process has ended, as a stub reads it: two numbers of 32 bits.
+type End struct {
+	Code   uint32 // the exit status, or 128 and the number of the signal
+	Signal uint32 // or 0
+}
+
+// EndSize is that of an End.
 const EndSize = 8
+
+// SendEnd sends an End.
+func SendEnd(conn int, e End) error {
+	return SendBytes(conn, string(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, e.Code), e.Signal)))
+}
+
+// SendBytes sends a message as it is.
+func SendBytes(conn int, b string) error {
+	return retry(func() error { return unix.Sendmsg(conn, []byte(b), nil, nil, unix.MSG_NOSIGNAL) })
+}
 
 // SignalSize is that of a signal's number.
 const SignalSize = 4

@@ -50,9 +50,10 @@ type Sandbox struct {
 	network *stack.Stack // or nil: the host's
 	server  *fileserver.Server
 	root    *container // the first; the sandbox ends with it
+	members members    // those that have joined it
 
 	pausing sync.Mutex
-	paused  bool // with pausing
+	paused  bool // with pausing: all of the kernel
 
 	starting   sync.Mutex
 	awake      bool        // the kernel runs processes; of starting
@@ -66,7 +67,8 @@ func New(o Options) (*Sandbox, error) {
 	if err := s.newKernel(); err != nil {
 		return nil, err
 	}
-	s.root = &container{Sandbox: s, Container: o.Container, pids: s.kernel.RootPIDNamespace()}
+	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD,
+		pids: s.kernel.RootPIDNamespace(), ipc: s.kernel.RootIPCNamespace(), uts: s.kernel.RootUTSNamespace()}
 	if len(o.Links) > 0 {
 		if err := s.configure(o.Links, o.Sockets); err != nil {
 			return nil, err

@@ -26,8 +26,13 @@ type container struct {
 	*Sandbox
 	Container
 	pids    *kernel.PIDNamespace
+	ipc     *kernel.IPCNamespace
+	uts     *kernel.UTSNamespace
 	init    *process
 	running atomic.Bool // its program does, or may
+	lock    int         // a file that is locked while the container is paused, where hull sees it
+
+	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }
 
 // run lets the first process of the first container run.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,19 +43,41 @@ func (s *Sandbox) serve() {
 func (s *Sandbox) answer(conn int) {
 	defer unix.Close(conn)
 	var r wire.Request
-	fds, err := wire.Receive(conn, &r, max(streams, wire.MaxLinks+1))
+	fds, err := wire.Receive(conn, &r, wire.MaxFiles)
 	if err != nil {
 		return
 	}
-	c, err := s.container(r.Container)
 	var reply wire.Reply
-	switch {
-	case err != nil:
-		r.Op = ""
-	case r.Op == wire.Exec:
-		c.exec(conn, &r, fds)
+	switch r.Op {
+	case wire.Create:
+		s.join(conn, &r, fds)
 		return
+	case wire.Remove:
+		err = s.discard(r.Container)
+	default:
+		var c *container
+		if c, err = s.container(r.Container); err != nil {
+			break
+		}
+		if r.Op == wire.Exec {
+			c.exec(conn, &r, fds)
+			return
+		}
+		fds, err = c.request(&r, &reply, fds)
 	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	if err != nil {
+		reply.Failure = wire.Fail(errnoOf(err))
+	}
+	if err := wire.Send(conn, reply); err != nil {
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
+	}
+}
+
+// request does what is done with one reply. It returns the descriptors that it hasn't taken.
+func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left []int, err error) {
 	switch r.Op {
 	case wire.Signal:
 		switch sig := linux.Signal(r.Signal); {
@@ -70,65 +91,17 @@ func (s *Sandbox) answer(conn int) {
 	case wire.Count:
 		reply.Usage, err = c.usage()
 	case wire.Pause, wire.Resume:
-		err = s.pause(r.Op == wire.Pause)
+		err = c.pause(r.Op == wire.Pause)
 	case wire.Debug:
-		err = s.debug(&r, fds)
-		fds = nil
+		return nil, c.debug(r, fds)
 	case wire.Network:
-		fds, err = s.takeNetwork(&r, fds)
+		return c.takeNetwork(r, fds)
 	case wire.Dial:
-		err = s.dial(fds, r.Port)
-		fds = nil
+		return nil, c.dial(fds, r.Port)
 	default:
-		if err == nil {
-			err = fmt.Errorf("request %q: there is none", r.Op)
-		}
+		err = fmt.Errorf("request %q: there is none", r.Op)
 	}
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
-	if err != nil {
-		reply.Failure = wire.Fail(errnoOf(err))
-	}
-	if err := wire.Send(conn, reply); err != nil {
-		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
-	}
-}
-
-// container returns the container of that id.
-func (s *Sandbox) container(id string) (*container, error) {
-	if id == s.root.ID {
-		return s.root, nil
-	}
-	return nil, fmt.Errorf("container %q: there is none in this sandbox", id)
-}
-
-// pause stops all tasks or lets them go on, and locks the log or unlocks it, which is where hull sees it. That is a lock of an
-// open file description: it ends with this process.
-func (s *Sandbox) pause(stop bool) error {
-	s.pausing.Lock()
-	defer s.pausing.Unlock()
-	switch {
-	case stop == s.paused:
-		return nil
-	case stop:
-		s.kernel.Pause()
-	default:
-		defer s.kernel.Unpause()
-	}
-	lock := unix.Flock_t{Type: unix.F_UNLCK}
-	if stop {
-		lock.Type = unix.F_WRLCK
-	}
-	if err := unix.FcntlFlock(2, unix.F_OFD_SETLK, &lock); err != nil {
-		if stop {
-			s.kernel.Unpause()
-			return os.NewSyscallError("fcntl F_OFD_SETLK", err)
-		}
-		log.Warningf("unlock: %v", err) // hull sees it paused, though it is not
-	}
-	s.paused = stop
-	return nil
+	return fds, err
 }
 
 // exec makes a process, lets it run when it may, and stays with it to its end.
@@ -154,31 +127,31 @@ func (c *container) exec(conn int, r *wire.Request, fds []int) {
 		defer close(alone)
 		c.forward(conn, p)
 	}()
-	ws := p.wait()
-	code, sig := uint32(ws.ExitStatus()), uint32(0)
-	if ws.Signaled() {
-		code, sig = 128+uint32(ws.Signal()), uint32(ws.Signal())
-	}
-	end := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, code), sig)
-	_ = unix.Sendmsg(conn, end, nil, nil, unix.MSG_NOSIGNAL)
+	_ = wire.SendEnd(conn, endOf(p.wait()))
 	<-alone // to close a connection that has signals in it would take the end away from the other side
 }
 
 // hear receives one message about a process: a signal, which it passes on, or the word to go.
 func (c *container) hear(conn int, p *process) (went bool, err error) {
+	went, sig, err := receive(conn)
+	if sig.IsValid() {
+		c.deliver(p, sig)
+	}
+	return went, err
+}
+
+// receive receives one message about a process: a signal, or the word to go.
+func receive(conn int) (went bool, sig linux.Signal, err error) {
 	b, _, err := wire.ReceiveBytes(conn, wire.SignalSize, 0)
 	switch {
 	case err != nil:
-		return false, err
+		return false, 0, err
 	case string(b) == wire.Go:
-		return true, nil
+		return true, 0, nil
 	case len(b) != wire.SignalSize:
-		return false, errors.New("neither a signal nor the word to go")
+		return false, 0, errors.New("neither a signal nor the word to go")
 	}
-	if sig := linux.Signal(binary.LittleEndian.Uint32(b)); sig.IsValid() {
-		c.deliver(p, sig)
-	}
-	return false, nil
+	return false, linux.Signal(binary.LittleEndian.Uint32(b)), nil
 }
 
 // newExec takes over the descriptors.
@@ -190,7 +163,11 @@ func (c *container) newExec(r *wire.Request, fds []int) (*process, error) {
 		}
 		return nil, err
 	}
-	return c.newProcess(r.Process, ns, fds, r.Same)
+	p, err := c.newProcess(r.Process, ns, fds, r.Same)
+	if err == nil {
+		c.stopIfPaused()
+	}
+	return p, err
 }
 
 // checkExec returns a reference to the container's mount namespace, if the request can be.

@@ -9,6 +9,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
@@ -95,13 +96,19 @@ func (s *Sandbox) showFiles(w *bufio.Writer) {
 	}
 }
 
-// usage returns what the container's processes use.
+// usage returns what the container's processes use. Files in memory, and what several processes share of it, are the container's
+// that is alone; among several each has what is resident of its processes.
 func (c *container) usage() (*wire.Usage, error) {
-	if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {
-		return nil, err
+	u := new(wire.Usage)
+	if c.members.count() == 0 {
+		if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {
+			return nil, err
+		}
+		of, total := usage.MemoryAccounting.Copy()
+		u.Memory = total - of.System
+	} else {
+		u.Memory = c.resident()
 	}
-	of, total := usage.MemoryAccounting.Copy()
-	u := &wire.Usage{Memory: total - of.System}
 	for _, tg := range c.groups() {
 		u.Pids += uint64(tg.Count())
 		for _, cpu := range []usage.CPUStats{tg.CPUStats(), tg.JoinedChildCPUStats()} {
@@ -110,4 +117,18 @@ func (c *container) usage() (*wire.Usage, error) {
 		}
 	}
 	return u, nil
+}
+
+// resident returns how much memory the container's processes have mapped that is there, in bytes.
+func (c *container) resident() (n uint64) {
+	seen := make(map[*mm.MemoryManager]bool)
+	for _, tg := range c.groups() {
+		tg.Leader().WithMuLocked(func(t *kernel.Task) {
+			if m := t.MemoryManager(); m != nil && !seen[m] {
+				seen[m] = true
+				n += m.ResidentSetSize()
+			}
+		})
+	}
+	return n
 }

@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/ipc"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hull/internal/fault"
@@ -63,12 +64,12 @@ type mounter struct {
 	readonly []*vfs.Mount // once all is in place
 }
 
-// inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid
-// namespace, which is the one that a mount of proc shows.
+// inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid and ipc
+// namespaces, which are those that a mount of proc and of mqueue shows.
 type inside struct {
 	context.Context
-	ns   *vfs.MountNamespace
-	pids *kernel.PIDNamespace
+	ns *vfs.MountNamespace
+	c  *container
 }
 
 // Value implements context.Context.
@@ -78,7 +79,10 @@ func (i inside) Value(key any) any {
 		i.ns.IncRef() // the caller's
 		return i.ns
 	case kernel.CtxPIDNamespace:
-		return i.pids
+		return i.c.pids
+	case ipc.CtxIPCNamespace:
+		i.c.ipc.IncRef() // the caller's
+		return i.c.ipc
 	}
 	return i.Context.Value(key)
 }
@@ -91,7 +95,7 @@ func (c *container) mountAll() (*vfs.MountNamespace, error) {
 		return nil, fieldError("root.path", err)
 	}
 	defer m.root.DecRef(m.ctx)
-	m.ctx = inside{m.ctx, m.ns, c.pids}
+	m.ctx = inside{m.ctx, m.ns, c}
 	for i, spec := range c.Spec.Mounts {
 		parsed, err := mnt.Parse(i, spec, c.Bundle)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/cpuid"
@@ -87,9 +88,17 @@ func prepareAddressSpace(p platform.Platform) {
 // noSaver implements kernel.Saver, which programs reach through files in /proc/gvisor.
 type noSaver struct{ *Sandbox }
 
-func (noSaver) SaveAsync() error              { return unix.ENOSYS }
-func (noSaver) FSSave() error                 { return unix.ENOSYS }
-func (s noSaver) SpecEnviron(string) []string { return s.Spec.Process.Env }
+func (noSaver) SaveAsync() error { return unix.ENOSYS }
+func (noSaver) FSSave() error    { return unix.ENOSYS }
+
+// SpecEnviron implements kernel.Saver. A container's name is its id.
+func (s noSaver) SpecEnviron(name string) []string {
+	c, err := s.container(name)
+	if err != nil {
+		return nil
+	}
+	return c.Spec.Process.Env
+}
 
 func (s *Sandbox) initKernel(cpus int) error {
 	k := s.kernel
@@ -120,7 +129,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 		ApplicationCores:     uint(cpus),
 		Vdso:                 vdso,
 		VdsoParams:           params,
-		RootUTSNamespace:     s.names(users),
+		RootUTSNamespace:     names(s.Spec, users),
 		RootIPCNamespace:     kernel.NewIPCNamespace(users),
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
 		MaxFDLimit:           kernel.MaxFdLimit,
@@ -142,9 +151,10 @@ func (s *Sandbox) initKernel(cpus int) error {
 	return sighandling.IgnoreChildStop()
 }
 
-// names returns the UTS namespace. What the configuration doesn't say is the host's, as of a new namespace; the jail has it.
-func (s *Sandbox) names(users *auth.UserNamespace) *kernel.UTSNamespace {
-	host, domain := s.Spec.Hostname, s.Spec.Domainname
+// names returns the UTS namespace of a container. What the configuration doesn't say is the host's, as of a new namespace; the jail
+// has it.
+func names(spec *specs.Spec, users *auth.UserNamespace) *kernel.UTSNamespace {
+	host, domain := spec.Hostname, spec.Domainname
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
 		if host == "" {

@@ -35,7 +35,9 @@ func (c *container) create() error {
 		return err
 	}
 	c.kernel.RegisterContainerName(c.ID, c.ID)
-	c.init, err = c.newProcess(c.Spec.Process, ns, c.Streams, c.Same)
+	streams := c.Streams
+	c.Streams = nil // newProcess has them, whatever comes of it
+	c.init, err = c.newProcess(c.Spec.Process, ns, streams, c.Same)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [
 	args := kernel.CreateProcessArgs{
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
 		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
-		UTSNamespace: k.RootUTSNamespace(), IPCNamespace: k.RootIPCNamespace(), PIDNamespace: c.pids,
+		UTSNamespace: c.uts, IPCNamespace: c.ipc, PIDNamespace: c.pids,
 		ContainerID: c.ID, MountNamespace: ns,
 	}
 	if p.User.Umask != nil {

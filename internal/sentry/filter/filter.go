@@ -106,9 +106,8 @@ func rules() []rule {
 		{"setpriority", []condition{is(0, unix.PRIO_PROCESS)}},
 		{"waitid", []condition{is(0, unix.P_PID)}},
 	}
-	// the log is locked while the container is paused
-	list = append(list, rule{"fcntl", []condition{is(0, 2), is(1, unix.F_OFD_SETLK)}})
-	for _, cmd := range []uint64{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_DUPFD_CLOEXEC, unix.F_DUPFD} {
+	// F_OFD_SETLK is for what is locked while a container is paused; a program in native isolation can lock its files, too
+	for _, cmd := range []uint64{unix.F_OFD_SETLK, unix.F_GET_SEALS, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_DUPFD_CLOEXEC, unix.F_DUPFD} {
 		list = append(list, rule{"fcntl", []condition{is(1, cmd)}})
 	}
 	for _, request := range []uint64{

@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/fault"
+	"hull/internal/native"
+	"hull/internal/sandbox/wire"
+	"hull/internal/stub"
+)
+
+// Annotations by which engines that speak CRI say which container of a pod comes first, and which join it.
+var podAnnotations = []struct{ kind, id string }{
+	{"io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"},   // containerd
+	{"io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"}, // CRI-O
+}
+
+// PodID returns the id of the container whose sandbox one with such annotations joins, or "" for one that joins none; and the field
+// that says so.
+func PodID(annotations map[string]string) (id, field string, err error) {
+	for _, a := range podAnnotations {
+		switch kind := annotations[a.kind]; kind {
+		case "":
+			continue
+		case "sandbox":
+			return "", "", nil
+		case "container":
+			if id := annotations[a.id]; id != "" {
+				return id, "annotations." + a.id, nil
+			}
+			return "", "", fault.Spec("annotations."+a.id, "missing: it names the first container of the pod that this one joins")
+		default:
+			return "", "", fault.Spec("annotations."+a.kind, fmt.Sprintf("%q is neither sandbox nor container", kind))
+		}
+	}
+	return "", "", nil
+}
+
+// join makes a container in the sandbox of another. On the host a stub stands for its first process, in its cgroup; the sandbox
+// ends the container when that is gone.
+func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
+	pids, err := c.podNamespaces()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dial(&c.Container)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	streams, extra := c.Stdio[:], []*os.File{conn}
+	var master *os.File
+	if c.Spec.Process.Terminal {
+		var slave *os.File
+		if master, slave, err = openTerminal(c.Spec.Process.ConsoleSize); err != nil {
+			return nil, err
+		}
+		defer slave.Close()
+		defer func() { master.Close() }() // nothing, if it was given away
+		streams, extra = []*os.File{slave}, append(extra, slave)
+	}
+	if err := c.requestMember(conn, pids, streams); err != nil {
+		return nil, err
+	}
+	if c.Park {
+		if c.fifo, err = native.MakeFifo(c.Dir); err != nil {
+			return nil, err
+		}
+		c.files = append(c.files, c.fifo) // to be closed
+		extra = append(extra, c.fifo)
+	}
+	s, err := native.StandIn(ctx, c.CreateRequest, extra...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Kill()
+		}
+	}()
+	if c.Spec.Process.Terminal {
+		if err := takeTerminal(s); err != nil {
+			return nil, err
+		}
+	}
+	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD, Console: master}
+	if p.StartTime, err = native.StartTime(p.Pid); err != nil {
+		return nil, err
+	}
+	if c.Hooks != nil {
+		if err := c.Hooks(p.Pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	master = nil // whatever comes of it
+	if err := c.Prepared(p); err != nil {
+		return nil, err
+	}
+	if c.Park {
+		fifo := stub.Fd(stub.FirstExtra + len(extra) - 1)
+		return p, stand(s, &fifo)
+	}
+	if c.BeforeStart != nil {
+		if err := c.BeforeStart(p); err != nil {
+			return nil, err
+		}
+	}
+	if err := wire.SendBytes(int(conn.Fd()), wire.Go); err != nil {
+		return nil, noAnswer(err)
+	}
+	if _, _, err := wire.ReceiveBytes(int(conn.Fd()), wire.SignalSize, 0); err != nil {
+		return nil, noAnswer(err)
+	}
+	return p, stand(s, nil)
+}
+
+// requestMember has the sandbox make the container.
+func (c *creation) requestMember(conn *os.File, pids string, streams []*os.File) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	for _, step := range []func() error{c.giveSpec, c.giveLog, c.giveFiles} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	request := wire.Request{Op: wire.Create, Container: c.ID, Member: &wire.Member{Bundle: c.Bundle, PIDs: pids, Below: c.below}}
+	var fds []int
+	for i, f := range c.files {
+		if i == wire.MemberFiles {
+			fds = append(fds, streamFDs(&request, null, streams)...)
+		}
+		fds = append(fds, int(f.Fd()))
+	}
+	if len(fds) > wire.MaxFiles {
+		return &fault.Error{Field: "mounts", Kind: fault.Unsupported,
+			Err: fmt.Errorf("not in a sandbox with others: %d files of the host, with what is mounted below them; at most %d", len(c.below), wire.MaxFiles-len(fds)+len(c.below))}
+	}
+	_, err = ask(conn, request, fds...)
+	return err
+}
+
+// podNamespaces checks that the namespaces which a container of a pod shares with it are the pod's, and returns the container
+// whose pid namespace it has, or "" for one of its own.
+func (c *creation) podNamespaces() (pids string, err error) {
+	pids = c.Pod.ID // without one in the configuration
+	for i, ns := range c.Spec.Linux.Namespaces {
+		field := fmt.Sprintf("linux.namespaces[%d].path", i)
+		if ns.Path == "" {
+			if ns.Type == specs.PIDNamespace {
+				pids = ""
+			}
+			continue
+		}
+		if ns.Type == specs.PIDNamespace {
+			if pids = c.pidsOf(ns.Path); pids != "" {
+				continue
+			}
+		} else if c.isPods(ns) {
+			continue
+		}
+		return "", &fault.Error{Field: field, Kind: fault.Unsupported,
+			Err: fmt.Errorf("not in a sandbox: %s is not that of the pod, whose first process is %d", ns.Path, c.Pod.Init.Pid)}
+	}
+	return pids, c.podIDs()
+}
+
+// podIDs checks that the ids of files are mapped as for the pod: its sandbox is in one user namespace.
+func (c *creation) podIDs() error {
+	mapped := func(s *specs.Spec) string {
+		return fmt.Sprint(s.Linux.UIDMappings, s.Linux.GIDMappings)
+	}
+	for i, ns := range c.Spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace && ns.Path != "" {
+			return nil
+		}
+		if ns.Type == specs.UserNamespace && mapped(c.Spec) == mapped(c.Pod.Spec) {
+			return nil
+		}
+		if ns.Type == specs.UserNamespace {
+			return &fault.Error{Field: fmt.Sprintf("linux.namespaces[%d]", i), Kind: fault.Unsupported,
+				Err: errors.New("not in a sandbox: ids that are mapped otherwise than the pod's")}
+		}
+	}
+	for _, ns := range c.Pod.Spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace {
+			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+				Err: errors.New("not in a sandbox: without the user namespace that the pod has")}
+		}
+	}
+	return nil
+}
+
+// isPods tells whether a namespace is the one that the pod's first process is in.
+func (c *creation) isPods(ns specs.LinuxNamespace) bool {
+	names := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
+		specs.UserNamespace: "user", specs.PIDNamespace: "pid"}
+	name, ok := names[ns.Type]
+	if !ok {
+		return false
+	}
+	theirs, err := os.Stat(ns.Path)
+	if err != nil {
+		return false
+	}
+	pods, err := os.Stat(filepath.Join("/proc", strconv.Itoa(c.Pod.Init.Pid), "ns", name))
+	return err == nil && os.SameFile(theirs, pods)
+}
+
+// pidsOf returns the container of the pod that has the pid namespace of that path, or "". That of the process which stands for
+// another container means the one inside.
+func (c *creation) pidsOf(path string) string {
+	if pid, ok := strings.CutPrefix(filepath.Clean(path), "/proc/"); ok {
+		if pid, ok = strings.CutSuffix(pid, "/ns/pid"); ok {
+			if n, err := strconv.Atoi(pid); err == nil && n != c.Pod.Init.Pid {
+				if id := c.Pod.Member(n); id != "" {
+					return id
+				}
+			}
+		}
+	}
+	if c.isPods(specs.LinuxNamespace{Type: specs.PIDNamespace, Path: path}) {
+		return c.Pod.ID
+	}
+	return ""
+}
+
+// discard waits until nothing of a container is left in the sandbox that it is in, as far as that answers: what has ended, or is
+// frozen with its cgroup, has ended the container or will.
+func discard(c *engine.Container) error {
+	_, err := request(c, wire.Request{Op: wire.Remove})
+	if errors.Is(err, fault.BadState) || errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	return err
+}
