@@ -40,6 +40,7 @@ func list(t *testing.T, args ...string) []pkg {
 var layers = [][]string{
 	{"hull/cmd/hull", "hull/cmd/hull-net", "hull/cmd/hull-sandbox"},
 	{"hull/internal/cli", "hull/internal/natd", "hull/internal/sentry/boot"},
+	{"hull/internal/doctor"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
 	{"hull/internal/native", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},

@@ -46,6 +46,7 @@ func commands() []*Command {
 		debugCommand(),
 		specCommand(),
 		featuresCommand(),
+		doctorCommand(),
 		checkpointCommand(),
 		restoreCommand(),
 		helpCommand(),

@@ -26,6 +26,16 @@ func HaveFaccessat2() bool { return have(unix.SYS_FACCESSAT2, [6]uintptr{none, 0
 // HaveMountSetattr asks for mount_setattr(2), Linux 5.12.
 func HaveMountSetattr() bool { return have(unix.SYS_MOUNT_SETATTR, [6]uintptr{none, 0, noFlag, 0, 0}) }
 
+// LandlockVersion returns the version of the kernel's Landlock (landlock_create_ruleset(2), Linux 5.13), or 0 if it has none.
+func LandlockVersion() int {
+	const version = 1 // LANDLOCK_CREATE_RULESET_VERSION
+	v, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, version)
+	if errno != 0 {
+		return 0
+	}
+	return int(v)
+}
+
 // HaveCloexecRange asks for CLOSE_RANGE_CLOEXEC, Linux 5.11, and so for close_range(2), Linux 5.9. The range is behind the
 // last descriptor that there can be.
 func HaveCloexecRange() bool {

@@ -35,7 +35,7 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
 		Overlay:  r.Overlay,
 		Donated:  r.Donated,
-		NoLabels: r.Spec.Linux.MountLabel != "" && !seLinuxEnabled(),
+		NoLabels: r.Spec.Linux.MountLabel != "" && !SELinuxEnabled(),
 	}, err
 }
 
@@ -144,19 +144,28 @@ const appArmorSysctl = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 
 // userNamespaceHint says which setting of the host below root keeps ordinary users from making user namespaces.
 func userNamespaceHint(root string, userNS bool) string {
+	if s := UserNamespaceSetting(root); s != "" {
+		return "user namespaces are restricted here: " + s
+	}
+	if userNS {
+		return "something here forbids user namespaces to other users than root: a seccomp profile or security module, or a limit (namespaces(7))"
+	}
+	return "a container needs root, or a user namespace in linux.namespaces (hull spec --rootless)"
+}
+
+// UserNamespaceSetting says which setting of the host below root keeps ordinary users from making user namespaces, such as
+// "/proc/sys/user/max_user_namespaces is 0"; "" if none of those that hull knows does.
+func UserNamespaceSetting(root string) string {
 	for _, s := range []struct{ file, bad string }{
 		{appArmorSysctl, "1"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0"},
 		{"/proc/sys/user/max_user_namespaces", "0"},
 	} {
 		if isSet(root+s.file, s.bad) {
-			return fmt.Sprintf("user namespaces are restricted here: %s is %s", s.file, s.bad)
+			return s.file + " is " + s.bad
 		}
 	}
-	if userNS {
-		return "something here forbids user namespaces to other users than root: a seccomp profile or security module, or a limit (namespaces(7))"
-	}
-	return "a container needs root, or a user namespace in linux.namespaces (hull spec --rootless)"
+	return ""
 }
 
 func isSet(file, value string) bool {

@@ -11,14 +11,14 @@ import (
 	"hull/internal/task"
 )
 
-// appArmorEnabled tells whether the kernel confines by AppArmor.
-func appArmorEnabled() bool {
+// AppArmorEnabled tells whether the kernel confines by AppArmor.
+func AppArmorEnabled() bool {
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	return err == nil && len(b) > 0 && b[0] == 'Y'
 }
 
-// seLinuxEnabled tells whether selinuxfs is mounted, as libselinux does.
-func seLinuxEnabled() bool {
+// SELinuxEnabled tells whether selinuxfs is mounted, as libselinux does.
+func SELinuxEnabled() bool {
 	var st unix.Statfs_t
 	return unix.Statfs("/sys/fs/selinux", &st) == nil && st.Type == unix.SELINUX_MAGIC
 }
@@ -26,11 +26,11 @@ func seLinuxEnabled() bool {
 // checkLabels refuses labels that no security module of this host would enforce.
 func (t *process) checkLabels() error {
 	var errs []error
-	if t.ApparmorProfile != "" && !appArmorEnabled() {
+	if t.ApparmorProfile != "" && !AppArmorEnabled() {
 		errs = append(errs, &fault.Error{Field: "process.apparmorProfile", Kind: fault.Unsupported,
 			Err: errors.New(quote(t.ApparmorProfile) + ": this host's kernel has no AppArmor, or has it disabled")})
 	}
-	if t.SelinuxLabel != "" && !seLinuxEnabled() {
+	if t.SelinuxLabel != "" && !SELinuxEnabled() {
 		errs = append(errs, &fault.Error{Field: "process.selinuxLabel", Kind: fault.Unsupported,
 			Err: errors.New(quote(t.SelinuxLabel) + ": this host's kernel has no SELinux, or has it disabled")})
 	}
