@@ -11,8 +11,8 @@ FUZZTIME  ?= 10s
 export CGO_ENABLED = 0
 
 .PHONY: build
-build: ## the static programs: bin/hull; the network of its containers, bin/hull-net; their kernel, bin/hull-sandbox
-	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net ./cmd/hull-sandbox
+build: ## the static programs: bin/hull; the network of its containers, bin/hull-net; their kernel, bin/hull-sandbox; their metrics, bin/hull-metrics
+	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net ./cmd/hull-sandbox ./cmd/hull-metrics
 
 .PHONY: demo
 demo: ## build hull and run a real container

@@ -194,17 +194,6 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	return nil
 }
 
-// Wait waits for the end of the container's first process, also where another program has started it. Before Linux 6.15 how a
-// process has ended is not known to others once its parent has taken it. In a sandbox a signal that ended it is told as exit
-// status 128 + signal.
-func (c *Container) Wait(ctx context.Context) (unix.WaitStatus, error) {
-	ws, err := native.End(ctx, c.record.Init)
-	if errors.Is(err, fault.BadState) {
-		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped before")}
-	}
-	return ws, fault.In("wait", c.ID(), err)
-}
-
 // untracked is the error of what needs all processes of a container that has no cgroup.
 func untracked() error {
 	return &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container has no cgroup, by which its processes are found"),

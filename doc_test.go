@@ -15,7 +15,7 @@ import (
 // go doc shows no fields of a type that is another name of an internal one: its comment has to.
 func TestDocOfAliases(t *testing.T) {
 	types := make(map[string]reflect.Type)
-	for _, v := range []any{hull.Error{}, hull.Change{}, hull.Refusal{}, hull.Unfinished{}, hull.Stats{}} {
+	for _, v := range []any{hull.Error{}, hull.Change{}, hull.Refusal{}, hull.Unfinished{}, hull.Stats{}, hull.MemoryKinds{}} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
 	types["NetworkRefusal"] = reflect.TypeFor[hull.NetworkRefusal]()

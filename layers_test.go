@@ -38,8 +38,8 @@ func list(t *testing.T, args ...string) []pkg {
 
 // layers are the packages from the top down. A package may import what stands below it, not beside or above it.
 var layers = [][]string{
-	{"hull/cmd/hull", "hull/cmd/hull-net", "hull/cmd/hull-sandbox"},
-	{"hull/internal/cli", "hull/internal/natd", "hull/internal/sentry/boot"},
+	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-sandbox"},
+	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/sentry/boot"},
 	{"hull/internal/doctor"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
@@ -50,7 +50,7 @@ var layers = [][]string{
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/sigaction"},
-	{"hull/internal/linux"},
+	{"hull/internal/linux", "hull/internal/install"},
 	{"hull/internal/fault"},
 }
 

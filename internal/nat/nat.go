@@ -22,13 +22,13 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/install"
 )
 
 // patience bounds the wait for an answer of hull-net. It never asks the network for one, but at the end carries on for up to
@@ -91,7 +91,7 @@ func Start(cfg Config) (*Network, error) {
 	program := cfg.Program
 	if program == "" {
 		var err error
-		if program, err = find(); err != nil {
+		if program, err = install.Path("network nat: look for the program hull-net", "hull-net"); err != nil {
 			return nil, err
 		}
 	}
@@ -156,22 +156,6 @@ func readAll(f *os.File) ([]byte, error) {
 		err = &fault.Error{Step: "network nat: /etc/hosts", Err: unix.EFBIG}
 	}
 	return b, err
-}
-
-// find returns the path of hull-net: installed beside hull, or below libexec.
-func find() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Dir(self)
-	for _, path := range []string{filepath.Join(dir, "hull-net"), filepath.Join(dir, "../libexec/hull/hull-net")} {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	return "", &fault.Error{Step: "network nat: look for the program hull-net", Err: os.ErrNotExist,
-		Hint: "install it beside " + self + " or as " + filepath.Join(dir, "../libexec/hull/hull-net") + "; make build makes both"}
 }
 
 func (c Config) message() Message {

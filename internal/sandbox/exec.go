@@ -237,6 +237,52 @@ func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
 	return reply.Usage, err
 }
 
+// Memory returns what the memory of a sandbox is used for.
+func (Engine) Memory(c *engine.Container) (*wire.MemoryKinds, error) {
+	reply, err := request(c, wire.Request{Op: wire.Count})
+	if err == nil && reply.Memory == nil {
+		err = errors.New("the sandbox's answer lacks it")
+	}
+	return reply.Memory, err
+}
+
+// Wait waits for the end of a process, which is named by its pid in the container, or with root in the whole sandbox.
+func (Engine) Wait(ctx context.Context, c *engine.Container, pid int, root bool) (unix.WaitStatus, error) {
+	conn, err := dial(c)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	fd := int(conn.Fd())
+	if err := wire.Send(fd, wire.Request{Op: wire.Wait, Container: c.ID, PID: pid, Root: root}); err != nil {
+		return 0, noAnswer(err)
+	}
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100)
+		if err != nil && err != unix.EINTR {
+			return 0, os.NewSyscallError("poll", err)
+		}
+		if n > 0 {
+			break
+		}
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
+		}
+	}
+	var reply wire.Reply
+	if _, err := wire.Receive(fd, &reply, 0); err != nil {
+		return 0, noAnswer(err)
+	}
+	switch {
+	case reply.Failure != nil:
+		return 0, reply.Failure.Err()
+	case reply.Status == nil:
+		return 0, errors.New("the sandbox's answer lacks the status")
+	}
+	return unix.WaitStatus(*reply.Status), nil
+}
+
 // Pause has the kernel stop the container's programs. They are not frozen by the host's kernel: a helper that is frozen amid a
 // system call which the sandbox was notified of (seccomp_unotify(2)) begins it anew afterwards, and the notification that was
 // not yet received then counts twice; systrap takes that for the helper's end, and kills the program.

@@ -21,6 +21,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/install"
 	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/overlay"
@@ -202,19 +203,7 @@ func (e Engine) open() (*os.File, error) {
 		}
 		return f, nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	dir := filepath.Dir(self)
-	libexec := filepath.Join(dir, "../libexec/hull/hull-sandbox")
-	for _, path := range []string{filepath.Join(dir, "hull-sandbox"), libexec} {
-		if f, err := openProgram(path); err == nil || !errors.Is(err, os.ErrNotExist) {
-			return f, err
-		}
-	}
-	return nil, &fault.Error{Step: step, Err: os.ErrNotExist,
-		Hint: "install it beside " + self + " or as " + libexec + "; make build makes both"}
+	return install.Find(step, "hull-sandbox", openProgram)
 }
 
 // openProgram opens a copy of the mount that the program is on, where nothing can be changed: a process in the jail has its own

@@ -32,6 +32,8 @@ const (
 	Dial Op = "dial"
 	// Debug writes what Show says to the descriptor beside it, and sets what is logged.
 	Debug Op = "debug"
+	// Wait waits for the end of a process; the Reply comes then, unless the connection ends before.
+	Wait Op = "wait"
 	// Count tells what the container's processes use.
 	Count Op = "count"
 	// Create makes another container in the sandbox; descriptors: its configuration in a sealed memfd, a file to lock while it is
@@ -60,6 +62,9 @@ type Request struct {
 	Member *Member `json:",omitempty"` // of Create
 	Links  []Link  `json:",omitempty"` // of Network
 	Port   uint16  `json:",omitempty"` // of Dial
+
+	PID  int  `json:",omitempty"` // of Wait
+	Root bool `json:",omitempty"` // PID is one of the whole sandbox, not of the container alone
 
 	Resolver *Resolver `json:",omitempty"` // of Network
 
@@ -134,9 +139,11 @@ type Neighbour struct{ IP, Hardware []byte }
 
 // Reply is what comes back.
 type Reply struct {
-	Failure   *Failure  `json:",omitempty"`
-	Processes []Process `json:",omitempty"`
-	Usage     *Usage    `json:",omitempty"` // of Count
+	Failure   *Failure     `json:",omitempty"`
+	Processes []Process    `json:",omitempty"`
+	Usage     *Usage       `json:",omitempty"` // of Count
+	Memory    *MemoryKinds `json:",omitempty"` // of Count
+	Status    *uint32      `json:",omitempty"` // of Wait: as wait(2) has it
 }
 
 // Usage is what the processes of a container use, without the kernel that they run on.
@@ -147,6 +154,18 @@ type Usage struct {
 	} `json:"cpu"`
 	Memory uint64 `json:"memory"` // bytes, with files that are in memory
 	Pids   uint64 `json:"pids"`   // threads
+}
+
+// MemoryKinds is what the memory of a sandbox is used for, in bytes, named as in runsc's usage. What its kernel itself needs of
+// the host is not in it.
+type MemoryKinds struct {
+	Unknown   uint64
+	System    uint64 // of its kernel, for programs, as pipes
+	Anonymous uint64
+	PageCache uint64
+	Mapped    uint64 // files of the host
+	Tmpfs     uint64
+	Total     uint64
 }
 
 // Process is a process in a sandbox.

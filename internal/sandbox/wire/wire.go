@@ -35,6 +35,9 @@ const MaxMessage = 1 << 20
 // ended: its wait status, as a number.
 const Ready = "ready"
 
+// CPUFeatures is the command of hull-sandbox that prints the processor's features, a line each.
+const CPUFeatures = "cpu-features"
+
 // The names of files in a container's state directory.
 const (
 	Control = "control.sock" // the socket

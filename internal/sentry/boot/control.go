@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hull/internal/fault"
@@ -63,6 +64,10 @@ func (s *Sandbox) answer(conn int) {
 			c.exec(conn, &r, fds)
 			return
 		}
+		if r.Op == wire.Wait && len(fds) == 0 {
+			c.await(conn, &r)
+			return
+		}
 		fds, err = c.request(&r, &reply, fds)
 	}
 	for _, fd := range fds {
@@ -89,7 +94,9 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 	case wire.Processes:
 		reply.Processes, err = c.processes()
 	case wire.Count:
-		reply.Usage, err = c.usage()
+		if reply.Usage, err = c.usage(); err == nil {
+			reply.Memory, err = c.memory()
+		}
 	case wire.Pause, wire.Resume:
 		err = c.pause(r.Op == wire.Pause)
 	case wire.Debug:
@@ -102,6 +109,36 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 		err = fmt.Errorf("request %q: there is none", r.Op)
 	}
 	return fds, err
+}
+
+// await waits for the end of a process, as long as somebody is there who wants to know.
+func (c *container) await(conn int, r *wire.Request) {
+	pids := c.pids
+	if r.Root {
+		pids = c.kernel.RootPIDNamespace()
+	}
+	tg := pids.ThreadGroupWithID(kernel.ThreadID(r.PID))
+	if tg == nil {
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(fmt.Errorf("process %d: %w", r.PID, unix.ESRCH))})
+		return
+	}
+	ended, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tg.WaitExited()
+	}()
+	go func() {
+		defer close(gone)
+		_, _, _ = wire.ReceiveBytes(conn, 1, 0)
+	}()
+	select {
+	case <-ended:
+		status := uint32(tg.ExitStatus())
+		_ = wire.Send(conn, wire.Reply{Status: &status})
+		_ = unix.Shutdown(conn, unix.SHUT_RDWR)
+		<-gone
+	case <-gone:
+	}
 }
 
 // exec makes a process, lets it run when it may, and stays with it to its end.

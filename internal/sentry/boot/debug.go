@@ -132,3 +132,12 @@ func (c *container) resident() (n uint64) {
 	}
 	return n
 }
+
+// memory returns what the memory is used for.
+func (c *container) memory() (*wire.MemoryKinds, error) {
+	if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {
+		return nil, err
+	}
+	of, total := usage.MemoryAccounting.Copy()
+	return &wire.MemoryKinds{System: of.System, Anonymous: of.Anonymous, PageCache: of.PageCache, Mapped: of.Mapped, Tmpfs: of.Tmpfs, Total: total}, nil
+}

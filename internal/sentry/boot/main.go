@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 
 	"hull/internal/oci"
@@ -24,6 +25,9 @@ const howToUse = "hull-sandbox is started by hull: hull --isolation sandbox run 
 // Main is the program hull-sandbox. release is that of its build. It returns the exit status: the container's program's, or
 // 128 and the number of the signal that ended it.
 func Main(args []string, release string) int {
+	if len(args) == 2 && args[1] == wire.CPUFeatures {
+		return printFeatures()
+	}
 	o, report, err := parse(args, release)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, howToUse)
@@ -48,6 +52,18 @@ func Main(args []string, release string) int {
 		return 128 + int(ws.Signal())
 	}
 	return ws.ExitStatus()
+}
+
+// printFeatures prints the features of the processor that containers are shown.
+func printFeatures() int {
+	cpuid.Initialize()
+	have := cpuid.HostFeatureSet().Fixed()
+	for _, f := range cpuid.AllFeatures() {
+		if have.HasFeature(f) {
+			fmt.Println(f)
+		}
+	}
+	return 0
 }
 
 // tell reports why there is no container.
