@@ -52,6 +52,14 @@ test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bat
 test-debian: ## real programs with a load of their own, from Debian's packages, in both isolations; root, debootstrap, a mirror
 	HULL_TEST_DEBIAN=$$(test/debian/root) go test -count=1 -v ./test/debian
 
+.PHONY: test-engines
+test-engines: build ## Podman, Docker and containerd drive $(RUNTIME); root, their Debian packages, busybox-static
+	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$(test/engines/newest/build) go test -count=1 -timeout 30m -v ./test/engines
+
+.PHONY: test-engines-short
+test-engines-short: build ## a selection of these, in less than three minutes
+	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines
+
 .PHONY: test-vm
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
 	go run ./test/vm -runtime '$(RUNTIME)'

@@ -62,6 +62,20 @@ func TestCheckProcess(t *testing.T) {
 	}
 }
 
+// TestAmbientAlone has capabilities as Buildah writes them.
+func TestAmbientAlone(t *testing.T) {
+	all := []string{"CAP_CHOWN", "CAP_KILL"}
+	c := &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all, Ambient: all}
+	p := &specs.Process{Args: []string{"a"}, Cwd: "/", Capabilities: c}
+	if warnings, err := CheckProcess(p); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, error %v", warnings, err)
+	}
+	c.Inheritable = []string{"CAP_KILL"}
+	if warnings, err := CheckProcess(p); err != nil || len(warnings) != 1 {
+		t.Errorf("one is inheritable: warnings %q, error %v", warnings, err)
+	}
+}
+
 func TestInside(t *testing.T) {
 	for _, tt := range []struct {
 		field, outer string

@@ -1,0 +1,196 @@
+package engines
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A containerd is a daemon and its command line.
+type containerd struct {
+	client
+	dir string
+	bin string // the directory of its programs, "" for those of PATH
+	cmd *exec.Cmd
+}
+
+// A release is a containerd that is there: of the distribution, and what make builds through Go's module proxy.
+type release struct{ name, bin string }
+
+func releases() []release {
+	all := []release{{"installed", ""}}
+	if bin := os.Getenv("HULL_TEST_CONTAINERD"); bin != "" {
+		all = append(all, release{"newest", bin})
+	}
+	return all
+}
+
+func (r release) program(name string) string {
+	if r.bin == "" {
+		return name
+	}
+	return filepath.Join(r.bin, name)
+}
+
+// containerdConfig is version 2, which all releases read. Without restrict_oom_score_adj a root without CAP_SYS_RESOURCE
+// can't start a container of CRI.
+func containerdConfig(all []contestant) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  sandbox_image = %q
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    default_runtime_name = %q
+`, imageName, all[0].name)
+	for _, c := range all {
+		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q.options]
+      BinaryName = %q
+`, c.name, c.name, c.path)
+	}
+	return b.String()
+}
+
+// startContainerd starts a daemon with its files below a directory, and the image in the namespaces that tests use.
+func startContainerd(t testing.TB, r release, dir string) *containerd {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	c := &containerd{dir: dir, bin: r.bin}
+	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
+	text := containerdConfig(contestants(t)) + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
+	if err := os.WriteFile(dir+"/config.toml", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t)
+	for _, namespace := range []string{"default", "k8s.io"} {
+		c.ok(t, "--namespace", namespace, "image", "import", layout(t))
+	}
+	return c
+}
+
+// start starts the daemon, for the first time or again.
+func (c *containerd) start(t testing.TB) {
+	t.Helper()
+	r := release{bin: c.bin}
+	argv := []string{r.program("containerd"), "--config", c.dir + "/config.toml", "--root", "/var/lib/containerd" + c.dir, "--state", c.dir + "/state", "--address", c.dir + "/socket"}
+	if c.bin != "" {
+		argv = append([]string{"env", "PATH=" + c.bin + ":" + os.Getenv("PATH")}, argv...)
+	}
+	c.cmd = daemon(t, c.dir+"/log", argv...)
+	c.ready(t, c.dir+"/log", "version")
+}
+
+// end ends the daemon; containers go on.
+func (c *containerd) end(t testing.TB, signal os.Signal) {
+	t.Helper()
+	_ = c.cmd.Process.Signal(signal)
+	done := make(chan error, 1)
+	go func() { done <- c.cmd.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(soon):
+		_ = c.cmd.Process.Kill()
+		t.Errorf("%v: not ended", c.cmd.Args)
+	}
+}
+
+// eachContainerd runs a test with every release and every contestant.
+func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c contestant)) {
+	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
+	for _, r := range releases() {
+		t.Run(r.name, func(t *testing.T) {
+			d := startContainerd(t, r, "/run/containerd-"+r.name)
+			defer d.end(t, os.Interrupt)
+			each(t, func(t *testing.T, c contestant) {
+				clean(t)
+				test(t, d, c)
+			})
+		})
+	}
+}
+
+func TestContainerd(t *testing.T) {
+	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
+		run := func(options ...string) []string {
+			return append([]string{"run", "--runc-binary=" + c.path}, options...)
+		}
+		t.Run("run", func(t *testing.T) {
+			n := name("run")
+			r := d.run(t, run("--rm", imageName, n, "sh", "-c", "echo out; echo err >&2; exit 7")...)
+			if r.code != 7 || r.out != "out\n" || !strings.Contains(r.err, "err\n") {
+				t.Error(r)
+			}
+			d.fails(t, 1, `exec: "no-such": executable file not found in $PATH`, run("--rm", imageName, name("run"), "no-such")...)
+			d.fails(t, 1, `exec: "/bin/not-executable": permission denied`, run("--rm", imageName, name("run"), "/bin/not-executable")...)
+			for _, leftover := range []string{"container", "task"} {
+				if out := d.ok(t, leftover, "ls", "-q"); strings.Contains(out, "run-") {
+					t.Errorf("%ss left: %s", leftover, out)
+				}
+			}
+		})
+		t.Run("life", func(t *testing.T) {
+			n := name("life")
+			d.ok(t, run("-d", imageName, n, "sh", "-c", sleeps)...)
+			state := func(want string) {
+				t.Helper()
+				for end := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
+					out := d.ok(t, "task", "ls")
+					if i := strings.Index(out, n); i >= 0 && strings.Contains(strings.SplitN(out[i:], "\n", 2)[0], want) {
+						return
+					}
+					if time.Now().After(end) {
+						t.Errorf("no %s %s in:\n%s", n, want, out)
+						return
+					}
+				}
+			}
+			state("RUNNING")
+			d.fails(t, 1, "already exists", run("-d", imageName, n, "true")...)
+			if r := d.run(t, "task", "exec", "--exec-id=e1", n, "sh", "-c", "echo out; exit 3"); r.code != 3 || r.out != "out\n" {
+				t.Error(r)
+			}
+			d.fails(t, 1, `exec: "no-such": executable file not found in $PATH`, "task", "exec", "--exec-id=e2", n, "no-such")
+			d.says(t, "again", "task", "exec", "--exec-id=e2", n, "echo", "again")
+			d.ok(t, "task", "pause", n)
+			state("PAUSED")
+			d.fails(t, 1, "paused", "task", "exec", "--exec-id=e3", n, "true")
+			d.ok(t, "task", "resume", n)
+			state("RUNNING")
+			if out := d.ok(t, "task", "metrics", n); !strings.Contains(out, "memory.usage_in_bytes") || !strings.Contains(out, "pids.current") {
+				t.Errorf("metrics: %s", out)
+			}
+			if out := d.ok(t, "task", "ps", n); len(strings.Fields(out)) < 4 {
+				t.Errorf("ps: %s", out)
+			}
+			d.ok(t, "task", "kill", "-s", "TERM", n)
+			state("STOPPED")
+			if r := d.run(t, "task", "rm", n); r.code != 0 {
+				t.Error(r)
+			}
+			d.ok(t, "container", "rm", n)
+			d.ok(t, run("-d", imageName, n, "sh", "-c", "sleep 1000")...)
+			d.ok(t, "task", "rm", "-f", n)
+			d.ok(t, "container", "rm", n)
+		})
+		t.Run("terminal", func(t *testing.T) {
+			d.terminal(t, run("--rm", "-t", imageName, name("tty"), "sh")...).shell(t, true)
+			n := name("tty")
+			d.ok(t, run("-d", imageName, n, "sh", "-c", sleeps)...)
+			d.terminal(t, "task", "exec", "-t", "--exec-id=t", n, "sh").shell(t, true)
+			d.ok(t, "task", "rm", "-f", n)
+			d.ok(t, "container", "rm", n)
+		})
+		t.Run("oom", func(t *testing.T) {
+			n := name("oom")
+			d.fails(t, 137, "", run("--rm", "--memory-limit=67108864", imageName, n, "sh", "-c", "a=x; while :; do a=$a$a; done")...)
+		})
+	})
+}
