@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"time"
@@ -484,26 +483,6 @@ func (c *Container) Inside() ([]ProcessInfo, error) {
 	view := c.engineView()
 	list, err := s.Processes(&view)
 	return list, fault.In("ps", c.ID(), err)
-}
-
-// DebugReport is what the kernel of a sandbox can show of itself.
-type DebugReport string
-
-const (
-	DebugStacks DebugReport = wire.Stacks // what each of its goroutines does
-	DebugMemory DebugReport = wire.Memory // what the memory is used for, in bytes, as JSON
-	DebugFiles  DebugReport = wire.Files  // the open files of the processes: pid, descriptor and path
-)
-
-// Debug writes a report of a sandbox's kernel to w, unless report is empty, and sets what it logs, "warning", "info" or "debug",
-// unless level is.
-func (c *Container) Debug(w io.Writer, report DebugReport, level string) error {
-	s, ok := c.engine.(sandbox.Engine)
-	if !ok {
-		return fault.In("debug", c.ID(), &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is in no sandbox: it has the host's kernel")})
-	}
-	view := c.engineView()
-	return fault.In("debug", c.ID(), s.Debug(&view, w, string(report), level))
 }
 
 // Isolation returns what keeps the container apart.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,18 +14,43 @@ import (
 // maxShown bounds what a sandbox shows, in bytes.
 const maxShown = 64 << 20
 
-// Debug writes to w what the sandbox's kernel shows of itself, unless show is empty, and sets what it logs, unless level is.
-func (Engine) Debug(c *engine.Container, w io.Writer, show, level string) error {
+// DebugRequest is what is asked of a sandbox's kernel. What is empty isn't.
+type DebugRequest struct {
+	Show     string        // one of package wire's
+	Duration time.Duration // of a profile
+	LogLevel string
+	Trace    string
+}
+
+// Debug writes to w what the sandbox's kernel shows of itself, and sets what it logs. It is a text, or, of a profile, what pprof
+// reads; in either case what somebody says who is not trusted.
+func (Engine) Debug(c *engine.Container, w io.Writer, r DebugRequest) error {
 	fd, err := unix.MemfdCreate("debug", unix.MFD_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "debug")
 	defer f.Close()
-	if _, err := request(c, wire.Request{Op: wire.Debug, Show: show, LogLevel: level}, fd); err != nil {
+	conn, err := dial(c)
+	if err != nil {
 		return err
 	}
-	_, err = io.Copy(w, printable{io.NewSectionReader(f, 0, maxShown)})
+	defer conn.Close()
+	patience := unix.NsecToTimeval(int64(bootTimeout + r.Duration))
+	if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	request := wire.Request{Op: wire.Debug, Container: c.ID, Show: r.Show, Duration: r.Duration, LogLevel: r.LogLevel, Trace: r.Trace}
+	if _, err := ask(conn, request, fd); err != nil {
+		return err
+	}
+	shown := io.Reader(io.NewSectionReader(f, 0, maxShown))
+	switch r.Show {
+	case wire.CPUProfile, wire.HeapProfile, wire.GoroutineProfile, wire.BlockProfile, wire.MutexProfile:
+	default:
+		shown = printable{shown}
+	}
+	_, err = io.Copy(w, shown)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -49,6 +50,19 @@ const (
 	Stacks = "stacks" // of all goroutines of the kernel
 	Memory = "memory" // how much there is of which kind, in JSON
 	Files  = "files"  // that processes have open
+
+	// Profiles of the kernel itself, in the form of pprof: of a time, or, of the heap and the goroutines, of now.
+	CPUProfile       = "cpu"
+	HeapProfile      = "heap"
+	GoroutineProfile = "goroutine"
+	BlockProfile     = "block" // where goroutines wait for each other
+	MutexProfile     = "mutex" // where they make others wait
+)
+
+// The bounds of the time of a profile.
+const (
+	MinProfile = time.Millisecond
+	MaxProfile = 10 * time.Minute
 )
 
 // Request is what hull asks for.
@@ -70,6 +84,11 @@ type Request struct {
 
 	Show     string `json:",omitempty"` // of Debug
 	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is
+	// Duration is that of a profile.
+	Duration time.Duration `json:",omitempty"`
+	// Trace says of which system calls is logged what programs ask for and get: TraceOff of none, TraceAll of all, else their names
+	// with commas between; or "", as it is.
+	Trace string `json:",omitempty"`
 }
 
 // Member is what another container in a sandbox is made of, beside its configuration.
@@ -88,6 +107,12 @@ const (
 	MaxFiles = 240
 	// MaxMembers is how many containers there are in a sandbox beside the first.
 	MaxMembers = 256
+)
+
+// What a Request's Trace can be beside names.
+const (
+	TraceOff = "off"
+	TraceAll = "all"
 )
 
 // MaxLinks is how many devices a network has at most, beside the loopback.

@@ -3,16 +3,24 @@ package boot
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/mm"
+	"gvisor.dev/gvisor/pkg/sentry/strace"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 )
 
@@ -35,22 +43,88 @@ func (s *Sandbox) debug(r *wire.Request, fds []int) error {
 		err = s.showMemory(w)
 	case wire.Files:
 		s.showFiles(w)
+	case wire.CPUProfile, wire.HeapProfile, wire.GoroutineProfile, wire.BlockProfile, wire.MutexProfile:
+		err = profile(w, r.Show, r.Duration)
 	case "":
 	default:
 		err = fmt.Errorf("%q: there is nothing of the kind", r.Show)
 	}
+	if err == nil {
+		err = setLogged(r)
+	}
 	if err != nil {
 		return err
 	}
-	if r.LogLevel != "" {
-		level, ok := levels[r.LogLevel]
-		if !ok {
-			return fmt.Errorf("log level %q: there is none", r.LogLevel)
-		}
-		log.SetLevel(level)
-	}
 	return w.Flush()
 }
+
+// profile writes a profile of this process.
+func profile(w io.Writer, kind string, d time.Duration) error {
+	if kind == wire.HeapProfile || kind == wire.GoroutineProfile {
+		runtime.GC() // what is garbage is none of its memory
+		return pprof.Lookup(kind).WriteTo(w, 0)
+	}
+	if d < wire.MinProfile || d > wire.MaxProfile {
+		return fmt.Errorf("a profile of %v", d)
+	}
+	if !profiling.TryLock() {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("another profile is being made")}
+	}
+	defer profiling.Unlock()
+	switch kind {
+	case wire.CPUProfile:
+		if err := pprof.StartCPUProfile(w); err != nil {
+			return err
+		}
+		time.Sleep(d)
+		pprof.StopCPUProfile()
+		return nil
+	case wire.BlockProfile:
+		runtime.SetBlockProfileRate(1)
+		defer runtime.SetBlockProfileRate(0)
+	case wire.MutexProfile:
+		defer runtime.SetMutexProfileFraction(runtime.SetMutexProfileFraction(1))
+	}
+	time.Sleep(d)
+	return pprof.Lookup(kind).WriteTo(w, 0)
+}
+
+// profiling is held by who makes a profile of a time: there is one of a kind at once.
+var profiling sync.Mutex
+
+// setLogged sets what is logged. Who asks for more than warnings has room for it in the log.
+func setLogged(r *wire.Request) error {
+	level, ok := levels[r.LogLevel]
+	if !ok && r.LogLevel != "" {
+		return fmt.Errorf("log level %q: there is none", r.LogLevel)
+	}
+	switch r.Trace {
+	case "":
+	case wire.TraceOff:
+		strace.Disable(strace.SinkTypeLog)
+	default:
+		var names []string // nil is all
+		if r.Trace != wire.TraceAll {
+			names = strings.Split(r.Trace, ",")
+		}
+		tracing.Do(strace.Initialize)
+		if err := strace.Enable(names, strace.SinkTypeLog); err != nil {
+			return &fault.Error{Kind: fault.BadUsage, Err: err}
+		}
+		if r.LogLevel == "" {
+			level, ok = log.Info, log.Log().Level < log.Info // below that none of it is told
+		}
+	}
+	if ok {
+		log.SetLevel(level)
+	}
+	if r.Trace != "" && r.Trace != wire.TraceOff || ok && level > log.Warning {
+		logged.left.Store(maxAsked)
+	}
+	return nil
+}
+
+var tracing sync.Once
 
 // showMemory shows what memory the container's programs and files have, and the kernel itself, in bytes.
 func (s *Sandbox) showMemory(w *bufio.Writer) error {

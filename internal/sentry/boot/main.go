@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -189,28 +190,37 @@ func takeStreams(o *Options, log int) error {
 // setLog has the kernel log warnings only, and without looking up where they come from.
 func setLog() {
 	time.Local = time.UTC // or the first time that is printed would be one to look for the host's zone
-	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: &bounded{w: os.Stderr, left: maxLog}}})
+	logged.w = os.Stderr
+	logged.left.Store(maxLog)
+	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: &logged}})
 	log.SetLevel(log.Warning)
 }
 
-// maxLog is how much is logged, in bytes: what is behind a warning may be a program of the container's that does so on purpose.
-const maxLog = 1 << 20
+const (
+	// maxLog is how much is logged, in bytes: what is behind a warning may be a program of the container's that does so on purpose.
+	maxLog = 1 << 20
+	// maxAsked is how much is logged from when somebody asks for more than warnings.
+	maxAsked = 64 << 20
+)
 
-// bounded is a writer that leaves out what comes after so many bytes. It is called by one at a time.
+// logged is where the log goes.
+var logged bounded
+
+// bounded is a writer that leaves out what comes after so many bytes. It is written to by one at a time.
 type bounded struct {
 	w    io.Writer
-	left int
+	left atomic.Int64
 }
 
 // Write implements io.Writer. What is left out counts as written.
 func (b *bounded) Write(p []byte) (int, error) {
-	switch {
-	case b.left < 0:
-	case len(p) > b.left:
-		b.left = -1
+	switch left := b.left.Load(); {
+	case left < 0:
+	case int64(len(p)) > left:
+		b.left.Store(-1)
 		_, _ = io.WriteString(b.w, "what follows is left out\n")
 	default:
-		b.left -= len(p)
+		b.left.Add(-int64(len(p)))
 		return b.w.Write(p)
 	}
 	return len(p), nil

@@ -8,7 +8,8 @@ import (
 
 func TestLogIsBounded(t *testing.T) {
 	var log strings.Builder
-	b := &bounded{w: &log, left: 10}
+	b := &bounded{w: &log}
+	b.left.Store(10)
 	for i := range 5 {
 		if n, err := fmt.Fprintf(b, "line%d\n", i); n != 6 || err != nil {
 			t.Errorf("write: %d, %v", n, err)

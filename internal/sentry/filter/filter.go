@@ -11,6 +11,7 @@ package filter
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"unsafe"
@@ -147,11 +148,20 @@ const (
 	mapDroppable     = 0x8    // MAP_DROPPABLE, include/uapi/linux/mman.h, Linux 6.11
 )
 
+// refused are calls of Go's own that fail instead of ending the process: a profile begins with a look at /proc/self/maps, and
+// goes on without.
+func refused() specs.LinuxSyscall {
+	const cwd = uint64(math.MaxUint64 + 1 + unix.AT_FDCWD)
+	none := uint(unix.ENOENT) // as it would be
+	return specs.LinuxSyscall{Names: []string{"openat"}, Action: specs.ActErrno, ErrnoRet: &none,
+		Args: []condition{is(0, cwd), is(2, unix.O_RDONLY|unix.O_CLOEXEC)}}
+}
+
 // Profile returns the filter of this process. sockets are those of the host's that it passes on, or nil.
 func Profile(sockets *Sockets) *specs.LinuxSeccomp {
 	s := &specs.LinuxSeccomp{
 		DefaultAction: specs.ActKillProcess,
-		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}},
+		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}, refused()},
 	}
 	for _, r := range append(rules(), sockets.rules()...) {
 		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{Names: []string{r.call}, Action: specs.ActAllow, Args: r.conds})

@@ -1,12 +1,14 @@
 package filter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -120,6 +122,19 @@ var duties = map[string]func(dir int) error{
 		wg.Wait()
 		runtime.GC()
 		return nil
+	},
+	"profiles": func(int) error {
+		var b bytes.Buffer
+		if err := pprof.StartCPUProfile(&b); err != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+		pprof.StopCPUProfile()
+		_, err := os.ReadFile("/proc/self/maps")
+		if !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("/proc/self/maps: %w", err)
+		}
+		return pprof.Lookup("heap").WriteTo(&b, 0)
 	},
 	"a socket pair": func(int) error {
 		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
