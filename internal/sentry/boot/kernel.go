@@ -66,7 +66,7 @@ type made struct {
 
 // newPlatform makes the platform, which takes the longest of all: Init wants no more of it than its limits.
 func newPlatform(cpus int, ready chan<- made) {
-	cpuid.Initialize()
+	lookAtCPU()
 	ring0.InitDefault()
 	constructor, err := platform.Lookup("systrap")
 	if err != nil {
@@ -120,9 +120,9 @@ func (s *Sandbox) initKernel(cpus int) error {
 	if err != nil {
 		return err
 	}
-	cpuid.Initialize()
+	lookAtCPU()
 	err = k.Init(kernel.InitKernelArgs{
-		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		FeatureSet:           cpuid.HostFeatureSet(),
 		Timekeeper:           clock,
 		RootUserNamespace:    users,
 		RootNetworkNamespace: network,
