@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
-	"gvisor.dev/gvisor/pkg/sighandling"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
@@ -69,6 +68,10 @@ func New(o Options) (*Sandbox, error) {
 	}
 	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD,
 		pids: s.kernel.RootPIDNamespace(), ipc: s.kernel.RootIPCNamespace(), uts: s.kernel.RootUTSNamespace()}
+	// Not before: the helpers, whose memory has no handlers, would have them. All are caught before anybody can know that
+	// there is something to send signals to.
+	caught := make(chan error, 1)
+	go func() { caught <- forwardSignals(s.signal) }()
 	if len(o.Links) > 0 {
 		if err := s.configure(o.Links, o.Sockets); err != nil {
 			return nil, err
@@ -85,8 +88,9 @@ func New(o Options) (*Sandbox, error) {
 	if err := s.root.create(); err != nil {
 		return nil, err
 	}
-	// Before anybody can know that there is something to send signals to.
-	sighandling.StartSignalForwarding(s.signal)
+	if err := <-caught; err != nil {
+		return nil, err
+	}
 	if s.Control >= 0 {
 		go s.serve()
 	}
