@@ -29,6 +29,7 @@ func Main(args []string, release string) int {
 	if len(args) == 2 && args[1] == wire.CPUFeatures {
 		return printFeatures()
 	}
+	putOffCollection()
 	o, report, err := parse(args, release)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, howToUse)
@@ -43,6 +44,7 @@ func Main(args []string, release string) int {
 	if _, err := report.WriteString(wire.Ready); err != nil {
 		return 1
 	}
+	collectSoon()
 	ws, err := s.Run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hull-sandbox:", err)

@@ -1,0 +1,29 @@
+package boot
+
+import (
+	"math"
+	"runtime/debug"
+	"time"
+)
+
+// Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a tenth of the
+// start's processor time. So nothing is collected until it has run for a while, unless it needs far more by then.
+const (
+	quiet      = 250 * time.Millisecond
+	quietLimit = 64 << 20 // bytes
+)
+
+// putOffCollection has no garbage collected for the time being.
+func putOffCollection() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(quietLimit)
+}
+
+// collectSoon has garbage collected from then on, as usual, when what is left of the start was given back.
+func collectSoon() {
+	time.AfterFunc(quiet, func() {
+		debug.SetMemoryLimit(math.MaxInt64)
+		debug.SetGCPercent(100)
+		debug.FreeOSMemory()
+	})
+}
