@@ -54,7 +54,7 @@ func (s *Sandbox) newKernel() error {
 	if p.error != nil {
 		return explainPlatform(p.error)
 	}
-	k.Platform = p.Platform
+	k.Platform = patient{p.Platform}
 	go prepareAddressSpace(p.Platform)
 	return nil
 }
