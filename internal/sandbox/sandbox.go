@@ -24,6 +24,7 @@ import (
 	"hull/internal/install"
 	"hull/internal/linux"
 	"hull/internal/native"
+	"hull/internal/oci"
 	"hull/internal/overlay"
 	"hull/internal/sandbox/wire"
 	"hull/internal/stub"
@@ -267,7 +268,7 @@ func (c *creation) giveLog() error {
 
 // giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
 func (c *creation) giveSpec() error {
-	return c.giveJSON("spec-fd", "config.json", c.inside)
+	return c.giveSealed("spec-fd", "config.json", oci.Encode(c.inside))
 }
 
 // giveLinks passes devices.
@@ -280,15 +281,15 @@ func (c *creation) giveLinks() error {
 		links = append(links, l.Link)
 		c.flags = append(c.flags, "--socket", strconv.Itoa(c.give("", l.Socket)))
 	}
-	return c.giveJSON("links-fd", "links", links)
-}
-
-// giveJSON passes something in a file that can't change.
-func (c *creation) giveJSON(flag, name string, v any) error {
-	raw, err := json.Marshal(v)
+	raw, err := json.Marshal(links)
 	if err != nil {
 		return err
 	}
+	return c.giveSealed("links-fd", "links", raw)
+}
+
+// giveSealed passes something in a file that can't change.
+func (c *creation) giveSealed(flag, name string, raw []byte) error {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)
