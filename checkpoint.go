@@ -66,8 +66,12 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		}
 		defer image.Close()
 		req.Image.Dir = image
-		if err := c.engine.Checkpoint(ctx, req); err != nil || o.LeaveRunning || o.PreDump {
+		if err := c.engine.Checkpoint(ctx, req); err != nil {
+			_ = os.Remove(req.Image.Path) // if there is nothing in it
 			return err
+		}
+		if o.LeaveRunning || o.PreDump {
+			return nil
 		}
 		// As with runc. Whatever ctx says: none of the container's processes runs any more.
 		return c.destroy(context.WithoutCancel(ctx), Running)
@@ -79,8 +83,9 @@ func (c *Container) checkpointRequest(o CheckpointOptions) (*engine.CheckpointRe
 	if err != nil {
 		return nil, err
 	}
+	image.Program = c.runtime.CRIU
 	if filepath.IsAbs(o.ParentPath) {
-		return nil, &fault.Error{Step: "parent path " + o.ParentPath, Kind: fault.BadUsage, Err: errors.New("want one that is relative to the image's directory")}
+		return nil, &fault.Error{Step: "--parent-path " + o.ParentPath, Kind: fault.BadUsage, Err: errors.New("want one that is relative to the image's directory")}
 	}
 	if colon := strings.LastIndexByte(o.PageServer, ':'); o.PageServer != "" {
 		if _, err := strconv.ParseUint(o.PageServer[colon+1:], 10, 16); colon < 1 || err != nil {
@@ -161,6 +166,7 @@ func (r *Runtime) restore(ctx context.Context, id string, o RestoreOptions) (*Co
 	if err != nil {
 		return nil, err
 	}
+	image.Program = r.CRIU
 	if image.Dir, err = openImageDir(image.Path); err != nil {
 		return nil, err
 	}

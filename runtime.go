@@ -18,6 +18,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/hook"
 	"hull/internal/linux"
+	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/rdt"
 	"hull/internal/sdnotify"
@@ -39,6 +40,8 @@ type Runtime struct {
 	// SandboxProgram is the path of hull-sandbox, for Isolation Sandbox. Empty looks for it beside the running program and
 	// in its ../libexec/hull.
 	SandboxProgram string
+	// CRIU is the path of the program that saves and restores containers of native isolation. Empty looks for criu in PATH.
+	CRIU string
 	// Trace is told a line for every step: each system call made for a container, with the field of config.json it
 	// comes from, its result and its time. Nil means none.
 	Trace func(line string)
@@ -157,7 +160,10 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	c := &Container{
 		runtime: r, engine: eng, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
 		record: &store.Record{ID: id, Isolation: isolation.recorded(), Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
-			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Annotations: cfg.Spec.Annotations},
+			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Restored: o.saved != nil, Annotations: cfg.Spec.Annotations},
+	}
+	if p := cfg.Spec.Process; p != nil && !p.Terminal && isolation == Native {
+		c.record.Streams = native.DescribeStreams(io.Stdio)
 	}
 	if pod != nil {
 		c.joined, c.record.Pod = pod.asPod(), pod.ID()

@@ -60,7 +60,7 @@ func checkpointCommand() *Command {
 		Name:    "checkpoint",
 		Summary: "save a running container in files",
 		Usage:   "[options] CONTAINER-ID",
-		Long:    `Will save the processes of a container in files, from which hull restore brings them back, and delete the container, unless it is to be left running. This hull can't do that yet.`,
+		Long:    `Saves the processes of a container in files, from which hull restore brings them back, and deletes the container, unless it is to be left running. The work is done by CRIU, which is a program of its own; hull --criu names one that is not in PATH.`,
 		Args:    arity{1, 1},
 		Flags:   f.register,
 		Run: func(env *Env, args []string) error {
@@ -116,7 +116,7 @@ func restoreCommand() *Command {
 		Name:    "restore",
 		Summary: "bring back a container that was saved",
 		Usage:   "[options] CONTAINER-ID",
-		Long:    `Will make a container, by the id given, that goes on where one was saved by hull checkpoint, and stay with it as hull run does. The bundle is that of the saved one. This hull can't do that yet.`,
+		Long:    `Makes a container, by the id given, that goes on where one was saved by hull checkpoint, and stays with it as hull run does. The bundle is that of the saved one. Who can write the image decides what runs in the container, and with which rights: restore only what you would run as root.`,
 		Exit:    `As of hull run.`,
 		Args:    arity{1, 1},
 		Flags:   f.register,

@@ -43,8 +43,7 @@ func (g *globals) register(fs *optionSet) {
 	fs.stringVar(&g.isolation, "isolation", "", "what isolates the containers that are made: `KIND` is native, the host's "+
 		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else sandbox if hull is called by the name "+
 		"hull-s, else the annotation run.hull.isolation of config.json, else native)")
-	fs.stringVar(&g.criu, "criu", "", "")
-	fs.hide() // given by engines that know older runtimes
+	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")
 }

@@ -12,6 +12,7 @@ type Image struct {
 	Path string   // absolute
 	Dir  *os.File // what Path is, opened
 
+	Program       string // CRIU's path; or "", which is looked for in PATH
 	WorkPath      string // absolute: of CRIU's log and statistics; or "", which is Path
 	TCPConnected  bool   // connections of TCP are saved, or restored, too
 	UnixSockets   bool   // so are Unix sockets whose other end is outside of the container

@@ -28,6 +28,12 @@ type Container struct {
 	RDT      *rdt.Group // or nil
 	Rootless bool
 	Pod      *Pod // or nil
+	// Streams are what the container's standard streams were when it was made, as the engine has described them; see
+	// native.DescribeStreams.
+	Streams [3]string
+	// Restored tells that it goes on where another was saved. It has a time namespace then, for its clocks, that its
+	// configuration need not have.
+	Restored bool
 }
 
 // Pod is the first container of a sandbox, of one that has joined it.

@@ -134,7 +134,7 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 	enterTaskFiles(b, r.RDT.TaskFiles())
 	t.fromOutside(b)
 	b.In("")
-	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid)
+	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid, r.Restored)
 	t.opened += b.MaxOpened() + 1 // the pidfd is behind what the process has
 	s, err := first.Fork(b, 0)
 	if err != nil {
@@ -190,8 +190,11 @@ func setAffinity(b *stub.Batch, field string, m task.Mask) {
 
 // joinInit emits setns for all namespaces of the container at once (setns(2) with a pidfd, Linux 5.8), which needs no
 // order and can't be half done. Before, they are joined one by one.
-func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int) {
+func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int, restored bool) {
 	var flags uint64
+	if restored && !sameNamespace(pid, "time") {
+		flags = unix.CLONE_NEWTIME
+	}
 	for _, ns := range s.Linux.Namespaces {
 		if ns.Type == specs.UserNamespace && sameNamespace(pid, "user") {
 			continue // joining one's own user namespace is refused

@@ -48,7 +48,7 @@ func (c *creation) hookStub() (*stub.Stub, error) {
 	b := new(stub.Batch)
 	b.In("hooks.createContainer")
 	enterTaskFiles(b, c.Cgroup.TaskFiles())
-	joinInit(b, stub.Fd(stub.FirstExtra), c.Spec, c.init.Pid)
+	joinInit(b, stub.Fd(stub.FirstExtra), c.Spec, c.init.Pid, false)
 	s, err := first.Fork(b, 0)
 	if err != nil {
 		first.Kill()

@@ -43,6 +43,8 @@ type Record struct {
 	Rootless    bool
 	Systemd     bool
 	NoKeyring   bool
+	Streams     [3]string // what the standard streams were, see engine.Container
+	Restored    bool
 	Annotations map[string]string
 	Steps       []stub.Step // what the parked init still has to do, for error messages
 }
@@ -88,6 +90,10 @@ func (r *Record) encode() []byte {
 	flag("rootless", r.Rootless)
 	flag("systemd", r.Systemd)
 	flag("noKeyring", r.NoKeyring)
+	if r.Streams != [3]string{} {
+		line("streams", r.Streams[:]...)
+	}
+	flag("restored", r.Restored)
 	for _, key := range slices.Sorted(maps.Keys(r.Annotations)) {
 		line("annotation", key, r.Annotations[key])
 	}
@@ -207,6 +213,10 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.Systemd = true
 	case "noKeyring":
 		r.NoKeyring = true
+	case "streams":
+		r.Streams = v
+	case "restored":
+		r.Restored = true
 	case "step":
 		r.Steps = append(r.Steps, stub.Step{Field: v[0], Name: v[1]})
 	default:

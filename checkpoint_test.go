@@ -1,0 +1,465 @@
+package hull_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// The program that is saved: it answers each line with that and how many there were. With "tcp" each line goes through a
+// connection of its own on the way.
+func init() {
+	roles["counter"] = func(args []string) error {
+		through := func(line string) (string, error) { return line, nil }
+		if len(args) > 0 && args[0] == "tcp" {
+			pipe, err := loopback()
+			if err != nil {
+				return err
+			}
+			through = pipe
+		}
+		lines := bufio.NewScanner(os.Stdin)
+		for n := 1; lines.Scan(); n++ {
+			line, err := through(lines.Text())
+			if err != nil {
+				return err
+			}
+			fmt.Println(line, n)
+		}
+		return errors.Join(lines.Err(), os.WriteFile("/ended", nil, 0o600))
+	}
+}
+
+// loopback returns a function whose argument comes back over a connection that stays.
+func loopback() (func(string) (string, error), error) {
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // CRIU has none of it
+	l, err := plain.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	in, err := l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	r := bufio.NewReader(in)
+	return func(s string) (string, error) {
+		if _, err := fmt.Fprintln(out, s); err != nil {
+			return "", err
+		}
+		line, err := r.ReadString('\n')
+		return strings.TrimSuffix(line, "\n"), err
+	}, nil
+}
+
+// counting are the streams of a counter.
+type counting struct {
+	t     testing.TB
+	in    *os.File
+	lines *bufio.Scanner
+	out   *os.File
+	stdio hull.Stdio
+}
+
+func newCounting(t testing.TB) *counting {
+	t.Helper()
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, f := range []*os.File{inR, inW, outR, outW} {
+			f.Close()
+		}
+	})
+	return &counting{t, inW, bufio.NewScanner(outR), outR, hull.Stdio{In: inR, Out: outW, Err: outW}}
+}
+
+// given closes what the container has got.
+func (c *counting) given() { c.stdio.In.Close(); c.stdio.Out.Close() }
+
+// want says something and wants it back with that number.
+func (c *counting) want(word string, n int) {
+	c.t.Helper()
+	if _, err := fmt.Fprintln(c.in, word); err != nil {
+		c.t.Fatal(err)
+	}
+	c.out.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if want := fmt.Sprint(word, " ", n); !c.lines.Scan() || c.lines.Text() != want {
+		c.t.Fatalf("it says %q (%v), want %q", c.lines.Text(), c.lines.Err(), want)
+	}
+}
+
+// saving is a container that is to be saved.
+type saving struct {
+	*hull.Container
+	runtime *hull.Runtime
+	bundle  string
+	image   string
+	*counting
+}
+
+// counter returns a container that counts.
+func counter(t testing.TB, edits ...func(*specs.Spec)) *saving {
+	t.Helper()
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	r := newRuntime(t)
+	r.CRIU = hulltest.CRIUProgram()
+	s := &saving{runtime: r, image: filepath.Join(t.TempDir(), "image"), counting: newCounting(t)}
+	s.bundle = hulltest.Bundle(t, append([]func(*specs.Spec){withActor(t, t.TempDir()), playing("counter")}, edits...)...)
+	var err error
+	if s.Container, err = r.Run(t.Context(), "box", hull.CreateOptions{Bundle: s.bundle, Stdio: s.stdio}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	s.given()
+	remove(t, r, s.Container)
+	return s
+}
+
+func (s *saving) checkpoint(o hull.CheckpointOptions) {
+	s.t.Helper()
+	if o.Path == "" {
+		o.Path = s.image
+	}
+	if err := s.Checkpoint(s.t.Context(), o); err != nil {
+		s.t.Fatal(errorText(err))
+	}
+}
+
+// restore makes the container again, with streams of its own.
+func (s *saving) restore(o hull.RestoreOptions) {
+	s.t.Helper()
+	if err := s.tryRestore(o); err != nil {
+		s.t.Fatal(errorText(err))
+	}
+}
+
+func (s *saving) tryRestore(o hull.RestoreOptions) error {
+	s.t.Helper()
+	s.counting = newCounting(s.t)
+	if o.Path == "" {
+		o.Path = s.image
+	}
+	if o.Bundle == "" {
+		o.Bundle = s.bundle
+	}
+	if o.CreateOptions.Stdio == (hull.Stdio{}) {
+		o.CreateOptions.Stdio = s.stdio
+	}
+	c, err := s.runtime.Restore(s.t.Context(), "box", o)
+	if err != nil {
+		return err
+	}
+	s.given()
+	s.Container = c
+	remove(s.t, s.runtime, c)
+	return nil
+}
+
+// ends lets the program end, and wants it to do so well.
+func (s *saving) ends() {
+	s.t.Helper()
+	s.in.Close()
+	expect(s.t, "0", wait(s.t, s.Init()))
+}
+
+func TestCheckpoint(t *testing.T) {
+	s := counter(t)
+	s.want("a", 1)
+	saved := s.Init().Pid
+	s.checkpoint(hull.CheckpointOptions{})
+	if _, err := s.runtime.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Errorf("after the checkpoint: %v, want no container", err)
+	}
+	s.restore(hull.RestoreOptions{})
+	s.want("b", 2)
+	wantStatus(t, s.Container, hull.Running)
+	if pid := s.Init().Pid; pid == saved {
+		t.Errorf("pid %d as before", pid)
+	}
+	says(t, exec1(t, s.Container, verb("readlink", "/proc/1/exe")), actorPath)
+	refused(t, s.tryRestore(hull.RestoreOptions{}), hull.ErrExist, "restore box", "already exists")
+
+	// What was restored is saved and restored as any other.
+	c, err := s.runtime.Container("box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Container = c
+	_ = s.Pause()
+	wantStatus(t, s.Container, hull.Paused)
+	if err := s.Resume(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Signal(unix.SIGKILL, false); err != nil {
+		t.Error(err)
+	}
+	if err := s.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// It can be done again and again, and the program's end is that of the restored container.
+func TestCheckpointAgain(t *testing.T) {
+	s := counter(t)
+	for n := 1; n <= 3; n++ {
+		s.want("x", n)
+		s.checkpoint(hull.CheckpointOptions{})
+		s.restore(hull.RestoreOptions{})
+	}
+	s.want("x", 4)
+	s.ends()
+}
+
+func TestCheckpointLeavesRunning(t *testing.T) {
+	s := counter(t)
+	s.want("a", 1)
+	s.checkpoint(hull.CheckpointOptions{LeaveRunning: true})
+	wantStatus(t, s.Container, hull.Running)
+	s.want("b", 2)
+	if err := s.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.restore(hull.RestoreOptions{}) // as it was then
+	s.want("c", 2)
+	s.ends()
+}
+
+func TestCheckpointOfPaused(t *testing.T) {
+	s := counter(t)
+	s.want("a", 1)
+	if err := s.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	s.checkpoint(hull.CheckpointOptions{LeaveRunning: true})
+	wantStatus(t, s.Container, hull.Paused)
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	s.want("b", 2)
+	s.ends()
+}
+
+func TestPreDump(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU, hulltest.CRIUMemory)
+	s := counter(t)
+	s.want("a", 1)
+	first := filepath.Join(filepath.Dir(s.image), "first")
+	s.checkpoint(hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: first}, PreDump: true})
+	s.want("b", 2)
+	s.checkpoint(hull.CheckpointOptions{ParentPath: "../first"})
+	if _, err := os.Stat(filepath.Join(s.image, "parent")); err != nil {
+		t.Error(err)
+	}
+	refused(t, s.tryRestore(hull.RestoreOptions{ImageOptions: hull.ImageOptions{Path: first}}), nil, "descriptors.json", "no such file")
+	s.restore(hull.RestoreOptions{})
+	s.want("c", 3)
+	s.ends()
+}
+
+func TestCheckpointParent(t *testing.T) {
+	s := counter(t)
+	for _, parent := range []string{"/tmp", "../nowhere"} {
+		refused(t, s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}, ParentPath: parent}),
+			hull.ErrBadUsage, "checkpoint box", "--parent-path "+parent)
+	}
+	if _, err := os.Stat(s.image); err == nil {
+		t.Error("a checkpoint that was refused has left its directory")
+	}
+	s.want("a", 1)
+}
+
+func TestCheckpointTCP(t *testing.T) {
+	s := counter(t, playing("counter", "tcp"))
+	s.want("a", 1)
+	refused(t, s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}}), nil, "checkpoint box", "CRIU")
+	s.want("b", 2)
+	tcp := hull.ImageOptions{TCPConnected: true}
+	s.checkpoint(hull.CheckpointOptions{ImageOptions: tcp})
+	s.restore(hull.RestoreOptions{ImageOptions: tcp})
+	s.want("c", 3)
+	s.ends()
+}
+
+func TestCheckpointTerminal(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	r := newRuntime(t)
+	r.CRIU = hulltest.CRIUProgram()
+	bundle := hulltest.Bundle(t, withActor(t, t.TempDir()), playing("counter"), withTerminal)
+	image := filepath.Join(t.TempDir(), "image")
+	talk := func(master *os.File, word, want string) {
+		t.Helper()
+		fmt.Fprintln(master, word)
+		master.SetReadDeadline(time.Now().Add(20 * time.Second))
+		for lines := bufio.NewScanner(master); lines.Scan(); {
+			if strings.TrimSpace(lines.Text()) == want {
+				return
+			}
+		}
+		t.Fatalf("no answer %q", want)
+	}
+	var master console
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Console: master.take})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	talk(master.File, "a", "a 1")
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: image}}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	master.Close()
+	restored, err := r.Restore(t.Context(), "box", hull.RestoreOptions{
+		CreateOptions: hull.CreateOptions{Bundle: bundle, Console: master.take}, ImageOptions: hull.ImageOptions{Path: image},
+	})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, restored)
+	talk(master.File, "b", "b 2")
+	master.Close()
+}
+
+// A standard stream that is a file on the host is replaced as a pipe is. CRIU wants one of the same size.
+func TestCheckpointWithFiles(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	r := newRuntime(t)
+	r.CRIU = hulltest.CRIUProgram()
+	dir := t.TempDir()
+	bundle := hulltest.Bundle(t, args("do", "echo", "before", ",", "sleep", "0.5", ",", "echo", "after"))
+	open := func(name string) *os.File {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	first, second := open("first"), open("second")
+	if _, err := second.WriteString("BEFORE\n"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Stdio: hull.Stdio{Out: first}})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	image := hull.ImageOptions{Path: filepath.Join(dir, "image")}
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	restored, err := r.Restore(t.Context(), "box", hull.RestoreOptions{
+		CreateOptions: hull.CreateOptions{Bundle: bundle, Stdio: hull.Stdio{Out: second}}, ImageOptions: image,
+	})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, restored)
+	expect(t, "0", wait(t, restored.Init()))
+	expect(t, "before\n", readAll(t, first))
+	expect(t, "BEFORE\nafter\n", readAll(t, second))
+}
+
+// Images are what anybody may have written.
+func TestRestoreOfBadImage(t *testing.T) {
+	s := counter(t)
+	s.want("a", 1)
+	s.checkpoint(hull.CheckpointOptions{})
+	for name, spoil := range map[string]struct {
+		how   func(dir string) error
+		words []string
+	}{
+		"no image": {func(dir string) error { return os.RemoveAll(dir) }, []string{"no such file"}},
+		"empty": {func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
+		}, []string{"descriptors.json", "no such file"}},
+		"streams that are none": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "descriptors.json"), []byte(`{"a":1}`), 0o600)
+		}, []string{"descriptors.json", "not an array"}},
+		"too many streams": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "descriptors.json"), []byte(`["","","",""]`), 0o600)
+		}, []string{"descriptors.json", "4 streams"}},
+		"streams by a link": {func(dir string) error {
+			file := filepath.Join(dir, "descriptors.json")
+			return errors.Join(os.Remove(file), os.Symlink("/etc/passwd", file))
+		}, []string{"descriptors.json", "symbolic links"}},
+		"streams by a fifo": {func(dir string) error {
+			file := filepath.Join(dir, "descriptors.json")
+			return errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600))
+		}, []string{"descriptors.json"}},
+		"without memory": {func(dir string) error { return os.Remove(filepath.Join(dir, "pagemap-1.img")) }, []string{"CRIU"}},
+		"cut off":        {func(dir string) error { return os.Truncate(filepath.Join(dir, "core-1.img"), 20) }, []string{"CRIU"}},
+		"no process":     {func(dir string) error { return os.Truncate(filepath.Join(dir, "pstree.img"), 8) }, []string{"CRIU"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "image")
+			if err := os.CopyFS(dir, os.DirFS(s.image)); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil.how(dir); err != nil {
+				t.Fatal(err)
+			}
+			err := s.tryRestore(hull.RestoreOptions{ImageOptions: hull.ImageOptions{Path: dir}})
+			refused(t, err, nil, append(spoil.words, "restore box")...)
+			if _, err := s.runtime.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+				t.Errorf("a restoration that failed has left: %v", err)
+			}
+		})
+	}
+	s.restore(hull.RestoreOptions{})
+	s.want("b", 2)
+	s.ends()
+}
+
+func TestCheckpointWithoutCRIU(t *testing.T) {
+	c := running(t)
+	r := newRuntime(t)
+	r.Root = filepath.Dir(c.Dir())
+	for name, test := range map[string]struct {
+		program string
+		words   []string
+	}{
+		"missing":  {"/nonexistent/criu", []string{"/nonexistent/criu", "no such file"}},
+		"no CRIU":  {hulltest.Prog(t), []string{hulltest.Prog(t), "ends without an answer"}},
+		"not here": {"criu-of-nobody", []string{"criu-of-nobody", "not found"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.CRIU = test.program
+			box, err := r.Container("box")
+			if err != nil {
+				t.Fatal(err)
+			}
+			image := filepath.Join(t.TempDir(), "image")
+			err = box.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: image}})
+			refused(t, err, hull.ErrUnsupported, append(test.words, "checkpoint box")...)
+			if hull.Hint(err) == "" {
+				t.Errorf("%v: no hint", err)
+			}
+			if _, err := os.Stat(image); err == nil {
+				t.Error("a checkpoint that was refused has left its directory")
+			}
+			wantStatus(t, box, hull.Running)
+		})
+	}
+}
