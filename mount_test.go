@@ -27,6 +27,21 @@ func TestReadonlyRoot(t *testing.T) {
 	}
 }
 
+// A read-only root needn't have what is mounted on: neither in the host's files nor afterwards does it show.
+func TestReadonlyRootMountPoints(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "file"), "shared\n")
+	got := run(t, args("cat", "/etc/not/there", "/etc/nor-there", "/new/file"), func(s *specs.Spec) {
+		s.Root.Readonly = true
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/etc/not/there", Type: "bind", Source: filepath.Join(dir, "file"), Options: []string{"bind"}},
+			specs.Mount{Destination: "/etc/nor-there", Type: "bind", Source: filepath.Join(dir, "file"), Options: []string{"bind", "ro"}},
+			specs.Mount{Destination: "/new", Type: "bind", Source: dir, Options: []string{"bind"}})
+	})
+	says(t, got, "shared", "shared", "shared")
+}
+
 func TestWritableRoot(t *testing.T) {
 	bundle := hulltest.Bundle(t, args("write", "/tmp/x", "y"))
 	got, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})

@@ -77,6 +77,7 @@ func TestSandbox(t *testing.T) {
 		"PidsLimitHolds":              TestPidsLimitHolds,
 		"PoststopThatFails":           TestPoststopThatFails,
 		"ReadonlyRoot":                TestReadonlyRoot,
+		"ReadonlyRootMountPoints":     TestReadonlyRootMountPoints,
 		"RunIsStarted":                TestRunIsStarted,
 		"SeccompThatCannotBe":         TestSeccompThatCannotBe,
 		"Signals":                     TestSignals,

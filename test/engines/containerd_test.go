@@ -46,7 +46,10 @@ func containerdConfig(all []contestant) string {
   sandbox_image = %q
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = %q
-`, imageName, all[0].name)
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+`, pauseName, all[0].name)
 	for _, c := range all {
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q]
     runtime_type = "io.containerd.runc.v2"
@@ -181,10 +184,10 @@ func TestContainerd(t *testing.T) {
 			d.ok(t, "container", "rm", n)
 		})
 		t.Run("terminal", func(t *testing.T) {
-			d.terminal(t, run("--rm", "-t", imageName, name("tty"), "sh")...).shell(t, true)
+			d.terminal(t, run("--rm", "-t", imageName, name("tty"), "sh")...).shell(t, 5)
 			n := name("tty")
 			d.ok(t, run("-d", imageName, n, "sh", "-c", sleeps)...)
-			d.terminal(t, "task", "exec", "-t", "--exec-id=t", n, "sh").shell(t, true)
+			d.terminal(t, "task", "exec", "-t", "--exec-id=t", n, "sh").shell(t, 5)
 			d.ok(t, "task", "rm", "-f", n)
 			d.ok(t, "container", "rm", n)
 		})

@@ -15,8 +15,12 @@ import (
 	"testing"
 )
 
-// imageName is that of the image in all engines, in the form that each of them takes.
-const imageName = "localhost/box:latest"
+// imageName is that of the image in all engines, in the form that each of them takes; pauseName that of the same with a program
+// that stays, for the first container of a pod.
+const (
+	imageName = "localhost/box:latest"
+	pauseName = "localhost/pause:latest"
+)
 
 // The files of the image, made once.
 var image struct {
@@ -78,29 +82,32 @@ func makeImage() error {
 		return err
 	}
 
-	config := mustJSON(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{digest(layer)}},
-	})
-	manifest := mustJSON(map[string]any{
-		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": descriptor("application/vnd.oci.image.config.v1+json", config, nil),
-		"layers": []any{descriptor("application/vnd.oci.image.layer.v1.tar", layer, nil)},
-	})
-	index := mustJSON(map[string]any{"schemaVersion": 2, "manifests": []any{
-		descriptor("application/vnd.oci.image.manifest.v1+json", manifest, map[string]string{
-			"io.containerd.image.name": imageName, "org.opencontainers.image.ref.name": imageName,
-		}),
-	}})
 	var oci archive
 	oci.file("oci-layout", 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`))
 	oci.dir("blobs", 0o755)
 	oci.dir("blobs/sha256", 0o755)
-	for _, blob := range [][]byte{layer, config, manifest} {
+	store := func(blob []byte) []byte {
 		oci.file("blobs/sha256/"+strings.TrimPrefix(digest(blob), "sha256:"), 0o644, blob)
+		return blob
 	}
-	oci.file("index.json", 0o644, index)
+	store(layer)
+	var manifests []any
+	for name, args := range map[string][]string{imageName: {"sh"}, pauseName: {"sh", "-c", sleeps}} {
+		config := store(mustJSON(map[string]any{
+			"architecture": runtime.GOARCH, "os": "linux",
+			"config": map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": args},
+			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{digest(layer)}},
+		}))
+		manifest := store(mustJSON(map[string]any{
+			"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+			"config": descriptor("application/vnd.oci.image.config.v1+json", config, nil),
+			"layers": []any{descriptor("application/vnd.oci.image.layer.v1.tar", layer, nil)},
+		}))
+		manifests = append(manifests, descriptor("application/vnd.oci.image.manifest.v1+json", manifest, map[string]string{
+			"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name,
+		}))
+	}
+	oci.file("index.json", 0o644, mustJSON(map[string]any{"schemaVersion": 2, "manifests": manifests}))
 	whole, err := oci.close()
 	if err != nil {
 		return err

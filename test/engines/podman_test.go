@@ -65,10 +65,10 @@ func TestPodman(t *testing.T) {
 		podmanOptions(t, p, c)
 		podmanStatus(t, p)
 		t.Run("terminal", func(t *testing.T) {
-			p.terminal(t, "run", "--rm", "-it", "--network=none", imageName, "sh").shell(t, true)
+			p.terminal(t, "run", "--rm", "-it", "--network=none", imageName, "sh").shell(t, 5)
 			n := p.name(t, "tty")
 			p.ok(t, "run", "-dt", "--name", n, "--network=none", imageName, "sh", "-c", sleeps)
-			p.terminal(t, "exec", "-it", n, "sh").shell(t, true)
+			p.terminal(t, "exec", "-it", n, "sh").shell(t, 5)
 			p.ok(t, "rm", "-f", "-t0", n)
 		})
 		t.Run("build", func(t *testing.T) { podmanBuild(t, p) })

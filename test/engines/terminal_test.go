@@ -147,23 +147,21 @@ func (s *session) exits(t testing.TB, code int) {
 }
 
 // shell tries a shell at a terminal: that it is one, its size and what follows when the size changes, and the exit status.
-// An engine sets the size when the shell may already have begun. (ctr tells it once, and no changes.)
-func (s *session) shell(t testing.TB, resizes bool) {
+// An engine sets the size when the shell may already have begun. code is what the engine makes of 5.
+func (s *session) shell(t testing.TB, code int) {
 	t.Helper()
 	s.typeIn(t, "test -t 0 && echo terminal:$((1+1))\n")
 	s.expect(t, "terminal:2")
 	s.shows(t, "40 120")
-	if resizes {
-		s.size(t, 50, 132)
-		s.shows(t, "50 132")
-	}
+	s.size(t, 50, 132)
+	s.shows(t, "50 132")
 	s.typeIn(t, "trap 'echo interrupted:$((1+2))' INT\n")
 	s.typeIn(t, "sleep 100\n")
 	time.Sleep(300 * time.Millisecond)
 	s.typeIn(t, "\x03")
 	s.expect(t, "interrupted:3")
 	s.typeIn(t, "exit 5\n")
-	s.exits(t, 5)
+	s.exits(t, code)
 }
 
 // shows waits until stty in the terminal says a size.

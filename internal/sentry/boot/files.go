@@ -277,10 +277,14 @@ func (m *mounter) makePath(name *string, file bool) error {
 		if m.exists(at) {
 			continue
 		}
+		// Only directories can be made in memory there. One serves for a file, too: who looks finds the file that covers it, and
+		// unlike mount(2) the kernel doesn't compare. In the list of its directory it has a directory's type.
 		var err error
-		if file && len(rest) == 0 {
+		asFile := file && len(rest) == 0
+		if asFile {
 			err = v.MknodAt(m.ctx, m.creds, at, &vfs.MknodOptions{Mode: linux.S_IFREG | 0o644})
-		} else {
+		}
+		if !asFile || err != nil && m.Spec.Root.Readonly {
 			err = v.MkdirAt(m.ctx, m.creds, at, &vfs.MkdirOptions{Mode: 0o755, ForSyntheticMountpoint: m.Spec.Root.Readonly})
 		}
 		if err != nil {
