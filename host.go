@@ -1,6 +1,7 @@
 package hull
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/overlay"
 	"hull/internal/rootfs"
 	"hull/internal/user"
@@ -79,7 +81,7 @@ type view struct {
 	binds  []overlay.Bind
 	hidden []string            // paths in the container
 	tree   []string            // the working tree
-	listed map[string][]string // what is in directories, by their names with a slash
+	listed map[string][]string // secretsIn of directories, by their names with a slash
 }
 
 // newView checks what is to be shown.
@@ -312,17 +314,17 @@ func (v *view) otherHomes() (homes []string) {
 	if v.home != "" {
 		homes = append(homes, v.home)
 	}
-	f, err := os.Open("/etc/passwd")
+	passwd, err := linux.ReadFile("/etc/passwd", make([]byte, 4<<10))
 	if err != nil {
 		return homes
 	}
-	defer f.Close()
-	users, err := user.Users(f)
+	users, err := user.Users(bytes.NewReader(passwd))
 	if err != nil {
 		return homes
 	}
+	caller := uint32(os.Geteuid())
 	for _, u := range users {
-		if u.UID < firstUserID && u.UID != uint32(os.Geteuid()) || !path.IsAbs(u.Home) || path.Clean(u.Home) != u.Home {
+		if u.UID < firstUserID && u.UID != caller || !path.IsAbs(u.Home) || path.Clean(u.Home) != u.Home {
 			continue
 		}
 		// A directory of the root that isn't among the programs is empty anyway. Otherwise it is not a home.
@@ -379,19 +381,16 @@ func (v *view) mask(masks []string, secret string, shown bool) []string {
 	return masks
 }
 
-// glob is filepath.Glob that reads a directory once for all patterns in it.
+// glob is filepath.Glob that reads a directory once for all patterns of secrets in it.
 func (v *view) glob(pattern string) (found []string) {
 	dir, last := path.Split(pattern)
-	if strings.ContainsRune(dir, '*') {
+	if strings.ContainsRune(dir, '*') || !slices.Contains(overlay.Secrets, pattern) {
 		found, _ = filepath.Glob(pattern)
 		return found
 	}
 	names, read := v.listed[dir]
 	if !read {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
+		names = secretsIn(dir)
 		if v.listed == nil {
 			v.listed = map[string][]string{}
 		}
@@ -403,6 +402,25 @@ func (v *view) glob(pattern string) (found []string) {
 		}
 	}
 	return found
+}
+
+// secretsIn returns the names in a directory, which ends in a slash, that begin as a pattern of secrets there does.
+func secretsIn(dir string) (names []string) {
+	var begins [][]byte
+	for _, s := range overlay.Secrets {
+		if d, last := path.Split(s); d == dir {
+			if plain, _, wild := strings.Cut(last, "*"); wild {
+				begins = append(begins, []byte(plain))
+			}
+		}
+	}
+	_ = linux.EachName(dir, func(name []byte) {
+		if slices.ContainsFunc(begins, func(b []byte) bool { return bytes.HasPrefix(name, b) }) {
+			names = append(names, string(name))
+		}
+	})
+	slices.Sort(names)
+	return names
 }
 
 // prefix returns the directories of a pattern before the first that has a wildcard.

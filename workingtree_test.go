@@ -3,9 +3,13 @@ package hull
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"hull/internal/overlay"
 )
 
 // lay writes files below a new directory, whose path without links is returned; ROOT in a text stands for it.
@@ -90,5 +94,25 @@ func TestSetEnv(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"A=3"}, setEnv(env, "AB", "")); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What the host has of the secrets with a wildcard is found whatever else is in their directories.
+func TestSecretsWithAWildcard(t *testing.T) {
+	v := &view{HostFiles: new(HostFiles)}
+	for _, pattern := range overlay.Secrets {
+		want, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(pattern, "*") {
+			continue
+		}
+		if got := v.glob(pattern); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", pattern, got, want)
+		}
+	}
+	if got := v.glob("/pro*"); !slices.Contains(got, "/proc") {
+		t.Errorf("/pro*: %q", got)
 	}
 }

@@ -93,9 +93,8 @@ func Seccomp(capabilities ...string) *specs.LinuxSeccomp {
 	}
 	slices.Sort(denied)
 	slices.Sort(apart)
-	in := func(sorted []string, name string) bool { _, found := slices.BinarySearch(sorted, name); return found }
 	s.Syscalls = []specs.LinuxSyscall{
-		{Action: specs.ActAllow, Names: slices.DeleteFunc(seccomp.Names(), func(n string) bool { return in(denied, n) || in(apart, n) })},
+		{Action: specs.ActAllow, Names: without(without(seccomp.Names(), denied), apart)},
 		{Action: specs.ActErrno, ErrnoRet: errno(unix.EPERM), Names: denied},
 	}
 	// A rule for a call with an argument in a set of values, by its low 32 bits, which are all that the kernel looks at.
@@ -112,7 +111,7 @@ func Seccomp(capabilities ...string) *specs.LinuxSeccomp {
 	}
 	const low = 1<<32 - 1
 
-	if in(apart, "clone") {
+	if slices.Contains(apart, "clone") {
 		when(specs.ActAllow, nil, 0, namespaceFlags, []uint64{0}, "clone")
 		when(specs.ActAllow, nil, 0, namespaceFlags|unix.CLONE_NEWTIME, []uint64{0}, "unshare")
 		otherwise(specs.ActErrno, errno(unix.EPERM), 0, "clone", "unshare")
@@ -128,6 +127,20 @@ func Seccomp(capabilities ...string) *specs.LinuxSeccomp {
 	when(specs.ActAllow, nil, 0, low, families, "socket", "socketpair")
 	otherwise(specs.ActErrno, errno(unix.EAFNOSUPPORT), 0, "socket", "socketpair")
 	return s
+}
+
+// without returns names that aren't among others. Both are sorted; it is done in place.
+func without(names, others []string) []string {
+	rest := names[:0]
+	for _, n := range names {
+		for len(others) > 0 && others[0] < n {
+			others = others[1:]
+		}
+		if len(others) == 0 || others[0] != n {
+			rest = append(rest, n)
+		}
+	}
+	return rest
 }
 
 const tiocLinux = 0x541c // TIOCLINUX, include/uapi/asm-generic/ioctls.h; golang.org/x/sys has none

@@ -1,21 +1,92 @@
 package linux
 
 import (
+	"bytes"
+	"encoding/binary"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
+
+// ReadProc is os.ReadFile for files of procfs of which the kernel gives a page at a time, as of mountinfo.
+func ReadProc(path string) ([]byte, error) {
+	fd, err := open(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 8<<10)
+	for {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+		}
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return b, nil
+		}
+		b = b[:len(b)+n]
+	}
+}
+
+// EachName calls f with the names of what is in a directory, but for "." and "..", in no order. They are f's for as long as
+// it is called. os.ReadDir makes several objects for each, which for some hundred files takes longer than to ask for them.
+func EachName(dir string, f func(name []byte)) error {
+	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var buf [8 << 10]byte
+	for {
+		n, err := unix.Getdents(fd, buf[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return &os.PathError{Op: "getdents64", Path: dir, Err: err}
+		case n == 0:
+			return nil
+		}
+		const sizeAt, nameAt = 16, 19 // in struct linux_dirent64 (getdents(2))
+		for b := buf[:n]; len(b) > nameAt; {
+			size := int(binary.NativeEndian.Uint16(b[sizeAt:]))
+			if size <= nameAt || size > len(b) {
+				break
+			}
+			name, _, _ := bytes.Cut(b[nameAt:size], []byte{0})
+			if s := string(name); s != "." && s != ".." {
+				f(name)
+			}
+			b = b[size:]
+		}
+	}
+}
+
+func open(path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EINTR {
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
 
 // ReadFile is os.ReadFile for small files: of a record, or in procfs those that the kernel gives in one piece, so that
 // less than was asked for is all there is. os.File finds out first whether a file can be polled, which takes more calls
 // than reading it. What is read is put into buf, which may be on the caller's stack, as far as it goes.
 func ReadFile(path string, buf []byte) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	for err == unix.EINTR {
-		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	}
+	fd, err := open(path, unix.O_RDONLY)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
 	defer unix.Close(fd)
 	b := buf[:0]

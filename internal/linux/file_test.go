@@ -5,6 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +24,47 @@ func TestReadFile(t *testing.T) {
 		}
 	}
 	if _, err := ReadFile("/does/not/exist", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error = %v", err)
+	}
+}
+
+// The kernel gives a page at a time, less than the buffer holds.
+func TestReadProc(t *testing.T) {
+	for _, path := range []string{"/proc/self/mountinfo", "/proc/self/maps", "/proc/filesystems"} {
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ReadProc(path)
+		if err != nil || path != "/proc/self/maps" && !bytes.Equal(got, want) || bytes.Count(got, []byte("\n")) == 0 {
+			t.Errorf("%s: read %d bytes of %d, %v", path, len(got), len(want), err)
+		}
+	}
+	if _, err := ReadProc("/proc/self/none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestEachName(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for i := range 1000 { // more than come at once
+		name := strings.Repeat("x", 1+i%200) + strconv.Itoa(i)
+		want = append(want, name)
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	if err := EachName(dir, func(name []byte) { got = append(got, string(name)) }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d names, want %d", len(got), len(want))
+	}
+	if err := EachName(filepath.Join(dir, "none"), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error = %v", err)
 	}
 }

@@ -2,13 +2,14 @@ package overlay
 
 import (
 	"bytes"
-	"os"
 	"strconv"
+
+	"hull/internal/linux"
 )
 
 // Mounts returns the mount points of the calling process (proc_pid_mountinfo(5)).
 func Mounts() ([]string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := linux.ReadProc("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -17,8 +18,14 @@ func Mounts() ([]string, error) {
 
 func parseMounts(mountinfo []byte) (points []string) {
 	for line := range bytes.Lines(mountinfo) {
-		if fields := bytes.SplitN(line, []byte{' '}, 6); len(fields) == 6 {
-			points = append(points, unescape(fields[4]))
+		const point = 4 // of the fields, from 0
+		var field []byte
+		more := true
+		for i := 0; i <= point && more; i++ {
+			field, line, more = bytes.Cut(line, []byte{' '})
+		}
+		if more {
+			points = append(points, unescape(field))
 		}
 	}
 	return points
