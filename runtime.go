@@ -132,9 +132,7 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	io := engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
 	var begun engine.Beginning
 	if o.saved == nil {
-		if begun, err = eng.Begin(cfg.Spec, io, r.Trace); err != nil {
-			return nil, err
-		}
+		begun = eng.Begin(cfg.Spec, io, r.Trace)
 	}
 	if begun != nil {
 		defer begun.Abandon()

@@ -85,8 +85,13 @@ func (c *Cmd) startThrowaway() (err error) {
 		}
 	}()
 	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
-	begun := c.begin(e, s, io)
-	defer begun.abandon()
+	begun, err := c.begin(e, s, io)
+	if err != nil {
+		return err
+	}
+	if begun != nil {
+		defer begun.Abandon()
+	}
 	plan, err := v.plan()
 	if err != nil {
 		return err
@@ -131,11 +136,6 @@ func (c *Cmd) startThrowaway() (err error) {
 		return joinOne([]error{err, t.scratch.remove()})
 	}
 	c.Result.AddressSpace = c.Limits.Memory > 0 && slices.ContainsFunc(s.Process.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_AS" })
-	b, err := begun.wait()
-	if err != nil {
-		changes.started(nil)
-		return joinOne([]error{err, t.remove(c.ctx)})
-	}
 	p, err := e.Create(c.ctx, &engine.CreateRequest{
 		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
 		IO:        io,
@@ -143,7 +143,7 @@ func (c *Cmd) startThrowaway() (err error) {
 		Supervise: true,
 		NetNS:     network.attach(),
 		Links:     links,
-		Begun:     b,
+		Begun:     begun,
 		Prepared: func(p *engine.Process) error {
 			changes.awaitTick()
 			if err := network.await(); err != nil {
@@ -172,58 +172,12 @@ func (c *Cmd) startThrowaway() (err error) {
 	return nil
 }
 
-// begin has the kernel make what it takes longest for, while the rest is planned. Until it is waited for, nobody may change
-// what s says of namespaces and of the process.
-func (c *Cmd) begin(e engine.HostFiles, s *specs.Spec, io engine.IO) *beginning {
-	b := &beginning{done: make(chan struct{}), trace: c.Runtime.Trace}
-	var trace func(string)
-	if b.trace != nil {
-		trace = b.tell
+// begin has the kernel make what it takes longest for, while the rest is planned.
+func (c *Cmd) begin(e engine.HostFiles, s *specs.Spec, io engine.IO) (engine.Beginning, error) {
+	if c.Limits.resources() != nil {
+		return e.Begin(s, io, c.Runtime.Trace), nil
 	}
-	go func() { // beside the rest from the start: who starts a process waits until it is executed
-		defer close(b.done)
-		if c.Limits.resources() != nil {
-			b.made, b.err = e.Begin(s, io, trace)
-			return
-		}
-		b.made, b.err = e.BeginInit(c.ctx, s, io, trace)
-	}()
-	return b
-}
-
-// beginning is what an engine begins beside the planning.
-type beginning struct {
-	done  chan struct{}
-	made  engine.Beginning // or nil
-	err   error
-	trace func(string)
-	early []string // traced before anyone waited: the trace is told by one goroutine alone
-	late  bool
-}
-
-func (b *beginning) tell(line string) {
-	if !b.late {
-		b.early = append(b.early, line)
-		return
-	}
-	b.trace(line)
-}
-
-func (b *beginning) wait() (engine.Beginning, error) {
-	<-b.done
-	b.late = true
-	for _, line := range b.early {
-		b.trace(line)
-	}
-	b.early = nil
-	return b.made, b.err
-}
-
-// abandon ends what has been begun, unless an engine has taken it over.
-func (b *beginning) abandon() {
-	if made, err := b.wait(); err == nil && made != nil {
-		made.Abandon()
-	}
+	return e.BeginInit(c.ctx, s, io, c.Runtime.Trace)
 }
 
 // inUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root is one of an

@@ -112,8 +112,9 @@ type Link struct {
 type Engine interface {
 	// Check refuses a configuration that this kind of isolation can't do, before anything is made.
 	Check(s *specs.Spec) error
-	// Begin begins a creation of which no more is known yet. The result may be nil.
-	Begin(s *specs.Spec, io IO, trace func(string)) (Beginning, error)
+	// Begin begins a creation of which no more is known yet, and goes on with that by itself: until Create, nobody may change
+	// what s says of namespaces and their maps. The result may be nil.
+	Begin(s *specs.Spec, io IO, trace func(string)) Beginning
 	// Create makes the container and starts its program, or leaves it waiting for Start.
 	Create(ctx context.Context, r *CreateRequest) (*Process, error)
 	// Start lets the program of a container that waits run. steps are those of the Process that Create returned.

@@ -16,43 +16,90 @@ import (
 // beginning is a first stub that already makes the container's namespaces, while hull is still busy with the cgroup and
 // the state directory: the kernel takes half a millisecond for the network namespace alone. Or one that already clones
 // the container's init.
+//
+// A goroutine of its own begins: who starts a process waits until it is executed.
 type beginning struct {
+	done  chan struct{} // closed when these are known:
 	first *stub.Stub
+	err   error
 
-	// Of an init that is cloned: where its report can be read, or nil, and how many descriptors it may have open.
+	// Of an init that is cloned: where its report can be read, or nil, and, when that is done, how many descriptors it may
+	// have open.
 	report *os.File
 	opened int
+
+	trace func(string)
+	early []string // traced before anyone has waited: the trace is told by one goroutine alone
+	late  bool
+}
+
+// start begins with f, which gets the trace for its stub, and returns that.
+func (b *beginning) start(trace func(string), f func(func(stub.Call)) (*stub.Stub, error)) {
+	b.done, b.trace = make(chan struct{}), trace
+	var tell func(stub.Call)
+	if trace != nil {
+		tell = traceFunc(b.tell)
+	}
+	go func() {
+		defer close(b.done)
+		b.first, b.err = f(tell)
+	}()
+}
+
+func (b *beginning) tell(line string) {
+	if !b.late {
+		b.early = append(b.early, line)
+		return
+	}
+	b.trace(line)
+}
+
+// take waits for the stub and hands it over.
+func (b *beginning) take() (*stub.Stub, error) {
+	<-b.done
+	b.late = true
+	for _, line := range b.early {
+		b.trace(line)
+	}
+	b.early = nil
+	first := b.first
+	b.first = nil
+	return first, b.err
 }
 
 // Begin starts what needs nothing but the namespaces to be known. It is nil where that doesn't pay or can't be: a user
 // namespace takes the rights that entering the cgroup needs, and a container without a namespace has nothing to wait for.
-func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) (engine.Beginning, error) {
+func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) engine.Beginning {
 	ns := sortNamespaces(s, os.Geteuid() == 0)
 	if ns.newUser || ns.newTime || ns.clone == 0 || hasNamespace(s, specs.UserNamespace) {
-		return nil, nil
+		return nil
 	}
-	first, err := stub.Start(stub.Config{Stdio: io.Stdio, Extra: io.Extra, Trace: traceFunc(trace)})
-	if err != nil {
-		return nil, err
-	}
-	b := new(stub.Batch)
-	joinNamespaces(b, ns.join)
-	b.In("linux.namespaces")
-	b.Call(unix.SYS_UNSHARE, stub.Int(ns.clone))
-	b.Note(stub.NamespaceNames(ns.clone))
-	if ns.clone&unix.CLONE_NEWNET != 0 {
-		loopbackUp(b)
-	}
-	if err := first.Send(b); err != nil {
-		first.Kill()
-		return nil, err
-	}
-	return &beginning{first: first}, nil
+	begun := new(beginning)
+	begun.start(trace, func(trace func(stub.Call)) (*stub.Stub, error) {
+		first, err := stub.Start(stub.Config{Stdio: io.Stdio, Extra: io.Extra, Trace: trace})
+		if err != nil {
+			return nil, err
+		}
+		b := new(stub.Batch)
+		joinNamespaces(b, ns.join)
+		b.In("linux.namespaces")
+		b.Call(unix.SYS_UNSHARE, stub.Int(ns.clone))
+		b.Note(stub.NamespaceNames(ns.clone))
+		if ns.clone&unix.CLONE_NEWNET != 0 {
+			loopbackUp(b)
+		}
+		if err := first.Send(b); err != nil {
+			first.Kill()
+			return nil, err
+		}
+		return first, nil
+	})
+	return begun
 }
 
 // BeginInit is Begin for a container without a cgroup of its own, and so without anything to be done before its init is
 // cloned: by the time that all is planned the init waits in its namespaces. It is nil if something has to come first.
-func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace func(string)) (_ engine.Beginning, err error) {
+func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace func(string)) (engine.Beginning, error) {
 	p := s.Process
 	if p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" || s.Linux.IntelRdt != nil {
 		return nil, nil
@@ -63,34 +110,37 @@ func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace 
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
-	b := &beginning{report: report}
-	defer func() {
+	begun := &beginning{report: report}
+	begun.start(trace, func(trace func(stub.Call)) (_ *stub.Stub, err error) {
+		defer theirs.Close()
+		first, err := stub.Start(stub.Config{Stdio: io.Stdio, Extra: append(slices.Clone(io.Extra), theirs), Trace: trace})
 		if err != nil {
-			b.Abandon()
+			return nil, err
 		}
-	}()
-	if b.first, err = stub.Start(stub.Config{Stdio: io.Stdio, Extra: append(slices.Clone(io.Extra), theirs), Trace: traceFunc(trace)}); err != nil {
-		return nil, err
-	}
-	pre := new(stub.Batch)
-	joinNamespaces(pre, ns.join)
-	if pre, err = unshareEarly(ctx, b.first, pre, ns, s.Linux, privileged); err != nil {
-		return nil, err
-	}
-	pre.In("linux.namespaces")
-	if err := b.first.SendFork(pre, ns.clone, nil); err != nil {
-		return nil, err
-	}
-	b.opened = pre.MaxOpened()
-	return b, nil
+		defer func() {
+			if err != nil {
+				first.Kill()
+			}
+		}()
+		pre := new(stub.Batch)
+		joinNamespaces(pre, ns.join)
+		if pre, err = unshareEarly(ctx, first, pre, ns, s.Linux, privileged); err != nil {
+			return nil, err
+		}
+		pre.In("linux.namespaces")
+		if err := first.SendFork(pre, ns.clone, nil); err != nil {
+			return nil, err
+		}
+		begun.opened = pre.MaxOpened()
+		return first, nil
+	})
+	return begun, nil
 }
 
 // Abandon ends what Begin has started, unless Create has taken it.
 func (b *beginning) Abandon() {
-	if b.first != nil {
-		b.first.Kill()
-		b.first = nil
+	if first, _ := b.take(); first != nil {
+		first.Kill()
 	}
 	if b.report != nil {
 		b.report.Close()
@@ -103,14 +153,18 @@ func (b *beginning) cloned() bool { return b != nil && b.report != nil }
 
 // takeInit returns the init that was cloned, when all that it is to do is planned.
 func (c *creation) takeInit(begun *beginning) (*stub.Stub, error) {
-	first := begun.first
 	c.report = c.keep(begun.report)
-	begun.first, begun.report = nil, nil
-	c.process.opened += begun.opened
-	if err := c.plan(); err != nil {
-		first.Kill()
+	begun.report = nil
+	planErr := c.plan()
+	first, err := begun.take()
+	if err != nil {
 		return nil, err
 	}
+	if planErr != nil {
+		first.Kill()
+		return nil, planErr
+	}
+	c.process.opened += begun.opened
 	init, err := first.ReceiveFork()
 	if err != nil {
 		first.Kill()
@@ -121,17 +175,7 @@ func (c *creation) takeInit(begun *beginning) (*stub.Stub, error) {
 
 // forkBegun is fork for a first stub that has the namespaces.
 func (c *creation) forkBegun(begun *beginning, report *os.File) (*stub.Stub, error) {
-	first := begun.first
-	begun.first = nil
 	c.unshared = true
-	init, err := c.forkFrom(first, report)
-	if err != nil {
-		first.Kill()
-	}
-	return init, err
-}
-
-func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, error) {
 	// All this while the stub makes the namespaces.
 	if err := c.Cgroup.Create(); err != nil {
 		return nil, err
@@ -146,6 +190,19 @@ func (c *creation) forkFrom(first *stub.Stub, report *os.File) (*stub.Stub, erro
 	c.process.fromOutside(pre)
 	c.process.opened += pre.MaxOpened()
 	planErr := c.plan()
+	first, err := begun.take()
+	if err != nil {
+		return nil, err
+	}
+	init, err := c.forkFrom(first, pre, cgroup, report, planErr)
+	if err != nil {
+		first.Kill()
+	}
+	return init, err
+}
+
+// forkFrom lets the stub clone the init, after pre, when the namespaces are made.
+func (c *creation) forkFrom(first *stub.Stub, pre *stub.Batch, cgroup *stub.FD, report *os.File, planErr error) (*stub.Stub, error) {
 	if err := first.Receive(); err != nil {
 		return nil, errors.Join(explainNamespaces(err, c.ns.newUser), planErr)
 	}

@@ -84,7 +84,7 @@ func (Engine) CheckHostFiles(s *specs.Spec) error {
 }
 
 // Begin does nothing: the jail is made in one go.
-func (Engine) Begin(*specs.Spec, engine.IO, func(string)) (engine.Beginning, error) { return nil, nil }
+func (Engine) Begin(*specs.Spec, engine.IO, func(string)) engine.Beginning { return nil }
 
 // BeginInit does nothing either.
 func (Engine) BeginInit(context.Context, *specs.Spec, engine.IO, func(string)) (engine.Beginning, error) {
