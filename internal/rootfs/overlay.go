@@ -21,6 +21,7 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 	b := e.b
 	b.In("")
 	e.stage = e.makeStage(p)
+	e.made.stage = kept{b, e.stage}
 	if p.Served != nil {
 		e.makeFiles(p)
 		e.root = e.sources[e.served]
@@ -52,7 +53,7 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 		b.In("")
 		b.SendFDs(b.Openat(e.stage, e.upper("/"), openDir, 0).Arg())
 	}
-	e.made.root, e.made.stage = kept{b, e.root}, kept{b, e.stage}
+	e.made.root = kept{b, e.root}
 }
 
 // makeServed makes the file system that the program is to serve, and sends its mount. FUSE takes requests of none but the user
