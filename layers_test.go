@@ -46,7 +46,7 @@ var layers = [][]string{
 	{"hull/internal/native", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
 	{"hull/internal/sandbox/wire"},
-	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook"},
+	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft", "hull/internal/criu"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/sigaction"},

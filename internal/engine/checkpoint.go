@@ -1,10 +1,6 @@
 package engine
 
-import (
-	"os"
-
-	"hull/internal/fault"
-)
+import "os"
 
 // Image is a container that was saved in a directory. What stands below Dir is CRIU's, by which native isolation saves;
 // a sandbox takes what it can do without, and refuses the rest.
@@ -52,9 +48,4 @@ type RestoreRequest struct {
 
 	LSMProfile      string // TYPE:NAME; or ""
 	LSMMountContext string // or ""
-}
-
-// NoCheckpoint is the error of an engine that can't save containers yet.
-func NoCheckpoint() error {
-	return &fault.Error{Kind: fault.Unsupported, Hint: "a later release of hull will have it"}
 }

@@ -95,6 +95,7 @@ func (Engine) BeginInit(context.Context, *specs.Spec, engine.IO, func(string)) (
 type creation struct {
 	*engine.CreateRequest
 	inside  *specs.Spec       // the configuration that boot is given
+	saved   *savedImage       // or nil
 	donated *overlay.Donation // or nil
 	files   []*os.File        // descriptors of boot, from 3 on
 	trees   []string          // the numbers of those that are files of the host's
@@ -108,14 +109,19 @@ type creation struct {
 
 // Create makes the sandbox and its container, and starts the container's program or leaves it waiting for Start.
 func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Process, error) {
+	return e.create(ctx, r, nil)
+}
+
+// create makes a container, or restores one that was saved, whose files it takes over.
+func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *savedImage) (*engine.Process, error) {
+	c := &creation{CreateRequest: r, inside: r.Spec, saved: saved}
+	defer c.close()
 	k := &checker{}
 	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
 	k.streams(r.Stdio)
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err
 	}
-	c := &creation{CreateRequest: r, inside: r.Spec}
-	defer c.close()
 	if r.Pod != nil {
 		return c.join(ctx)
 	}
@@ -125,7 +131,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	}
 	c.give("", program)
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
-	for _, step := range []func() error{c.giveLog, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
+	for _, step := range []func() error{c.giveLog, c.giveImage, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -157,6 +163,12 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 		kill(p)
 		return nil, err
 	}
+	if saved != nil {
+		if err := c.fill(p); err != nil {
+			kill(p)
+			return nil, err
+		}
+	}
 	if c.waits() && !c.Park {
 		c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
 		if err := e.Start(&c.Container, p.Init, nil); err != nil {
@@ -170,7 +182,9 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 }
 
 // waits tells whether the program waits for Start.
-func (c *creation) waits() bool { return c.Park || c.Dir != "" && networkIsFilled(c.Spec) }
+func (c *creation) waits() bool {
+	return c.saved == nil && (c.Park || c.Dir != "" && networkIsFilled(c.Spec))
+}
 
 // kill ends a sandbox that was started.
 func kill(p *engine.Process) {
@@ -236,7 +250,11 @@ func (c *creation) give(flag string, f *os.File) (number int) {
 }
 
 func (c *creation) close() {
-	for _, f := range append(c.files, c.report, c.theirs) {
+	files := append(c.files, c.report, c.theirs)
+	if c.saved != nil {
+		files = append(files, c.saved.files...)
+	}
+	for _, f := range files {
 		if f != nil {
 			f.Close()
 		}

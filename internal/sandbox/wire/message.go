@@ -10,6 +10,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"hull/internal/sandbox/image"
 )
 
 // Op is what a Request asks for.
@@ -35,6 +37,11 @@ const (
 	Debug Op = "debug"
 	// Wait waits for the end of a process; the Reply comes then, unless the connection ends before.
 	Wait Op = "wait"
+	// Checkpoint saves the kernel; descriptors: the files of the image. After the Reply nothing in the sandbox runs, unless Leave
+	// says so, until Go or the end of the connection.
+	Checkpoint Op = "checkpoint"
+	// Restore has a sandbox that was started with --restore-fds, and may have got its Network since, go on where Image was saved.
+	Restore Op = "restore"
 	// Count tells what the container's processes use.
 	Count Op = "count"
 	// Create makes another container in the sandbox; descriptors: its configuration in a sealed memfd, a file to lock while it is
@@ -81,6 +88,9 @@ type Request struct {
 	Root bool `json:",omitempty"` // PID is one of the whole sandbox, not of the container alone
 
 	Resolver *Resolver `json:",omitempty"` // of Network
+
+	Leave bool            `json:",omitempty"` // of Checkpoint
+	Image *image.Contents `json:",omitempty"` // of Restore
 
 	Show     string `json:",omitempty"` // of Debug
 	LogLevel string `json:",omitempty"` // warning, info or debug; or "", as it is
@@ -164,11 +174,12 @@ type Neighbour struct{ IP, Hardware []byte }
 
 // Reply is what comes back.
 type Reply struct {
-	Failure   *Failure     `json:",omitempty"`
-	Processes []Process    `json:",omitempty"`
-	Usage     *Usage       `json:",omitempty"` // of Count
-	Memory    *MemoryKinds `json:",omitempty"` // of Count
-	Status    *uint32      `json:",omitempty"` // of Wait: as wait(2) has it
+	Failure   *Failure        `json:",omitempty"`
+	Processes []Process       `json:",omitempty"`
+	Usage     *Usage          `json:",omitempty"` // of Count
+	Memory    *MemoryKinds    `json:",omitempty"` // of Count
+	Status    *uint32         `json:",omitempty"` // of Wait: as wait(2) has it
+	Saved     *image.Contents `json:",omitempty"` // of Checkpoint
 }
 
 // Usage is what the processes of a container use, without the kernel that they run on.

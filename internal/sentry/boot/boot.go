@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -32,6 +33,7 @@ type Options struct {
 	Start     int // fifo that a byte comes from when the program may run; or -1
 	Links     []wire.Link
 	Sockets   []int // of the links that are no loopback
+	Image     []int // files of the one that the container was saved in; or nil
 	// Throwaway says that nobody but its maker knows of it, and that what is mounted below the root is the container's alone.
 	Throwaway bool
 }
@@ -40,6 +42,9 @@ type Options struct {
 type Tree struct {
 	FD    int
 	Below string // where it is mounted, if it was found below the tree before it; or ""
+
+	id       checkpoint.ResourceID // by which it is found again when the sandbox is restored
+	readonly bool
 }
 
 // Sandbox is an application kernel and the containers in it.
@@ -54,6 +59,12 @@ type Sandbox struct {
 	pausing sync.Mutex
 	paused  bool // with pausing: all of the kernel
 
+	terminals terminals
+
+	restoring *restoring // or nil
+	restored  atomic.Bool
+	going     chan struct{} // closed when what was restored goes on
+
 	starting   sync.Mutex
 	awake      bool        // the kernel runs processes; of starting
 	configured atomic.Bool // the network is
@@ -62,12 +73,20 @@ type Sandbox struct {
 // New makes a sandbox whose container waits for Run.
 func New(o Options) (*Sandbox, error) {
 	unix.Umask(0) // the kernel applies that of each process itself
-	s := &Sandbox{Options: o, server: fileserver.New()}
+	s := &Sandbox{Options: o, server: fileserver.New(), going: make(chan struct{})}
+	for _, fd := range o.Image {
+		if s.restoring == nil {
+			s.restoring = new(restoring)
+		}
+		s.restoring.files = append(s.restoring.files, os.NewFile(uintptr(fd), "image"))
+	}
 	if err := s.newKernel(); err != nil {
 		return nil, err
 	}
-	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD,
-		pids: s.kernel.RootPIDNamespace(), ipc: s.kernel.RootIPCNamespace(), uts: s.kernel.RootUTSNamespace()}
+	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD}
+	if s.restoring == nil {
+		s.root.pids, s.root.ipc, s.root.uts = s.kernel.RootPIDNamespace(), s.kernel.RootIPCNamespace(), s.kernel.RootUTSNamespace()
+	}
 	// Not before: the helpers, whose memory has no handlers, would have them. All are caught before anybody can know that
 	// there is something to send signals to.
 	caught := make(chan error, 1)
@@ -85,8 +104,10 @@ func New(o Options) (*Sandbox, error) {
 	if err := filter.Confine(wire.Nowhere, s.sockets()); err != nil {
 		return nil, err
 	}
-	if err := s.root.create(); err != nil {
-		return nil, err
+	if s.restoring == nil {
+		if err := s.root.create(); err != nil {
+			return nil, err
+		}
 	}
 	if err := <-caught; err != nil {
 		return nil, err
@@ -99,7 +120,9 @@ func New(o Options) (*Sandbox, error) {
 
 // Run lets the container's program run when it may, and returns the status it ends with.
 func (s *Sandbox) Run() (unix.WaitStatus, error) {
-	if s.Start < 0 {
+	if s.restoring != nil {
+		<-s.going
+	} else if s.Start < 0 {
 		if err := s.run(); err != nil {
 			return 0, err
 		}
@@ -114,6 +137,7 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 		fifo.Close() // which tells Start that the program runs
 	}
 	ws := s.root.init.wait()
+	s.root.drainPumps()
 	if s.Throwaway && len(s.Links) > 0 {
 		s.drain()
 	}

@@ -3,6 +3,7 @@ package boot
 import (
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -29,8 +30,10 @@ type container struct {
 	ipc     *kernel.IPCNamespace
 	uts     *kernel.UTSNamespace
 	init    *process
-	running atomic.Bool // its program does, or may
-	lock    int         // a file that is locked while the container is paused, where hull sees it
+	kinds   [3]streamKind  // of the standard streams of init
+	pumps   sync.WaitGroup // that copy its output; see fit
+	running atomic.Bool    // its program does, or may
+	lock    int            // a file that is locked while the container is paused, where hull sees it
 
 	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }

@@ -49,12 +49,24 @@ func (s *Sandbox) answer(conn int) {
 		return
 	}
 	var reply wire.Reply
+	if err := s.notRestoring(&r); err != nil {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)})
+		return
+	}
 	switch r.Op {
 	case wire.Create:
 		s.join(conn, &r, fds)
 		return
 	case wire.Remove:
 		err = s.discard(r.Container)
+	case wire.Checkpoint:
+		s.checkpoint(conn, &r, fds)
+		return
+	case wire.Restore:
+		err = s.restore(r.Image)
 	default:
 		var c *container
 		if c, err = s.container(r.Container); err != nil {
@@ -102,6 +114,9 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 	case wire.Debug:
 		return nil, c.debug(r, fds)
 	case wire.Network:
+		if c.restoring != nil {
+			return nil, c.keepNetwork(r, fds)
+		}
 		return c.takeNetwork(r, fds)
 	case wire.Dial:
 		return nil, c.dial(fds, r.Port)

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
 	"gvisor.dev/gvisor/pkg/sentry/devices/memdev"
 	"gvisor.dev/gvisor/pkg/sentry/devices/ttydev"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
@@ -90,6 +92,10 @@ func (i inside) Value(key any) any {
 // mountAll makes the container's mount namespace.
 func (c *container) mountAll() (*vfs.MountNamespace, error) {
 	m := &mounter{container: c, ctx: c.kernel.SupervisorContext()}
+	var err error
+	if m.Files, err = c.trees(); err != nil {
+		return nil, err
+	}
 	m.creds = auth.NewRootCredentials(c.kernel.RootUserNamespace())
 	if err := m.mountRoot(); err != nil {
 		return nil, fieldError("root.path", err)
@@ -132,7 +138,7 @@ func (m *mounter) mountRoot() (err error) {
 	if err != nil {
 		return err
 	}
-	opts, err := m.donated(m.nextTree().FD, m.Spec.Root.Readonly, true)
+	opts, err := m.donated(m.nextTree(), true)
 	if err != nil {
 		return err
 	}
@@ -152,6 +158,40 @@ func (m *mounter) mountRoot() (err error) {
 	return m.mountBelow(&mnt.Mount{}, m.Throwaway)
 }
 
+// trees returns the donated trees, with what tells one from the others, whoever mounts them: a sandbox that is made, or one that is
+// restored.
+func (c *container) trees() ([]Tree, error) {
+	trees := slices.Clone(c.Files)
+	at := -1 // among the mounts of the configuration
+	var parent mnt.Mount
+	for i := range trees {
+		t := &trees[i]
+		path := "root"
+		switch {
+		case i == 0:
+			t.readonly = c.Spec.Root.Readonly
+		case t.Below != "":
+			t.readonly = attributes(&mnt.Mount{Attr: parent.Rec, Rec: parent.Rec})&unix.MOUNT_ATTR_RDONLY != 0
+		default:
+			for parent = (mnt.Mount{}); !parent.Bind; {
+				if at++; at == len(c.Spec.Mounts) {
+					return nil, errors.New("more trees than bind mounts")
+				}
+				var err error
+				if parent, err = mnt.Parse(at, c.Spec.Mounts[at], c.Bundle); err != nil {
+					return nil, err
+				}
+			}
+			t.readonly = attributes(&parent)&unix.MOUNT_ATTR_RDONLY != 0
+		}
+		if at >= 0 {
+			path = fmt.Sprintf("mounts[%d]", at)
+		}
+		t.id = checkpoint.ResourceID{ContainerName: c.name(), Path: path + ":" + t.Below}
+	}
+	return trees, nil
+}
+
 // nextTree returns the next of the donated trees.
 func (m *mounter) nextTree() Tree {
 	t := m.Files[0]
@@ -164,7 +204,7 @@ func (m *mounter) mountBelow(parent *mnt.Mount, exclusive bool) error {
 	for len(m.Files) > 0 && m.Files[0].Below != "" {
 		t := m.nextTree()
 		below := mnt.Mount{Destination: t.Below, Bind: true, Attr: parent.Rec, Rec: parent.Rec}
-		if err := m.mountTree(&below, t.FD, exclusive); err != nil {
+		if err := m.mountTree(&below, t, exclusive); err != nil {
 			return fmt.Errorf("%q: %w", t.Below, err)
 		}
 	}
@@ -173,8 +213,8 @@ func (m *mounter) mountBelow(parent *mnt.Mount, exclusive bool) error {
 
 // donated returns the options that mount what a donated descriptor is open at. Nobody but the container changes its root;
 // directories that it shares with the host are looked at again each time.
-func (m *mounter) donated(fd int, readonly, exclusive bool) (*vfs.MountOptions, error) {
-	socket, err := m.server.Serve(fd, readonly)
+func (m *mounter) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
+	socket, err := m.server.Serve(t.FD, t.readonly)
 	if err != nil {
 		return nil, err
 	}
@@ -184,13 +224,14 @@ func (m *mounter) donated(fd int, readonly, exclusive bool) (*vfs.MountOptions, 
 	} else {
 		data += ",cache=remote_revalidating"
 	}
-	return &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data}}, nil
+	return &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data,
+		InternalData: gofer.InternalFilesystemOptions{UniqueID: t.id}}}, nil
 }
 
 // mount makes one mount of the configuration.
 func (m *mounter) mount(p *mnt.Mount) error {
 	if p.Bind {
-		if err := m.mountTree(p, m.nextTree().FD, false); err != nil {
+		if err := m.mountTree(p, m.nextTree(), false); err != nil {
 			return err
 		}
 		return m.mountBelow(p, false)
@@ -211,15 +252,15 @@ func (m *mounter) mount(p *mnt.Mount) error {
 }
 
 // mountTree mounts what a donated descriptor is open at.
-func (m *mounter) mountTree(p *mnt.Mount, fd int, exclusive bool) error {
+func (m *mounter) mountTree(p *mnt.Mount, t Tree, exclusive bool) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(t.FD, &st); err != nil {
 		return err
 	}
 	if err := m.makePath(&p.Destination, st.Mode&unix.S_IFMT != unix.S_IFDIR); err != nil {
 		return err
 	}
-	opts, err := m.donated(fd, attributes(p)&unix.MOUNT_ATTR_RDONLY != 0, exclusive)
+	opts, err := m.donated(t, exclusive)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ func (s *Sandbox) newKernel() error {
 	}
 	ready := make(chan made, 1)
 	go newPlatform(cpus, ready)
+	if s.restoring != nil {
+		return s.newRestored(ready)
+	}
 	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
 	k.AllowSUID = true
 	k.SetSaver(noSaver{s})
@@ -93,6 +96,9 @@ func (noSaver) FSSave() error    { return unix.ENOSYS }
 
 // SpecEnviron implements kernel.Saver. A container's name is its id.
 func (s noSaver) SpecEnviron(name string) []string {
+	if name == containerName {
+		return s.Spec.Process.Env
+	}
 	c, err := s.container(name)
 	if err != nil {
 		return nil

@@ -99,6 +99,16 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	fs.StringVar(&files, "io-fds", "", "")
 	fs.BoolVar(&o.Throwaway, "throwaway", false, "")
 	links := fs.Int("links-fd", -1, "")
+	fs.Func("restore-fds", "", func(v string) error {
+		for n := range strings.SplitSeq(v, ",") {
+			fd, err := strconv.Atoi(n)
+			if err != nil {
+				return err
+			}
+			o.Image = append(o.Image, fd)
+		}
+		return nil
+	})
 	fs.Func("socket", "", func(v string) error {
 		fd, err := strconv.Atoi(v)
 		o.Sockets = append(o.Sockets, fd)
@@ -110,7 +120,7 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 		if err != nil || !ok {
 			return errors.New("want N:PATH")
 		}
-		o.Files = append(o.Files, Tree{fd, path})
+		o.Files = append(o.Files, Tree{FD: fd, Below: path})
 		return nil
 	})
 	if err := fs.Parse(args[2:]); err != nil {

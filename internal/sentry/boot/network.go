@@ -87,16 +87,23 @@ func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace, ids u
 			return nil, fmt.Errorf("network: %v", err)
 		}
 	}
-	if err := n.CreateNICWithOptions(loopbackNIC, loopback.New(), stack.NICOptions{Name: "lo"}); err != nil {
-		return nil, fmt.Errorf("network: %v", err)
+	if err := s.addLoopback(); err != nil {
+		return nil, err
+	}
+	return inet.NewRootNamespace(netstack.NewStack(n, ids.UniqueID()), nil, users), nil
+}
+
+func (s *Sandbox) addLoopback() error {
+	if err := s.network.CreateNICWithOptions(loopbackNIC, loopback.New(), stack.NICOptions{Name: "lo"}); err != nil {
+		return fmt.Errorf("network: %v", err)
 	}
 	for _, a := range []wire.Prefix{{IP: []byte{127, 0, 0, 1}, Bits: 8}, {IP: []byte{15: 1}, Bits: 128}} {
 		if err := s.addAddress(loopbackNIC, a); err != nil {
-			return nil, err
+			return err
 		}
-		n.AddRoute(tcpip.Route{Destination: prefix(a).Subnet(), NIC: loopbackNIC})
+		s.network.AddRoute(tcpip.Route{Destination: prefix(a).Subnet(), NIC: loopbackNIC})
 	}
-	return inet.NewRootNamespace(netstack.NewStack(n, ids.UniqueID()), nil, users), nil
+	return nil
 }
 
 // takeNetwork takes over what was configured in the network namespace, as it is asked to. It returns the descriptors that it

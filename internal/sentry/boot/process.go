@@ -34,7 +34,7 @@ func (c *container) create() error {
 	if err != nil {
 		return err
 	}
-	c.kernel.RegisterContainerName(c.ID, c.ID)
+	c.kernel.RegisterContainerName(c.ID, c.name())
 	streams := c.Streams
 	c.Streams = nil // newProcess has them, whatever comes of it
 	c.init, err = c.newProcess(c.Spec.Process, ns, streams, c.Same)
@@ -52,6 +52,17 @@ func (c *container) create() error {
 		}
 	}
 	return nil
+}
+
+// containerName is what the kernel calls the first container, by whatever id it goes: a name that stays when it is restored by
+// another one.
+const containerName = "/" // which is no id
+
+func (c *container) name() string {
+	if c == c.root {
+		return containerName
+	}
+	return c.ID
 }
 
 // process is a process that hull has asked for: the container's first, or one of exec.
@@ -82,6 +93,9 @@ func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [
 	}
 	if p.User.Umask != nil {
 		args.Umask = uint(*p.User.Umask)
+	}
+	if c.init != nil {
+		args.Origin = kernel.OriginExec
 	}
 	ctx := args.NewContext(k)
 	made := &process{}

@@ -53,10 +53,41 @@ type terminal struct {
 	size  unix.Winsize
 	modes unix.Termios // of the host's, as they were set last
 
+	copying sync.WaitGroup
+	stop    chan struct{} // closed to end the copying; nil if it has not begun
+	typed   []byte        // what the process's terminal had no room for yet; of copyIn
+	shown   []byte        // what nobody took yet; of copyOut
+
 	ended   chan struct{} // closed when the process has ended
 	drained chan struct{} // closed when then all is copied that it has written
 	closed  chan struct{}
+	emptied sync.Once // for drained
 	once    sync.Once // for close
+	among   *terminals
+}
+
+// terminals are those that there are.
+type terminals struct {
+	mu   sync.Mutex
+	list []*terminal
+}
+
+func (ts *terminals) all() []*terminal {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return slices.Clone(ts.list)
+}
+
+func (ts *terminals) add(t *terminal) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.list, t.among = append(ts.list, t), ts
+}
+
+func (ts *terminals) remove(t *terminal) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.list = slices.DeleteFunc(ts.list, func(o *terminal) bool { return o == t })
 }
 
 const ptsDir = "/dev/pts"
@@ -64,7 +95,7 @@ const ptsDir = "/dev/pts"
 // newTerminal makes the terminal of a process that was not started yet, which becomes its controlling terminal and its
 // descriptors 0, 1 and 2. It takes over the host's slave.
 func (c *container) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, slave int) (t *terminal, err error) {
-	t = &terminal{ctx: c.kernel.SupervisorContext(), task: tg.Leader(), ended: make(chan struct{}), drained: make(chan struct{}), closed: make(chan struct{})}
+	t = newCopier(c.kernel.SupervisorContext(), tg)
 	err = unix.SetNonblock(slave, true) // nobody else has this description
 	t.host = os.NewFile(uintptr(slave), "terminal")
 	defer func() {
@@ -107,7 +138,23 @@ func (c *container) newTerminal(tg *kernel.ThreadGroup, table *kernel.FDTable, s
 			return nil, err
 		}
 	}
+	c.terminals.add(t)
 	return t, nil
+}
+
+// adopt makes a terminal of one that was restored, for the first process. It takes over the host's slave.
+func (s *Sandbox) adopt(tg *kernel.ThreadGroup, had *remembered, slave int) (*terminal, error) {
+	t := newCopier(s.kernel.SupervisorContext(), tg)
+	if err := unix.SetNonblock(slave, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	t.host, t.master, t.name = os.NewFile(uintptr(slave), "terminal"), had.master, had.terminal
+	s.terminals.add(t)
+	return t, nil
+}
+
+func newCopier(ctx context.Context, tg *kernel.ThreadGroup) *terminal {
+	return &terminal{ctx: ctx, task: tg.Leader(), ended: make(chan struct{}), drained: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // takeTerminal makes the host's terminal, if there is one, the controlling one of this process, which then gets its SIGWINCH,
@@ -256,9 +303,47 @@ func (t *terminal) begin() {
 	if modes, err := t.hostModes(); err == nil && t.ioctl(linux.TCSETS, insideModes(modes)) == nil {
 		t.setHost(modes)
 	}
+	t.stop = make(chan struct{})
+	t.attach()
+}
+
+// goOn is begin for a terminal that was restored: that has the modes, and the host's gets them.
+func (t *terminal) goOn() {
+	t.resize()
+	var in linux.Termios
+	if t.ioctl(linux.TCGETS, &in) == nil {
+		t.setHost(outsideModes(&in))
+	}
+	t.stop = make(chan struct{})
+	t.attach()
+}
+
+// attach begins the copying, unless it is over.
+func (t *terminal) attach() {
+	select {
+	case <-t.closed:
+		return
+	default:
+	}
+	if t.stop == nil {
+		return
+	}
+	t.stop = make(chan struct{})
+	_ = t.host.SetDeadline(time.Time{})
 	t.master.IncRef() // copyIn's
-	go t.copyIn()
-	go t.copyOut()
+	t.copying.Add(2)
+	go t.copyIn(t.stop)
+	go t.copyOut(t.stop)
+}
+
+// detach ends the copying: the kernel can't save what waits for its files.
+func (t *terminal) detach() {
+	if t.stop == nil {
+		return
+	}
+	close(t.stop)
+	_ = t.host.SetDeadline(time.Unix(1, 0))
+	t.copying.Wait()
 }
 
 // resize gives the process's terminal the size of the host's, and tells whether that was another before: the foreground
@@ -360,7 +445,8 @@ func changed(m, old, now unix.Termios) unix.Termios {
 }
 
 // copyIn types what comes from the host's terminal.
-func (t *terminal) copyIn() {
+func (t *terminal) copyIn(stop <-chan struct{}) {
+	defer t.copying.Done()
 	defer t.master.DecRef(t.ctx)
 	room, writable := waiter.NewChannelEntry(waiter.WritableEvents)
 	if err := t.master.EventRegister(&room); err != nil {
@@ -369,25 +455,28 @@ func (t *terminal) copyIn() {
 	defer t.master.EventUnregister(&room)
 	buf := make([]byte, 4096)
 	for {
-		n, err := t.host.Read(buf)
-		if errors.Is(err, io.EOF) {
-			// The end-of-file character alone, unless the terminal is gone.
-			m, gone := t.hostModes()
-			if gone != nil {
+		if len(t.typed) == 0 {
+			n, err := t.host.Read(buf)
+			if errors.Is(err, io.EOF) {
+				// The end-of-file character alone, unless the terminal is gone.
+				m, gone := t.hostModes()
+				if gone != nil {
+					return
+				}
+				buf[0], n, err = m.Cc[unix.VEOF], 1, nil
+			}
+			if err != nil {
 				return
 			}
-			buf[0], n, err = m.Cc[unix.VEOF], 1, nil
+			t.typed = buf[:n]
+			t.sync()
 		}
-		if err != nil {
-			return
-		}
-		t.sync()
-		for typed := buf[:n]; len(typed) > 0; {
-			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(typed), vfs.WriteOptions{})
-			if t.signals(typed[:n]) {
+		for len(t.typed) > 0 {
+			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(t.typed), vfs.WriteOptions{})
+			if t.signals(t.typed[:n]) {
 				t.letGoOn()
 			}
-			typed = typed[n:]
+			t.typed = t.typed[n:]
 			if err == nil {
 				continue
 			}
@@ -397,6 +486,8 @@ func (t *terminal) copyIn() {
 			select {
 			case <-writable:
 			case <-t.closed:
+				return
+			case <-stop:
 				return
 			}
 		}
@@ -440,26 +531,45 @@ const hangupPause = 100 * time.Millisecond
 
 // copyOut shows what the process writes, and after its end those that it has left behind. Where nobody takes it any more, it is
 // lost.
-func (t *terminal) copyOut() {
-	defer t.close()
+func (t *terminal) copyOut(stop <-chan struct{}) {
+	defer t.copying.Done()
+	defer func() {
+		select {
+		case <-stop:
+		default:
+			t.close()
+		}
+	}()
 	more, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp)
 	if err := t.master.EventRegister(&more); err != nil {
-		close(t.drained)
+		t.emptied.Do(func() { close(t.drained) })
 		return
 	}
 	defer t.master.EventUnregister(&more)
 	buf := make([]byte, 4096)
 	ended, over := t.ended, false
 	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if len(t.shown) > 0 {
+			n, err := t.host.Write(t.shown)
+			if t.shown = t.shown[n:]; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.shown = nil
+			}
+			continue
+		}
 		n, err := t.master.Read(t.ctx, usermem.BytesIOSequence(buf), vfs.ReadOptions{})
 		if n > 0 {
 			t.sync()
-			_, _ = t.host.Write(buf[:n])
+			t.shown = buf[:n]
 			continue
 		}
 		if over && ended != nil {
 			ended = nil
-			close(t.drained)
+			t.emptied.Do(func() { close(t.drained) })
 		}
 		nobody := !linuxerr.Equals(linuxerr.ErrWouldBlock, err)
 		if nobody && over {
@@ -474,6 +584,8 @@ func (t *terminal) copyOut() {
 		case <-again:
 		case <-ended:
 			over = true
+		case <-stop:
+			return
 		}
 	}
 }
@@ -496,6 +608,9 @@ func (t *terminal) leave(ws unix.WaitStatus) {
 func (t *terminal) close() {
 	t.once.Do(func() {
 		close(t.closed)
+		if t.among != nil {
+			t.among.remove(t)
+		}
 		t.host.Close()
 		if t.master != nil {
 			t.master.DecRef(t.ctx)

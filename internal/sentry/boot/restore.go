@@ -1,0 +1,294 @@
+package boot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/inet"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
+	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
+	"gvisor.dev/gvisor/pkg/sentry/state/stateio"
+	"gvisor.dev/gvisor/pkg/sentry/time"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/sighandling"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/timing"
+
+	"hull/internal/fault"
+	"hull/internal/sandbox/image"
+	"hull/internal/sandbox/wire"
+)
+
+// restoring is a sandbox that waits for being told to go on where another was saved.
+type restoring struct {
+	files   []*os.File
+	network *wire.Request // that came before; or nil
+	sockets []int
+	polled  [3]bool
+	begun   atomic.Bool
+}
+
+// newRestored makes a kernel with nothing in it, to be filled by restore.
+func (s *Sandbox) newRestored(platform <-chan made) error {
+	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
+	k.AllowSUID = true
+	s.kernel = k
+	memory, err := newMemory()
+	if err != nil {
+		return err
+	}
+	k.SetMemoryFile(memory)
+	p := <-platform
+	if p.error != nil {
+		return explainPlatform(p.error)
+	}
+	k.Platform = patient{p.Platform}
+	return sighandling.IgnoreChildStop()
+}
+
+// notRestoring refuses what a sandbox can't do that is not filled yet.
+func (s *Sandbox) notRestoring(r *wire.Request) error {
+	if s.restoring == nil || r.Op == wire.Network || r.Op == wire.Restore || s.restored.Load() {
+		return nil
+	}
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container is being restored")}
+}
+
+// keepNetwork keeps a request for the network until there is one.
+func (s *Sandbox) keepNetwork(r *wire.Request, fds []int) error {
+	if s.restoring.network != nil {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("the network is configured already")}
+	}
+	s.restoring.network, s.restoring.sockets = r, fds
+	return checkLinks(r.Links)
+}
+
+// restore fills the kernel with what was saved, and has it go on.
+func (s *Sandbox) restore(saved *image.Contents) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // whatever is in an image
+			log.Warningf("restore: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	if saved == nil || s.restoring == nil || len(s.restoring.files) != len(image.Files) || s.restoring.begun.Swap(true) {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("there is nothing to be restored")}
+	}
+	s.restoring.polled = saved.Polled
+	if err := usable(saved); err != nil {
+		return err
+	}
+	state, err := readChecked(s.restoring.files[image.Kernel], saved.Files[image.Kernel])
+	if err != nil {
+		return damaged(image.Kernel, err)
+	}
+	memory, err := readChecked(s.restoring.files[image.Memory], saved.Files[image.Memory])
+	if err != nil {
+		return damaged(image.Memory, err)
+	}
+	intact := make(chan error, 1)
+	go func() { intact <- check(s.restoring.files[image.Pages], saved.Files[image.Pages]) }()
+	if err := s.load(state, memory); err != nil {
+		return err
+	}
+	if err := <-intact; err != nil {
+		return damaged(image.Pages, err)
+	}
+	if err := s.proceed(); err != nil {
+		return err
+	}
+	for _, f := range s.restoring.files {
+		f.Close()
+	}
+	s.restored.Store(true)
+	close(s.going)
+	return nil
+}
+
+func damaged(file int, err error) error {
+	return fmt.Errorf("the image is damaged: %s: %w", image.Files[file], err)
+}
+
+// usable refuses an image of another kernel, or of another processor.
+func usable(saved *image.Contents) error {
+	if own := moduleVersion(); saved.Module != own {
+		return fmt.Errorf("the image was saved by the kernel gvisor %q, and this one is %s", cut(saved.Module), own)
+	}
+	have := strings.Fields(cpuid.HostFeatureSet().Fixed().FlagString())
+	for f := range strings.FieldsSeq(saved.CPU) {
+		if !slices.Contains(have, f) {
+			return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("the image was saved on a processor with %s, which this one has not", cut(f))}
+		}
+	}
+	return nil
+}
+
+func cut(s string) string { return s[:min(len(s), 100)] }
+
+var errChecksum = errors.New("the checksum differs")
+
+// readChecked reads a file that is what it was when it was saved.
+func readChecked(f *os.File, want image.File) ([]byte, error) {
+	b := make([]byte, want.Length)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	if crc32.Checksum(b, castagnoli) != want.Checksum {
+		return nil, errChecksum
+	}
+	return b, nil
+}
+
+// check tells whether a file is what it was when it was saved.
+func check(f *os.File, want image.File) error {
+	sum, buf := uint32(0), make([]byte, 1<<20)
+	for off := int64(0); off < want.Length; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), want.Length-off)], off)
+		sum = crc32.Update(sum, castagnoli, buf[:n])
+		off += int64(n)
+		if off < want.Length && err != nil {
+			return fmt.Errorf("it ends after %d of %d bytes", off, want.Length)
+		}
+	}
+	if sum != want.Checksum {
+		return errChecksum
+	}
+	return nil
+}
+
+// load decodes the image. The host's descriptors take the places of those that there were.
+func (s *Sandbox) load(state, memory []byte) error {
+	files, err := s.descriptors()
+	if err != nil {
+		return err
+	}
+	k := s.kernel
+	pages, err := unix.FcntlInt(s.restoring.files[image.Pages].Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	loader := kernel.NewAsyncMFLoader(io.NopCloser(bytes.NewReader(memory)), stateio.NewPagesFileFDReaderDefault(int32(pages)), k.MemoryFile(), nil)
+	private := make(map[checkpoint.ResourceID]*pgalloc.MemoryFile)
+	loader.KickoffPrivate(private)
+	ctx := context.WithValues(k.SupervisorContext(), map[any]any{vfs.CtxRestoreFilesystemFDMap: files, pgalloc.CtxMemoryFileMap: private})
+	err = k.LoadFrom(ctx, bytes.NewReader(state), loader, nil, configure{s}, time.NewCalibratedClocks(false), &vfs.CompleteRestoreOptions{}, (*timing.Timeline)(nil))
+	if err = errors.Join(err, loader.Wait()); err != nil {
+		return fmt.Errorf("the image can't be used: %w", errnoOf(err))
+	}
+	return nil
+}
+
+// descriptors returns those that the image's file systems and streams get.
+func (s *Sandbox) descriptors() (map[checkpoint.ResourceID]int, error) {
+	c := s.root
+	m := make(map[checkpoint.ResourceID]int)
+	trees, err := c.trees()
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range trees {
+		if m[t.id], err = s.server.Serve(t.FD, t.readonly); err != nil {
+			return nil, err
+		}
+	}
+	if c.Spec.Process.Terminal {
+		return m, nil
+	}
+	for i, fd := range c.Streams {
+		if m[host.MakeResourceID(containerName, i)], err = c.fit(i, fd); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// configure makes the devices of a network that was restored.
+type configure struct{ *Sandbox }
+
+// ConfigureNetwork implements inet.NetworkArgs.
+func (c configure) ConfigureNetwork(n inet.Stack) error {
+	own, ok := n.(*netstack.Stack)
+	if !ok {
+		return errors.New("the image is of a container with another kind of network")
+	}
+	s := c.Sandbox
+	s.network = own.Stack
+	s.network.SetIPTables(stack.DefaultTables(s.network.Clock(), s.network.InsecureRNG())) // which allow all, as in a new one
+	if err := s.addLoopback(); err != nil {
+		return err
+	}
+	if s.restoring.network == nil {
+		return nil
+	}
+	_, err := s.takeNetwork(s.restoring.network, s.restoring.sockets)
+	return err
+}
+
+// proceed lets a kernel run that was filled.
+func (s *Sandbox) proceed() error {
+	k, c := s.kernel, s.root
+	group := k.GlobalInit()
+	if group == nil || group.Leader() == nil {
+		return errors.New("the image has no first process")
+	}
+	for _, t := range k.TaskSet().Root.Tasks() {
+		t.RestoreContainerID(c.ID)
+	}
+	k.RestoreContainerMapping(map[string]string{containerName: c.ID})
+	k.SetSaver(noSaver{s})
+	c.pids, c.ipc, c.uts = k.RootPIDNamespace(), k.RootIPCNamespace(), k.RootUTSNamespace()
+	p := &process{group: group}
+	had, _ := k.PopCheckpointState(rememberedKey).(*remembered)
+	if had == nil {
+		return errors.New("the image is none of a container's")
+	}
+	ctx := k.SupervisorContext()
+	for _, m := range had.others {
+		m.DecRef(ctx)
+	}
+	// Processes of exec end with the sandbox that they were made in: whoever waited for them waits no longer.
+	for _, tg := range c.pids.ThreadGroups() {
+		if l := tg.Leader(); l != nil && l.Origin == kernel.OriginExec && l.Parent() == nil {
+			_ = k.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(linux.SIGKILL)})
+		}
+	}
+	if (had.master != nil) != c.Spec.Process.Terminal {
+		return errors.New("the image is of a container with a terminal, or without, as this one is not")
+	}
+	if had.master != nil {
+		var err error
+		if p.terminal, err = s.adopt(group, had, c.Streams[0]); err != nil {
+			return err
+		}
+	}
+	c.init = p
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	s.awake = true
+	c.running.Store(true)
+	if p.terminal != nil {
+		p.terminal.goOn()
+	}
+	return k.Start()
+}

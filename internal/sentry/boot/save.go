@@ -1,0 +1,273 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"runtime/debug"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/state/stateio"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/state"
+
+	"hull/internal/fault"
+	"hull/internal/sandbox/image"
+	"hull/internal/sandbox/wire"
+)
+
+// castagnoli is the polynomial of the checksums: processors have an instruction for it.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// remembered is what this package keeps of a container beside its kernel, and has to find again in one that was restored.
+type remembered struct {
+	terminal string                 // the name of the first process's; or ""
+	master   *vfs.FileDescription   // of that one; or nil
+	others   []*vfs.FileDescription // masters of the terminals of other processes, which end with the sandbox that is saved
+}
+
+// rememberedKey is the name of remembered in the kernel.
+const rememberedKey = "hull"
+
+// The four methods that follow say to the kernel's encoder what there is to be saved. Others have theirs made by a program that is
+// no part of the kernel's module.
+
+// StateTypeName implements state.Type.
+func (*remembered) StateTypeName() string { return "hull/internal/sentry/boot.remembered" }
+
+// StateFields implements state.Type.
+func (*remembered) StateFields() []string { return []string{"terminal", "master", "others"} }
+
+// StateSave implements state.SaverLoader.
+func (k *remembered) StateSave(s state.Sink) {
+	s.Save(0, &k.terminal)
+	s.Save(1, &k.master)
+	s.Save(2, &k.others)
+}
+
+// StateLoad implements state.SaverLoader.
+func (k *remembered) StateLoad(_ context.Context, s state.Source) {
+	s.Load(0, &k.terminal)
+	s.Load(1, &k.master)
+	s.Load(2, &k.others)
+}
+
+func init() { state.Register((*remembered)(nil)) }
+
+// checkpoint saves the kernel in the three files, and says so. The container goes on when it is told to, or when nobody is there
+// any more who could: until then its programs do nothing, so that what is saved and what has happened are the same.
+func (s *Sandbox) checkpoint(conn int, r *wire.Request, fds []int) {
+	saved, resume, err := s.save(r, fds)
+	if err != nil {
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
+		return
+	}
+	if r.Leave {
+		resume()
+		_ = wire.Send(conn, wire.Reply{Saved: saved})
+		return
+	}
+	defer resume()
+	if wire.Send(conn, wire.Reply{Saved: saved}) == nil {
+		_, _, _ = wire.ReceiveBytes(conn, wire.SignalSize, 0)
+	}
+}
+
+// save stops all programs and saves the kernel in the files, which it takes over. Without an error they go on by resume.
+func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume func(), err error) {
+	files := make([]*os.File, len(fds))
+	for i, fd := range fds {
+		files[i] = os.NewFile(uintptr(fd), "image")
+	}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if len(files) != len(image.Files) {
+		return nil, nil, fmt.Errorf("%d files to save in", len(files))
+	}
+	if err := s.savable(); err != nil {
+		return nil, nil, err
+	}
+	s.pausing.Lock() // nobody pauses, resumes or joins meanwhile
+	if s.paused || s.root.stopped != nil || s.members.count() > 0 {
+		s.pausing.Unlock()
+		return nil, nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is paused, or shares its sandbox with others")}
+	}
+	s.kernel.Pause()
+	s.detach()
+	goOn := func() {
+		s.kernel.BeforeResume(s.kernel.SupervisorContext())
+		s.attach()
+		s.kernel.Unpause()
+		s.pausing.Unlock()
+	}
+	defer func() {
+		if p := recover(); p != nil { // beforeSave of what can't be saved does so
+			log.Warningf("checkpoint: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("%v", p)
+		}
+		if err != nil {
+			goOn()
+		}
+	}()
+	s.kernel.ReceiveTaskStates()
+	s.kernel.AddStateToCheckpoint(rememberedKey, s.keep())
+	defer s.kernel.PopCheckpointState(rememberedKey)
+	c := &image.Contents{Module: moduleVersion(), CPU: cpuid.HostFeatureSet().Fixed().FlagString()}
+	for i, kind := range s.root.kinds {
+		c.Polled[i] = kind == polledStream
+	}
+	kernel, memory := newSumWriter(files[image.Kernel]), newSumWriter(files[image.Memory])
+	pagesFD, err := unix.FcntlInt(files[image.Pages].Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	pages := &sumPages{AsyncWriter: stateio.NewPagesFileFDWriterDefault(int32(pagesFD))}
+	// As one that goes on: what is taken away of the others, above all the network, could not be given back if the image
+	// comes to nothing.
+	err = s.kernel.SaveTo(s.kernel.SupervisorContext(), kernel, memory, pages, false, true)
+	if err = errors.Join(err, kernel.err, memory.err); err != nil {
+		return nil, nil, err
+	}
+	c.Files = [...]image.File{kernel.File, memory.File, pages.File}
+	return c, goOn, nil
+}
+
+// savable refuses what can be saved, but not restored.
+func (s *Sandbox) savable() error {
+	refuse := func(why string) error {
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New(why)}
+	}
+	if s.root.init == nil || !s.root.running.Load() {
+		return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program doesn't run yet")}
+	}
+	if s.hostNetwork() {
+		return refuse("the container has the host's network: its sockets are the host's, which can't be saved")
+	}
+	for i, kind := range s.root.kinds {
+		if kind == socketStream {
+			return refuse(fmt.Sprintf("standard stream %d is a socket", i))
+		}
+	}
+	return nil
+}
+
+// keep returns what is to be found again.
+func (s *Sandbox) keep() *remembered {
+	k := new(remembered)
+	for _, t := range s.terminals.all() {
+		if t == s.root.init.terminal {
+			k.terminal, k.master = t.name, t.master
+		} else {
+			k.others = append(k.others, t.master)
+		}
+	}
+	return k
+}
+
+// detach ends the copying of terminals, which waits at files of the kernel's; attach begins it again.
+func (s *Sandbox) detach() {
+	for _, t := range s.terminals.all() {
+		t.detach()
+	}
+}
+
+func (s *Sandbox) attach() {
+	for _, t := range s.terminals.all() {
+		t.attach()
+	}
+}
+
+// moduleVersion returns the version of the kernel's sources.
+func moduleVersion() string {
+	const module = "gvisor.dev/gvisor"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if i := slices.IndexFunc(info.Deps, func(m *debug.Module) bool { return m.Path == module }); i >= 0 {
+			return info.Deps[i].Version
+		}
+	}
+	return "unknown"
+}
+
+// sumWriter writes to a file, by way of a buffer, and makes the checksum of that. It keeps its first error, since the encoder only
+// says that there was one.
+type sumWriter struct {
+	image.File
+	f   *os.File
+	buf []byte
+	err error
+}
+
+const sumBuffer = 256 << 10
+
+func newSumWriter(f *os.File) *sumWriter { return &sumWriter{f: f, buf: make([]byte, 0, sumBuffer)} }
+
+// Write implements io.Writer.
+func (w *sumWriter) Write(p []byte) (int, error) {
+	if len(w.buf)+len(p) > cap(w.buf) {
+		w.flush()
+	}
+	if len(p) > cap(w.buf) {
+		w.write(p)
+	} else {
+		w.buf = append(w.buf, p...)
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	return len(p), nil
+}
+
+func (w *sumWriter) write(p []byte) {
+	if w.err == nil {
+		w.Checksum = crc32.Update(w.Checksum, castagnoli, p)
+		w.Length += int64(len(p))
+		_, w.err = w.f.Write(p)
+	}
+}
+
+func (w *sumWriter) flush() {
+	w.write(w.buf)
+	w.buf = w.buf[:0]
+}
+
+// Close implements io.Closer. The file stays open.
+func (w *sumWriter) Close() error {
+	w.flush()
+	return w.err
+}
+
+// sumPages makes the checksum of pages that are written. They are added in the order in which they come in the file.
+type sumPages struct {
+	stateio.AsyncWriter
+	image.File
+}
+
+func (w *sumPages) add(p []byte) {
+	w.Checksum = crc32.Update(w.Checksum, castagnoli, p)
+	w.Length += int64(len(p))
+}
+
+// AddWrite implements stateio.AsyncWriter.
+func (w *sumPages) AddWrite(id int, f stateio.SourceFile, r memmap.FileRange, p []byte) {
+	w.add(p)
+	w.AsyncWriter.AddWrite(id, f, r, p)
+}
+
+// AddWritev implements stateio.AsyncWriter.
+func (w *sumPages) AddWritev(id int, total uint64, f stateio.SourceFile, r []memmap.FileRange, parts []unix.Iovec) {
+	for _, p := range parts {
+		w.add(unsafe.Slice(p.Base, p.Len))
+	}
+	w.AsyncWriter.AddWritev(id, total, f, r, parts)
+}
