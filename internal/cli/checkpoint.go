@@ -26,6 +26,7 @@ func (f *imageFlags) register(fs *optionSet) {
 	fs.boolVar(&f.LazyPages, "lazy-pages", "leave memory where it is until it is needed")
 	fs.boolVar(&f.AutoDedup, "auto-dedup", "take what is in a newer image, too, out of an older one")
 	fs.stringVar(&f.ManageCgroups, "manage-cgroups-mode", "", "`MODE` for cgroups: soft (default), full, strict or ignore")
+	fs.offer("soft", "full", "strict", "ignore")
 	fs.stringVar(&f.emptyNS, "empty-ns", "", "make a namespace of that `TYPE`, network, but leave it empty")
 }
 

@@ -52,6 +52,7 @@ func commands() []*Command {
 		cpuFeaturesCommand(),
 		checkpointCommand(),
 		restoreCommand(),
+		completionCommand(),
 		helpCommand(),
 	}
 }

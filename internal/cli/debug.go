@@ -57,6 +57,7 @@ hull debug --strace openat,connect web1`,
 			}
 			fs.durationVar(&o.Duration, "duration", 30*time.Second, "make the profile of CPU, block or mutex for that `TIME`")
 			fs.stringVar(&o.LogLevel, "log-level", "", "log from now on what is a warning, info or debug: `LEVEL`")
+			fs.offer("warning", "info", "debug")
 			fs.stringVar(&o.Strace, "strace", "", "log from now on the system calls of the container's programs: off, all, or `NAMES` with commas between")
 		},
 		Run: func(env *Env, args []string) error {

@@ -65,9 +65,11 @@ func (f *doFlags) register(fs *optionSet) {
 	fs.stringVar(&f.keep, "keep", "", "keep what the command writes in `DIR`/upper: an upper directory for overlayfs; DIR must be empty, or not exist")
 	fs.boolVar(&f.diff, "diff", "list afterwards what the command has added (A), modified (M) and deleted (D)")
 	fs.stringVar(&f.format, "format", "table", "list that as `FORMAT`: table, or json")
+	fs.offer("table", "json")
 	f.bounds.register(fs)
 	f.options = fs
 	fs.stringVar(&f.isolation, "isolation", "", "what keeps the command apart: `KIND` native, the host's kernel; or sandbox, a kernel of its own (default: that of the global option)")
+	fs.offer(string(hull.Native), string(hull.Sandbox))
 	fs.boolVar(&f.quiet, "quiet, q", "tell nothing but why the command could not be started")
 	fs.stringVar(&f.json, "json", "", "write how the command has ended, and what it has used and changed, as JSON to `FILE`; or to the descriptor of that number")
 	fs.boolVar(&f.apply, "apply", "if the command succeeds, put what it has changed onto the host: all of it, or nothing if any of that has changed on the host meanwhile")

@@ -24,6 +24,7 @@ hull doctor --format json`,
 		Args: arity{0, 0},
 		Flags: func(fs *optionSet) {
 			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
+			fs.offer("table", "json")
 		},
 		Run: func(env *Env, _ []string) error {
 			if err := checkFormat(format); err != nil {

@@ -33,6 +33,7 @@ func (g *globals) register(fs *optionSet) {
 		"reboot (default /run/hull, or $XDG_RUNTIME_DIR/hull for other users than root, /run/user/UID/hull if that is not set)")
 	fs.stringVar(&g.log, "log", "", "append what goes wrong to `FILE`, beside telling it on standard error")
 	fs.stringVar(&g.logFormat, "log-format", "text", "`FORMAT` of that file, text or json")
+	fs.offer("text", "json")
 	fs.boolVar(&g.debug, "debug", "log each step that is made for a container, with the field of config.json it "+
 		"comes from, its result and its time; on standard error without --log")
 	fs.boolVar(&g.systemdCgroup, "systemd-cgroup", "have systemd make the cgroups; linux.cgroupsPath is then "+
@@ -43,6 +44,7 @@ func (g *globals) register(fs *optionSet) {
 	fs.stringVar(&g.isolation, "isolation", "", "what isolates the containers that are made: `KIND` is native, the host's "+
 		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else sandbox if hull is called by the name "+
 		"hull-s, else the annotation run.hull.isolation of config.json, else native)")
+	fs.offer(string(hull.Native), string(hull.Sandbox))
 	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")

@@ -14,13 +14,22 @@ const (
 )
 
 func helpCommand() *Command {
+	var man bool
 	return &Command{
 		Name:    "help",
 		Aliases: []string{"h"},
 		Summary: "show what there is, or how a command is used",
-		Usage:   "[COMMAND]",
-		Args:    arity{0, 1},
+		Usage:   "[options] [COMMAND]",
+		Examples: `hull help run
+hull help --man run | man -l -`,
+		Args: arity{0, 1},
+		Flags: func(fs *optionSet) {
+			fs.boolVar(&man, "man", "print a manual page, as man(1) reads them")
+		},
 		Run: func(env *Env, args []string) error {
+			if len(args) == 0 && man {
+				return env.write(manualPage(nil))
+			}
 			if len(args) == 0 {
 				return env.printHelp()
 			}
@@ -28,9 +37,29 @@ func helpCommand() *Command {
 			if c == nil {
 				return statusError{exitUnknownCommand, env.usage("", fmt.Errorf("unknown command %q", args[0]))}
 			}
+			if man {
+				return env.write(manualPage(c))
+			}
 			return env.printCommandHelp(c)
 		},
 	}
+}
+
+func (e *Env) write(text string) error {
+	_, err := io.WriteString(e.Stdout, text)
+	return err
+}
+
+// page is what help texts and manual pages are written to.
+type page interface {
+	section(title string)
+	// phrase is a line of a section.
+	phrase(s string)
+	// text has paragraphs, which empty lines part. Lines that begin with a space stay as they are.
+	text(s string)
+	verbatim(s string)
+	// entry is a term and what it means, from a column on where there are columns.
+	entry(term string, column int, meaning string)
 }
 
 const programSummary = "Open Container Initiative runtime"
@@ -56,11 +85,16 @@ const programEnvironment = `XDG_RUNTIME_DIR says where the states of containers 
 
 // printHelp prints what hull --help shows.
 func (e *Env) printHelp() error {
-	p := printer{}
+	p := &printer{}
+	programHelp(p, e.Name, e.globals.options)
+	return p.writeTo(e.Stdout)
+}
+
+func programHelp(p page, name string, globals *optionSet) {
 	p.section("NAME")
-	p.filled(indent, e.Name+" - "+programSummary)
+	p.phrase(name + " - " + programSummary)
 	p.section("USAGE")
-	p.filled(indent, e.Name+" [global options] COMMAND [options] [arguments]")
+	p.phrase(name + " [global options] COMMAND [options] [arguments]")
 	p.section("DESCRIPTION")
 	p.text(programLong)
 	p.section("COMMANDS")
@@ -70,34 +104,38 @@ func (e *Env) printHelp() error {
 		}
 	}
 	p.section("GLOBAL OPTIONS")
-	p.options(e.globals.options)
+	describeOptions(p, globals)
 	p.section("EXIT STATUS")
 	p.text(programExit)
 	p.section("ENVIRONMENT")
 	p.text(programEnvironment)
 	p.section("EXAMPLES")
 	p.verbatim(programExamples)
-	return p.writeTo(e.Stdout)
 }
 
 // printCommandHelp prints what hull COMMAND --help shows.
 func (e *Env) printCommandHelp(c *Command) error {
+	p := &printer{}
+	commandHelp(p, e.Name, c)
+	return p.writeTo(e.Stdout)
+}
+
+func commandHelp(p page, name string, c *Command) {
 	options, _ := c.options()
-	p := printer{}
 	p.section("NAME")
-	p.filled(indent, e.Name+" "+c.Name+" - "+c.Summary)
+	p.phrase(name + " " + c.Name + " - " + c.Summary)
 	p.section("USAGE")
-	p.filled(indent, strings.TrimSpace(e.Name+" "+c.Name+" "+c.Usage))
+	p.phrase(strings.TrimSpace(name + " " + c.Name + " " + c.Usage))
 	if len(c.Aliases) > 0 {
 		p.section("ALIASES")
-		p.filled(indent, strings.Join(c.Aliases, ", "))
+		p.phrase(strings.Join(c.Aliases, ", "))
 	}
 	if c.Long != "" {
 		p.section("DESCRIPTION")
 		p.text(c.Long)
 	}
 	p.section("OPTIONS")
-	p.options(options)
+	describeOptions(p, options)
 	p.section("EXIT STATUS")
 	if c.Exit == "" {
 		p.text("0 if all went well, 1 if not.")
@@ -108,7 +146,6 @@ func (e *Env) printCommandHelp(c *Command) error {
 		p.section("EXAMPLES")
 		p.verbatim(c.Examples)
 	}
-	return p.writeTo(e.Stdout)
 }
 
 // printer makes a text of sections.
@@ -127,6 +164,8 @@ func (p *printer) section(title string) {
 	}
 	p.b.WriteString(title + ":\n")
 }
+
+func (p *printer) phrase(s string) { p.filled(indent, s) }
 
 // text prints paragraphs, which empty lines part. Lines that begin with a space stay as they are.
 func (p *printer) text(s string) {
@@ -194,7 +233,7 @@ func (p *printer) entry(term string, column int, meaning string) {
 	p.fill(column, column, meaning)
 }
 
-func (p *printer) options(fs *optionSet) {
+func describeOptions(p page, fs *optionSet) {
 	for _, o := range fs.list {
 		if o.hidden {
 			continue

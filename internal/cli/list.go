@@ -26,6 +26,7 @@ hull --root /run/user/1000/hull list --format json`,
 		Args: arity{0, 0},
 		Flags: func(fs *optionSet) {
 			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
+			fs.offer("table", "json")
 			fs.boolVar(&quiet, "quiet, q", "print the ids only")
 		},
 		Run: func(env *Env, _ []string) error {

@@ -21,8 +21,9 @@ type optionSet struct {
 
 type option struct {
 	*flag.Flag
-	letter string // or ""
-	hidden bool   // from help
+	letter string   // or ""
+	hidden bool     // from help
+	values []string // those that shells offer; nil: any, or what the argument's name says
 }
 
 func newOptions(command string) *optionSet {
@@ -66,6 +67,9 @@ func (o *optionSet) valueVar(v flag.Value, names, usage string) {
 
 // hide leaves the option declared last out of help.
 func (o *optionSet) hide() { o.list[len(o.list)-1].hidden = true }
+
+// offer says which values the option declared last may have.
+func (o *optionSet) offer(values ...string) { o.list[len(o.list)-1].values = values }
 
 // given tells whether the command line has the option.
 func (o *optionSet) given(name string) (given bool) {

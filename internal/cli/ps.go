@@ -31,6 +31,7 @@ hull ps --format json web1`,
 		Parse: stopAtArgument,
 		Flags: func(fs *optionSet) {
 			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
+			fs.offer("table", "json")
 		},
 		Run: func(env *Env, args []string) error {
 			if err := checkFormat(format); err != nil {
