@@ -11,8 +11,8 @@ FUZZTIME  ?= 10s
 export CGO_ENABLED = 0
 
 .PHONY: build
-build: ## the static programs: bin/hull; the network of its containers, bin/hull-net; their kernel, bin/hull-sandbox; their metrics, bin/hull-metrics
-	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net ./cmd/hull-sandbox ./cmd/hull-metrics
+build: ## the static programs: bin/hull; the network of its containers, bin/hull-net; their kernel, bin/hull-sandbox; their metrics, bin/hull-metrics; containerd's shim
+	go build -trimpath -buildvcs=auto -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/hull ./cmd/hull-net ./cmd/hull-sandbox ./cmd/hull-metrics ./cmd/containerd-shim-hull-v1
 
 .PHONY: demo
 demo: ## build hull and run a real container
@@ -43,6 +43,10 @@ cross: ## build and vet for arm64, run the unit tests there that qemu-aarch64-st
 .PHONY: test-oci
 test-oci: build ## the validation programs of OCI's runtime-tools against $(RUNTIME); root
 	cd test/oci && RUNTIME='$(RUNTIME)' go test -count=1 -timeout 30m -v ./...
+
+.PHONY: test-shim
+test-shim: ## containerd's shim, called by containerd's own client; root
+	cd test/shim && go test -count=1 -timeout 10m ./...
 
 .PHONY: test-bats
 test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bats, jq, libseccomp's headers

@@ -38,20 +38,20 @@ func list(t *testing.T, args ...string) []pkg {
 
 // layers are the packages from the top down. A package may import what stands below it, not beside or above it.
 var layers = [][]string{
-	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-sandbox"},
-	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/sentry/boot"},
+	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-sandbox", "hull/cmd/containerd-shim-hull-v1"},
+	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/sentry/boot", "hull/internal/shim"},
 	{"hull/internal/doctor"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
 	{"hull/internal/native", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
 	{"hull/internal/sandbox/wire"},
-	{"hull/internal/rootfs", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},
+	{"hull/internal/rootfs", "hull/internal/containerd", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft", "hull/internal/criu"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd"},
 	{"hull/internal/stub", "hull/internal/sigaction"},
 	{"hull/internal/linux", "hull/internal/install"},
-	{"hull/internal/fault"},
+	{"hull/internal/fault", "hull/internal/ttrpc"},
 }
 
 func layer(path string) int {

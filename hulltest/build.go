@@ -26,6 +26,7 @@ var (
 	hull     = program{pkg: "hull/cmd/hull", name: "hull", override: envBinary}
 	sandbox  = program{pkg: "hull/cmd/hull-sandbox", name: "hull-sandbox", override: envSandboxBinary}
 	hullNet  = program{pkg: "hull/cmd/hull-net", name: "hull-net", override: envNetBinary}
+	shim     = program{pkg: "hull/cmd/containerd-shim-hull-v1", name: "containerd-shim-hull-v1", override: envShimBinary}
 )
 
 // HullBinary returns the path of hull's command line, built from this tree unless HULL_TEST_BINARY names another.
@@ -38,6 +39,12 @@ func HullBinary(t testing.TB) string {
 func HullNetBinary(t testing.TB) string {
 	t.Helper()
 	return hullNet.build(t)
+}
+
+// ShimBinary returns the path of containerd's shim, built from this tree unless HULL_TEST_SHIM_BINARY names another.
+func ShimBinary(t testing.TB) string {
+	t.Helper()
+	return shim.build(t)
 }
 
 // SandboxBinary returns the path of hull-sandbox, built from this tree unless HULL_TEST_SANDBOX_BINARY names another.

@@ -24,6 +24,7 @@ const (
 	envProg          = "HULL_TEST_PROG"
 	envBinary        = "HULL_TEST_BINARY"
 	envNetBinary     = "HULL_TEST_NET_BINARY"
+	envShimBinary    = "HULL_TEST_SHIM_BINARY"
 	envSandboxBinary = "HULL_TEST_SANDBOX_BINARY"
 )
 

@@ -33,7 +33,7 @@ func NoLeaks(m *testing.M) int {
 	}
 	w := watch{dir: dir, fds: openFDs()}
 	status := m.Run()
-	for _, p := range []*program{&testprog, &hull, &hullNet, &sandbox} { // the programs that were built in dir
+	for _, p := range []*program{&testprog, &hull, &hullNet, &sandbox, &shim} { // the programs that were built in dir
 		_ = os.Remove(filepath.Join(dir, p.name))
 	}
 	leaks := w.await()

@@ -1,0 +1,104 @@
+package shim
+
+import (
+	"path/filepath"
+	"strings"
+
+	"hull"
+	"hull/internal/containerd"
+	"hull/internal/ttrpc"
+)
+
+// options are those of a container.
+type options struct {
+	runtime               hull.Runtime
+	noPivot, noNewKeyring bool
+}
+
+// options reads what containerd's configuration or a client gives to the runtime: the options of runc's shim, as `ctr run
+// --runc-root …` sends them to any. The runtime's own are text, see parseConfig.
+func (s *service) options(a *containerd.Any) (*options, error) {
+	o := &options{runtime: hull.Runtime{Root: rootOf("", s.namespace), Warn: s.log.warn}}
+	if s.debug {
+		o.runtime.Trace = s.log.debug
+	}
+	if s.sandbox {
+		o.runtime.Isolation = hull.Sandbox
+	}
+	switch strings.TrimPrefix(a.TypeURL, "types.containerd.io/") {
+	case "":
+	case containerd.RuncOptions:
+		var r containerd.Options
+		if err := containerd.Unmarshal(a.Value, &r); err != nil {
+			return nil, err
+		}
+		o.runtime.Root, o.runtime.SystemdCgroup = rootOf(r.Root, s.namespace), r.SystemdCgroup
+		o.noPivot, o.noNewKeyring = r.NoPivotRoot, r.NoNewKeyring
+		if filepath.Base(r.BinaryName) == "hull-s" {
+			o.runtime.Isolation = hull.Sandbox
+		}
+	case containerd.GenericOptions:
+		var g containerd.Generic
+		if err := containerd.Unmarshal(a.Value, &g); err != nil {
+			return nil, err
+		}
+		if err := o.parseConfig(string(g.ConfigBody), s.namespace); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "options of type " + a.TypeURL + " are none of hull's"}
+	}
+	return o, nil
+}
+
+// parseConfig reads the options of this runtime in containerd's configuration, which it passes on as TOML: one per line.
+//
+//	isolation = "sandbox"      # or "native"
+//	root = "/run/containerd/hull"
+//	systemd_cgroup = true      # also SystemdCgroup, as runc's shim spells it
+//	no_pivot_root = true
+//	no_new_keyring = true
+func (o *options) parseConfig(text, namespace string) error {
+	bad := func(line, want string) error {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "option " + strings.TrimSpace(line) + ": want " + want}
+	}
+	for line := range strings.Lines(text) {
+		code, _, _ := strings.Cut(line, "#")
+		key, value, ok := strings.Cut(code, "=")
+		if !ok {
+			if strings.TrimSpace(code) == "" {
+				continue
+			}
+			return bad(line, "NAME = VALUE")
+		}
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		word := strings.Trim(value, `"'`)
+		yes := value == "true"
+		switch key {
+		case "isolation":
+			o.runtime.Isolation = hull.Isolation(word)
+			if !o.runtime.Isolation.Known() {
+				return bad(line, `"native" or "sandbox"`)
+			}
+			continue
+		case "root":
+			if !filepath.IsAbs(word) {
+				return bad(line, "an absolute path")
+			}
+			o.runtime.Root = rootOf(word, namespace)
+			continue
+		case "systemd_cgroup", "SystemdCgroup":
+			o.runtime.SystemdCgroup = yes
+		case "no_pivot_root", "NoPivotRoot":
+			o.noPivot = yes
+		case "no_new_keyring", "NoNewKeyring":
+			o.noNewKeyring = yes
+		default:
+			return bad(line, "isolation, root, systemd_cgroup, no_pivot_root or no_new_keyring")
+		}
+		if !yes && value != "false" {
+			return bad(line, "true or false")
+		}
+	}
+	return nil
+}

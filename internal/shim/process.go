@@ -1,0 +1,91 @@
+package shim
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/internal/containerd"
+)
+
+// signalled is what is added to the number of a signal that has ended a process, to tell it as an exit status.
+const signalled = 128
+
+// process is a container's first process or one of Exec.
+type process struct {
+	id    string // of the exec; "" for the first
+	want  containerd.Streams
+	spec  *specs.Process // of an exec
+	ended chan struct{}  // closed when its end is known and told
+
+	mu      sync.Mutex // held while it is started, so that its end is told after its start
+	status  containerd.Status
+	streams *streams
+	console *os.File // master of its terminal, until streams has it
+	hull    *hull.Process
+	exit    containerd.Exit // Pid from the start on
+}
+
+func newProcess(id string, s containerd.Streams) *process {
+	return &process{id: id, want: s, ended: make(chan struct{}), status: containerd.Created}
+}
+
+// takeConsole is the hull.Console of a process.
+func (p *process) takeConsole(master *os.File) error {
+	p.console = master
+	return nil
+}
+
+// consoleOf returns what hull hands the terminal to, if there is one.
+func (p *process) consoleOf() hull.Console {
+	if !p.want.Terminal {
+		return nil
+	}
+	return p.takeConsole
+}
+
+// begin notes a process that hull has made, and connects its streams. The caller has p.mu.
+func (p *process) begin(h *hull.Process, status containerd.Status) error {
+	p.hull, p.status, p.exit.Pid = h, status, h.Pid
+	return p.streams.run(p.console)
+}
+
+// wait waits for the process, and notes how it has ended.
+func (p *process) wait() error {
+	ws, err := p.hull.Wait()
+	at := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status = containerd.Stopped
+	p.exit.At = at
+	switch {
+	case err != nil:
+		p.exit.Status = signalled + int(unix.SIGKILL)
+	case ws.Signaled():
+		p.exit.Status = signalled + int(ws.Signal())
+	default:
+		p.exit.Status = ws.ExitStatus()
+	}
+	p.streams.finish()
+	return err
+}
+
+// state returns what Wait, Delete and State tell.
+func (p *process) state() (containerd.Status, containerd.Exit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status, p.exit
+}
+
+// abandon closes the streams of a process that is not started.
+func (p *process) abandon() {
+	if p.console != nil {
+		p.console.Close()
+	}
+	p.streams.closeStdio()
+	p.streams.finish()
+}

@@ -1,0 +1,41 @@
+package shim
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestRelativeLayers(t *testing.T) {
+	for _, test := range []struct {
+		lower, dir, want string
+	}{
+		{"/var/s/1/fs:/var/s/22/fs", "/var/s", "lowerdir=1/fs:22/fs"},
+		{"/var/s/1/fs", "/var/s/1", "lowerdir=fs"},
+		{"/a/x:/b/y", "", "lowerdir=/a/x:/b/y"},
+		{"/var/sa/x:/var/s/y", "/var", "lowerdir=sa/x:s/y"},
+		{`/var/s/a\:b:/var/s/c`, "", `lowerdir=/var/s/a\:b:/var/s/c`},
+		{"/var/s/1::/var/s/2", "", "lowerdir=/var/s/1::/var/s/2"},
+		{"relative:/var", "", "lowerdir=relative:/var"},
+	} {
+		options := []string{"index=off", "lowerdir=" + test.lower}
+		dir, got := relativeLayers("overlay", options)
+		if want := []string{"index=off", test.want}; dir != test.dir || !slices.Equal(got, want) {
+			t.Errorf("%s: %q in %q, want %q in %q", test.lower, got, dir, want, test.dir)
+		}
+	}
+}
+
+func TestParseConfig(t *testing.T) {
+	var o options
+	if err := o.parseConfig("isolation = \"sandbox\" # its own kernel\n\n  SystemdCgroup = true\nroot = '/run/x'\n", "ns"); err != nil {
+		t.Fatal(err)
+	}
+	if o.runtime.Isolation != "sandbox" || !o.runtime.SystemdCgroup || o.runtime.Root != "/run/x/ns" {
+		t.Errorf("%+v", o)
+	}
+	for _, bad := range []string{"isolation = \"vm\"", "speed = 3", "root = \"x\"", "no_pivot_root = 1", "[section]"} {
+		if err := o.parseConfig(bad, "ns"); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}

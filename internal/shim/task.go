@@ -1,0 +1,324 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/internal/containerd"
+	"hull/internal/ttrpc"
+)
+
+// oomPatience is how long the end of a container waits for the kernel's word that it ran out of memory, which comes by another
+// way.
+const oomPatience = 20 * time.Millisecond
+
+// task is a container.
+type task struct {
+	service   *service
+	id        string
+	kept      *kept
+	container *hull.Container
+	init      *process
+	ownPids   bool
+
+	mu    sync.Mutex
+	execs map[string]*process
+	live  sync.WaitGroup // execs whose end has not been told
+	gone  bool           // the first process has ended: no exec begins any more
+	ooms  sync.WaitGroup // the watch for OOM
+}
+
+// create makes a container whose process waits.
+func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *task, err error) {
+	if r.Checkpoint != "" {
+		return nil, unimplemented("restore from a checkpoint")
+	}
+	o, err := s.options(&r.Options)
+	if err != nil {
+		return nil, err
+	}
+	t := &task{service: s, id: r.ID, init: newProcess("", r.Streams), execs: make(map[string]*process),
+		kept: &kept{Root: o.runtime.Root, Bundle: r.Bundle}}
+	if err := t.kept.save(); err != nil {
+		return nil, err
+	}
+	if err := mountRootfs(r.Bundle, r.Rootfs); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unmountRootfs(r.Bundle))
+		}
+	}()
+	if t.init.streams, err = openStreams(r.Streams, r.ID, s.namespace); err != nil {
+		return nil, err
+	}
+	t.container, err = o.runtime.Create(ctx, r.ID, hull.CreateOptions{
+		Bundle: r.Bundle, Stdio: t.init.streams.stdio, Console: t.init.consoleOf(),
+		NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring,
+	})
+	if err != nil {
+		t.init.abandon()
+		return nil, ociError("create", err)
+	}
+	for _, ns := range t.container.Spec().Linux.Namespaces {
+		t.ownPids = t.ownPids || ns.Type == specs.PIDNamespace && ns.Path == ""
+	}
+	if err := t.init.begin(t.container.Init(), containerd.Created); err != nil {
+		return nil, errors.Join(err, t.container.Delete(ctx, hull.DeleteOptions{Force: true}))
+	}
+	return t, nil
+}
+
+// watch tells of the container's OOMs and of its end. Its creation has been told.
+func (t *task) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	if ooms, err := t.container.OOMEvents(ctx); err == nil {
+		t.ooms.Go(func() {
+			for range ooms {
+				t.service.events.publish(&containerd.TaskOOM{ID: t.id})
+			}
+		})
+	}
+	go func() {
+		defer cancel()
+		if err := t.init.wait(); err != nil {
+			t.service.log.error(fmt.Errorf("%s: %w", t.id, err))
+		}
+		t.mu.Lock()
+		t.gone = true
+		t.mu.Unlock()
+		// The end of the first process is the last that is told of a container. Without a pid namespace of its own, others
+		// have to be ended.
+		if !t.ownPids {
+			if err := t.container.Signal(unix.SIGKILL, true); err != nil && !errors.Is(err, hull.ErrBadState) {
+				t.service.log.error(err)
+			}
+		}
+		t.live.Wait()
+		t.awaitOOM(cancel)
+		t.kept.Exit = &t.init.exit
+		if err := t.kept.save(); err != nil {
+			t.service.log.error(err)
+		}
+		t.service.tell(t, t.init)
+	}()
+}
+
+// awaitOOM waits until the last OOM is told: on v2 the watch ends with the last process, on v1 a moment has to do.
+func (t *task) awaitOOM(cancel context.CancelFunc) {
+	timer := time.AfterFunc(oomPatience, cancel)
+	defer timer.Stop()
+	t.ooms.Wait()
+}
+
+// start lets the container's program run.
+func (t *task) start(ctx context.Context) (int, error) {
+	p := t.init
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status != containerd.Created {
+		return 0, failed("the container's process has been started")
+	}
+	if err := t.container.Start(ctx); err != nil {
+		return 0, ociError("start", err)
+	}
+	p.status = containerd.Running
+	t.service.events.publish(&containerd.TaskStart{ID: t.id, Pid: p.exit.Pid})
+	return p.exit.Pid, nil
+}
+
+// announce notes a process that start is to start.
+func (t *task) announce(r *containerd.ExecRequest) error {
+	var spec specs.Process
+	if err := json.Unmarshal(r.Spec.Value, &spec); err != nil {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "process: " + err.Error()}
+	}
+	spec.Terminal = r.Streams.Terminal
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case r.ExecID == "":
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "exec_id: missing"}
+	case t.execs[r.ExecID] != nil:
+		return &ttrpc.Error{Code: ttrpc.AlreadyExists, Message: "id " + r.ExecID + ": already exists"}
+	case t.gone:
+		return failed("the container's process has ended")
+	}
+	p := newProcess(r.ExecID, r.Streams)
+	p.spec = &spec
+	t.execs[r.ExecID] = p
+	t.service.events.publish(&containerd.TaskExecAdded{ID: t.id, ExecID: r.ExecID})
+	return nil
+}
+
+// startExec starts a process that was announced.
+func (t *task) startExec(ctx context.Context, p *process) (_ int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status != containerd.Created || p.hull != nil {
+		return 0, failed("the process has been started")
+	}
+	t.mu.Lock()
+	if t.gone {
+		t.mu.Unlock()
+		return 0, failed("the container's process has ended")
+	}
+	t.live.Add(1)
+	t.mu.Unlock()
+	defer func() {
+		if err != nil {
+			t.live.Done()
+		}
+	}()
+	if p.streams, err = openStreams(p.want, t.id, t.service.namespace); err != nil {
+		return 0, err
+	}
+	h, err := t.container.Exec(ctx, hull.ExecOptions{Process: p.spec, Stdio: p.streams.stdio, Console: p.consoleOf()})
+	if err != nil {
+		p.abandon()
+		return 0, ociError("exec", err)
+	}
+	p.spec = nil // no longer needed, and it may be large
+	if err := p.begin(h, containerd.Running); err != nil {
+		t.service.log.error(err)
+	}
+	t.service.events.publish(&containerd.TaskExecStarted{ID: t.id, ExecID: p.id, Pid: h.Pid})
+	go func() {
+		defer t.live.Done()
+		if err := p.wait(); err != nil {
+			t.service.log.error(fmt.Errorf("%s, exec %s: %w", t.id, p.id, err))
+		}
+		t.service.tell(t, p)
+	}()
+	return h.Pid, nil
+}
+
+// tell tells of the end of a process.
+func (s *service) tell(t *task, p *process) {
+	id := p.id
+	if id == "" {
+		id = t.id
+	}
+	close(p.ended)
+	s.events.publish(&containerd.TaskExit{ID: t.id, ProcessID: id, Exit: p.exit})
+}
+
+// process returns the container's first process, or one of Exec.
+func (t *task) process(execID string) (*process, error) {
+	if execID == "" {
+		return t.init, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.execs[execID]; p != nil {
+		return p, nil
+	}
+	return nil, &ttrpc.Error{Code: ttrpc.NotFound, Message: "process " + execID + ": not found"}
+}
+
+// kill sends a signal to a process, or to all of the container's.
+func (t *task) kill(p *process, sig unix.Signal, all bool) error {
+	status, _ := p.state()
+	if status == containerd.Stopped && !all {
+		return alreadyEnded()
+	}
+	var err error
+	switch {
+	case p == t.init:
+		err = t.container.Signal(sig, all)
+	case p.hull == nil:
+		return failed("the process has not been started")
+	default:
+		err = p.hull.Signal(sig)
+	}
+	if errors.Is(err, hull.ErrBadState) || errors.Is(err, unix.ESRCH) || isDone(err) {
+		return alreadyEnded()
+	}
+	return ociError("kill", err)
+}
+
+// delete takes away a process that has ended or was not started; with the first, the container.
+func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) {
+	status, exit := p.state()
+	if status == containerd.Running {
+		return exit, failed("the process runs")
+	}
+	if p != t.init {
+		t.mu.Lock()
+		delete(t.execs, p.id)
+		t.mu.Unlock()
+		if p.hull != nil {
+			<-p.ended
+		}
+		return exit, nil
+	}
+	if err := t.container.Delete(ctx, hull.DeleteOptions{Force: true}); err != nil && !errors.Is(err, hull.ErrNotExist) {
+		return exit, ociError("delete", err)
+	}
+	<-t.init.ended // also of one that was not started: it was killed now
+	if err := unmountRootfs(t.kept.Bundle); err != nil {
+		return exit, err
+	}
+	_, exit = t.init.state()
+	t.service.events.publish(&containerd.TaskDelete{ID: t.id, Exit: exit})
+	return exit, nil
+}
+
+// status returns what the container's process does, and whether it is paused.
+func (t *task) status() containerd.Status {
+	status, _ := t.init.state()
+	if status == containerd.Running {
+		if s, err := t.container.State(); err == nil && s.Status == hull.Paused {
+			return containerd.Paused
+		}
+	}
+	return status
+}
+
+// pids lists the container's processes.
+func (t *task) pids() (containerd.PidsResponse, error) {
+	pids, err := t.container.Processes()
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[int]string)
+	t.mu.Lock()
+	for id, p := range t.execs {
+		if p.hull != nil {
+			ids[p.hull.Pid] = id
+		}
+	}
+	t.mu.Unlock()
+	list := make(containerd.PidsResponse, len(pids))
+	for i, pid := range pids {
+		list[i] = containerd.ProcessInfo{Pid: pid, ExecID: ids[pid]}
+	}
+	return list, nil
+}
+
+// update changes the container's limits.
+func (t *task) update(r *containerd.Any) error {
+	var resources specs.LinuxResources
+	if err := json.Unmarshal(r.Value, &resources); err != nil {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "resources: " + err.Error()}
+	}
+	return ociError("update", t.container.Update(hull.UpdateOptions{Resources: &resources}))
+}
+
+// rootOf is where hull's states of a namespace of containerd's are.
+func rootOf(base, namespace string) string {
+	if base == "" {
+		base = "/run/containerd/hull"
+	}
+	return filepath.Join(base, namespace)
+}

@@ -1,0 +1,142 @@
+package ttrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"sync"
+)
+
+// maxCalls bounds the calls of one connection that are under way. containerd waits for each process by one.
+const maxCalls = 8192
+
+// Handler answers a call: method of service, with the message that it is given.
+type Handler func(ctx context.Context, service, method string, payload []byte) ([]byte, error)
+
+// Server answers the calls of any number of connections, each call in a goroutine of its own.
+type Server struct {
+	Handler Handler
+	// Log is told of what no caller hears of: a connection that sends garbage, a handler's panic.
+	Log func(error)
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	over  bool
+}
+
+// Serve accepts connections until the listener is closed.
+func (s *Server) Serve(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		if !s.add(conn) {
+			conn.Close()
+			return nil
+		}
+		go func() {
+			defer s.remove(conn)
+			if err := s.connection(conn); err != nil {
+				s.Log(err)
+			}
+		}()
+	}
+}
+
+// Close ends all connections.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+func (s *Server) add(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.Conn]struct{})
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) remove(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// connection answers the calls of one connection until its end.
+func (s *Server) connection(conn net.Conn) error {
+	// Who calls has gone with the connection; nobody is told what comes of its calls.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	defer cancel()
+	var writer sync.Mutex
+	room := make(chan struct{}, maxCalls)
+	for {
+		h, p, err := readFrame(conn)
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		if h.typ != typeRequest {
+			continue // data of a stream, of which there are none here
+		}
+		var q request
+		if err := q.unmarshal(p); err != nil {
+			return err
+		}
+		room <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-room }()
+			b, err := frame(h.stream, typeResponse, s.call(ctx, &q).marshal())
+			if err != nil {
+				s.Log(err)
+				return
+			}
+			writer.Lock()
+			defer writer.Unlock()
+			_, _ = conn.Write(b) // a caller that has gone wants no answer
+		})
+	}
+}
+
+// call answers one call. A panic of the handler is that call's failure: the shim has other containers.
+func (s *Server) call(ctx context.Context, q *request) (r *response) {
+	defer func() {
+		if p := recover(); p != nil {
+			err := fmt.Errorf("bug: %s/%s: panic: %v\n%s", q.service, q.method, p, debug.Stack())
+			s.Log(err)
+			r = &response{code: Internal, message: fmt.Sprintf("bug: %s: panic: %v", q.method, p)}
+		}
+	}()
+	if q.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+	}
+	p, err := s.Handler(ctx, q.service, q.method, q.payload)
+	if err != nil {
+		return &response{code: CodeOf(err), message: err.Error()}
+	}
+	return &response{payload: p}
+}

@@ -1,0 +1,675 @@
+// Package shim_test plays containerd to containerd-shim-hull-v1, with containerd's own client and messages.
+//
+// It is a module of its own, so that what these bring along is no dependency of hull's.
+package shim_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	cgroup1 "github.com/containerd/cgroups/v3/cgroup1/stats"
+	cgroup2 "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/containerd/api/events"
+	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	forward "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	status "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"hull/hulltest"
+)
+
+func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
+
+// daemon plays containerd.
+type daemon struct {
+	t      *testing.T
+	binary string
+	dir    string // for sockets, FIFOs and states; paths of sockets are short
+	events chan proto.Message
+	ttrpc  string // address of the service that takes events
+}
+
+func newDaemon(t *testing.T) *daemon {
+	t.Helper()
+	hulltest.Require(t, hulltest.Root)
+	dir, err := os.MkdirTemp("", "shim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	d := &daemon{t: t, binary: hulltest.ShimBinary(t), dir: dir, events: make(chan proto.Message, 1000), ttrpc: filepath.Join(dir, "events")}
+	d.serveEvents()
+	return d
+}
+
+func (d *daemon) serveEvents() {
+	d.t.Helper()
+	l, err := net.Listen("unix", d.ttrpc)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	s, err := ttrpc.NewServer()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	forward.RegisterTTRPCEventsService(s, d)
+	go s.Serve(context.Background(), l)
+	d.t.Cleanup(func() { s.Close() })
+}
+
+// Forward takes an event.
+func (d *daemon) Forward(_ context.Context, r *forward.ForwardRequest) (*emptypb.Empty, error) {
+	e := r.Envelope
+	m, err := anypb.UnmarshalNew(&anypb.Any{TypeUrl: "type.googleapis.com/" + e.Event.TypeUrl, Value: e.Event.Value}, proto.UnmarshalOptions{})
+	if err != nil {
+		d.t.Errorf("event %s: %v", e.Topic, err)
+	}
+	if e.Namespace != "ns" || e.Timestamp.AsTime().IsZero() {
+		d.t.Errorf("envelope %v", e)
+	}
+	d.events <- m
+	return &emptypb.Empty{}, nil
+}
+
+// event waits for the next event, which has to be of type E.
+func event[E proto.Message](d *daemon) E {
+	d.t.Helper()
+	select {
+	case m := <-d.events:
+		e, ok := m.(E)
+		if !ok {
+			d.t.Fatalf("event %T %v, want %T", m, m, e)
+		}
+		return e
+	case <-time.After(20 * time.Second):
+		var e E
+		d.t.Fatalf("no event, want %T", e)
+		return e
+	}
+}
+
+// shim is a shim with one container.
+type shim struct {
+	*daemon
+	task.TTRPCTaskService
+	id, bundle string
+	conn       *ttrpc.Client
+	socket     string
+}
+
+// start has a shim started for a bundle, in the form of the newest containerd.
+func (d *daemon) start(id, bundle string) *shim {
+	d.t.Helper()
+	sockets := filepath.Join(d.dir, "s")
+	params, err := proto.Marshal(&bootstrap.BootstrapParams{InstanceID: id, Namespace: "ns", SocketDir: &sockets,
+		ContainerdGrpcAddress: filepath.Join(d.dir, "grpc"), ContainerdTtrpcAddress: d.ttrpc})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var result bootstrap.BootstrapResult
+	if err := proto.Unmarshal(d.command(id, bundle, params, "start"), &result); err != nil {
+		d.t.Fatal(err)
+	}
+	if result.Version != 3 || result.Protocol != "ttrpc" {
+		d.t.Fatalf("answer %v", &result)
+	}
+	return d.connect(id, bundle, result.Address)
+}
+
+// command calls the shim's program in a bundle.
+func (d *daemon) command(id, bundle string, stdin []byte, args ...string) []byte {
+	d.t.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.Command(d.binary, append([]string{"-namespace", "ns", "-id", id, "-address", filepath.Join(d.dir, "grpc")}, args...)...)
+	cmd.Dir, cmd.Stdin, cmd.Stderr = bundle, bytes.NewReader(stdin), &stderr
+	cmd.Env = append(os.Environ(), "TTRPC_ADDRESS="+d.ttrpc)
+	out, err := cmd.Output()
+	if err != nil {
+		d.t.Fatalf("%s: %v\n%s", args, err, &stderr)
+	}
+	return out
+}
+
+func (d *daemon) connect(id, bundle, address string) *shim {
+	d.t.Helper()
+	path, ok := strings.CutPrefix(address, "unix://")
+	if !ok {
+		d.t.Fatalf("address %q", address)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c := ttrpc.NewClient(conn)
+	s := &shim{daemon: d, TTRPCTaskService: task.NewTTRPCTaskClient(c), id: id, bundle: bundle, conn: c, socket: path}
+	d.t.Cleanup(s.end)
+	return s
+}
+
+// end ends the container and the shim, whatever the test has come to.
+func (s *shim) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	defer s.conn.Close()
+	if _, err := s.Kill(ctx, &task.KillRequest{ID: s.id, Signal: uint32(unix.SIGKILL)}); err == nil {
+		s.Wait(ctx, &task.WaitRequest{ID: s.id})
+	}
+	s.Delete(ctx, &task.DeleteRequest{ID: s.id})
+	s.Shutdown(ctx, &task.ShutdownRequest{ID: s.id})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := net.Dial("unix", s.socket); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.t.Error("the shim doesn't end")
+			return
+		}
+	}
+	if _, err := os.Lstat(s.socket); !errors.Is(err, os.ErrNotExist) {
+		s.t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// fifo is one end of a FIFO.
+func (d *daemon) fifo(name string) string {
+	d.t.Helper()
+	path := filepath.Join(d.dir, name)
+	if err := unix.Mkfifo(path, 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	return path
+}
+
+// reader collects what comes out of a FIFO until its end.
+func (d *daemon) reader(path string) <-chan string {
+	d.t.Helper()
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	ch := make(chan string, 1)
+	go func() {
+		defer f.Close()
+		// The end of file before there is a writer is none.
+		for {
+			b, err := io.ReadAll(f)
+			if len(b) > 0 || err != nil {
+				ch <- string(b)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return ch
+}
+
+func (s *shim) options() *anypb.Any {
+	b, err := proto.Marshal(&options.Options{Root: filepath.Join(s.dir, "root")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: b}
+}
+
+// create makes the container, and takes its event.
+func (s *shim) create(r *task.CreateTaskRequest) uint32 {
+	s.t.Helper()
+	r.ID, r.Bundle, r.Options = s.id, s.bundle, s.options()
+	answer, err := s.Create(s.t.Context(), r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if e := event[*events.TaskCreate](s.daemon); e.ContainerID != s.id || e.Pid != answer.Pid || e.Bundle != s.bundle {
+		s.t.Fatalf("event %v", e)
+	}
+	return answer.Pid
+}
+
+func (s *shim) run(execID string) uint32 {
+	s.t.Helper()
+	answer, err := s.Start(s.t.Context(), &task.StartRequest{ID: s.id, ExecID: execID})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer.Pid
+}
+
+func args(verb string, a ...string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Process.Args = hulltest.Args(verb, a...) }
+}
+
+func TestLife(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("life", hulltest.Bundle(t, args("echo", "hello")))
+	ctx := t.Context()
+	out := d.fifo("out")
+	said := d.reader(out)
+	pid := s.create(&task.CreateTaskRequest{Stdout: out})
+	st, err := s.State(ctx, &task.StateRequest{ID: s.id})
+	if err != nil || st.Status != status.Status_CREATED || st.Pid != pid || st.Bundle != s.bundle || st.Stdout != out {
+		t.Fatalf("state %v, %v", st, err)
+	}
+	if got := s.run(""); got != pid {
+		t.Errorf("start's pid %d, create's %d", got, pid)
+	}
+	if e := event[*events.TaskStart](d); e.Pid != pid {
+		t.Errorf("event %v", e)
+	}
+	w, err := s.Wait(ctx, &task.WaitRequest{ID: s.id})
+	if err != nil || w.ExitStatus != 0 || w.ExitedAt.AsTime().IsZero() {
+		t.Fatalf("wait %v, %v", w, err)
+	}
+	if got := <-said; got != "hello\n" {
+		t.Errorf("said %q", got)
+	}
+	if e := event[*events.TaskExit](d); e.ContainerID != s.id || e.ID != s.id || e.Pid != pid || e.ExitStatus != 0 {
+		t.Errorf("event %v", e)
+	}
+	del, err := s.Delete(ctx, &task.DeleteRequest{ID: s.id})
+	if err != nil || del.Pid != pid || del.ExitStatus != 0 {
+		t.Fatalf("delete %v, %v", del, err)
+	}
+	if e := event[*events.TaskDelete](d); e.ContainerID != s.id || e.Pid != pid {
+		t.Errorf("event %v", e)
+	}
+	if _, err := s.State(ctx, &task.StateRequest{ID: s.id}); grpcstatus.Code(err) != codes.NotFound {
+		t.Errorf("state of a deleted container: %v", err)
+	}
+}
+
+func TestExec(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("exec", hulltest.Bundle(t, args("sleep", "100")))
+	ctx := t.Context()
+	s.create(&task.CreateTaskRequest{})
+	s.run("")
+	event[*events.TaskStart](d)
+	in, out := d.fifo("in"), d.fifo("out")
+	said := d.reader(out)
+	spec, err := json.Marshal(&specs.Process{Args: hulltest.Args("cat"), Cwd: "/", Env: []string{"PATH=/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &task.ExecProcessRequest{ID: s.id, ExecID: "e", Stdin: in, Stdout: out, Spec: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: spec}}
+	if _, err := s.Exec(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	if e := event[*events.TaskExecAdded](d); e.ExecID != "e" {
+		t.Errorf("event %v", e)
+	}
+	if _, err := s.Exec(ctx, r); grpcstatus.Code(err) != codes.AlreadyExists {
+		t.Errorf("the same exec again: %v", err)
+	}
+	pid := s.run("e")
+	if e := event[*events.TaskExecStarted](d); e.Pid != pid || e.ExecID != "e" {
+		t.Errorf("event %v", e)
+	}
+	pids, err := s.Pids(ctx, &task.PidsRequest{ID: s.id})
+	if err != nil || len(pids.Processes) != 2 {
+		t.Errorf("pids %v, %v", pids, err)
+	}
+	for _, p := range pids.GetProcesses() {
+		if info := new(options.ProcessDetails); p.Pid == pid && (p.Info == nil || proto.Unmarshal(p.Info.Value, info) != nil || info.ExecID != "e") {
+			t.Errorf("process %v", p)
+		}
+	}
+	for _, line := range []string{"a\n", "b\n"} {
+		if err := os.WriteFile(in, []byte(line), 0); err != nil { // two writers, one after the other: no end of file between
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.CloseIO(ctx, &task.CloseIORequest{ID: s.id, ExecID: "e", Stdin: true}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Wait(ctx, &task.WaitRequest{ID: s.id, ExecID: "e"})
+	if err != nil || w.ExitStatus != 0 {
+		t.Errorf("wait %v, %v", w, err)
+	}
+	if got := <-said; got != "a\nb\n" {
+		t.Errorf("said %q", got)
+	}
+	if e := event[*events.TaskExit](d); e.ID != "e" || e.Pid != pid {
+		t.Errorf("event %v", e)
+	}
+	if del, err := s.Delete(ctx, &task.DeleteRequest{ID: s.id, ExecID: "e"}); err != nil || del.Pid != pid {
+		t.Errorf("delete %v, %v", del, err)
+	}
+	if _, err := s.State(ctx, &task.StateRequest{ID: s.id, ExecID: "e"}); grpcstatus.Code(err) != codes.NotFound {
+		t.Errorf("state of a deleted exec: %v", err)
+	}
+}
+
+// TestControl pauses, resumes, updates, counts and kills.
+func TestControl(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("control", hulltest.Bundle(t, args("sleep", "100")))
+	ctx := t.Context()
+	s.create(&task.CreateTaskRequest{})
+	if _, err := s.Wait(withTimeout(t, 50*time.Millisecond), &task.WaitRequest{ID: s.id}); err == nil {
+		t.Error("wait returned before the end")
+	}
+	s.run("")
+	event[*events.TaskStart](d)
+	if _, err := s.Start(ctx, &task.StartRequest{ID: s.id}); grpcstatus.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a second start: %v", err)
+	}
+	if _, err := s.Delete(ctx, &task.DeleteRequest{ID: s.id}); grpcstatus.Code(err) != codes.FailedPrecondition {
+		t.Errorf("delete of what runs: %v", err)
+	}
+	if _, err := s.Pause(ctx, &task.PauseRequest{ID: s.id}); err != nil {
+		t.Fatal(err)
+	}
+	event[*events.TaskPaused](d)
+	if st, err := s.State(ctx, &task.StateRequest{ID: s.id}); err != nil || st.Status != status.Status_PAUSED {
+		t.Errorf("state %v, %v", st, err)
+	}
+	if _, err := s.Resume(ctx, &task.ResumeRequest{ID: s.id}); err != nil {
+		t.Fatal(err)
+	}
+	event[*events.TaskResumed](d)
+	limit := int64(64)
+	resources, err := json.Marshal(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Update(ctx, &task.UpdateTaskRequest{ID: s.id, Resources: &anypb.Any{Value: resources}}); err != nil {
+		t.Fatal(err)
+	}
+	s.checkStats(uint64(limit))
+	if _, err := s.Kill(ctx, &task.KillRequest{ID: s.id, Signal: uint32(unix.SIGKILL)}); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := s.Wait(ctx, &task.WaitRequest{ID: s.id}); err != nil || w.ExitStatus != 128+9 {
+		t.Errorf("wait %v, %v", w, err)
+	}
+	event[*events.TaskExit](d)
+	if _, err := s.Kill(ctx, &task.KillRequest{ID: s.id, Signal: uint32(unix.SIGTERM)}); grpcstatus.Code(err) != codes.NotFound {
+		t.Errorf("kill after the end: %v", err)
+	}
+	if c, err := s.Connect(ctx, &task.ConnectRequest{ID: s.id}); err != nil || c.ShimPid == 0 {
+		t.Errorf("connect %v, %v", c, err)
+	}
+}
+
+func withTimeout(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// checkStats reads the statistics with the messages of the library that containerd reads them with.
+func (s *shim) checkStats(pids uint64) {
+	s.t.Helper()
+	r, err := s.Stats(s.t.Context(), &task.StatsRequest{ID: s.id})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var limit, current, memory, cpu uint64
+	switch r.Stats.TypeUrl {
+	case "io.containerd.cgroups.v1.Metrics":
+		var m cgroup1.Metrics
+		err = proto.Unmarshal(r.Stats.Value, &m)
+		limit, current, memory, cpu = m.Pids.Limit, m.Pids.Current, m.Memory.Usage.Usage, m.CPU.Usage.Total
+	case "io.containerd.cgroups.v2.Metrics":
+		var m cgroup2.Metrics
+		err = proto.Unmarshal(r.Stats.Value, &m)
+		limit, current, memory, cpu = m.Pids.Limit, m.Pids.Current, m.Memory.Usage, m.CPU.UsageUsec
+	default:
+		s.t.Fatalf("statistics of type %s", r.Stats.TypeUrl)
+	}
+	if err != nil || limit != pids || current == 0 || memory == 0 || cpu == 0 {
+		s.t.Errorf("pids %d of %d, memory %d, cpu %d; %v", current, limit, memory, cpu, err)
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("terminal", hulltest.Bundle(t, args("do", "tty", ",", "cat"), func(s *specs.Spec) { s.Process.Terminal = true }))
+	ctx := t.Context()
+	in, out := d.fifo("in"), d.fifo("out")
+	said := d.reader(out)
+	s.create(&task.CreateTaskRequest{Terminal: true, Stdin: in, Stdout: out})
+	if _, err := s.ResizePty(ctx, &task.ResizePtyRequest{ID: s.id, Width: 123, Height: 45}); err != nil {
+		t.Fatal(err)
+	}
+	s.run("")
+	if err := os.WriteFile(in, []byte("typed\n\x04"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := s.Wait(ctx, &task.WaitRequest{ID: s.id}); err != nil || w.ExitStatus != 0 {
+		t.Errorf("wait %v, %v", w, err)
+	}
+	got := <-said
+	if strings.Count(got, "typed\r\n") != 2 || !strings.Contains(got, "123") || !strings.Contains(got, "45") {
+		t.Errorf("the terminal showed %q", got)
+	}
+}
+
+// TestOOM has a container run out of memory: that is told before its end.
+func TestOOM(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("oom", hulltest.Bundle(t, args("hold", "200000000"), func(s *specs.Spec) {
+		limit := int64(20 << 20)
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	}))
+	s.create(&task.CreateTaskRequest{})
+	s.run("")
+	event[*events.TaskStart](d)
+	event[*events.TaskOOM](d)
+	for {
+		m := <-d.events
+		if e, ok := m.(*events.TaskExit); ok {
+			if e.ExitStatus != 128+9 {
+				t.Errorf("event %v", e)
+			}
+			return
+		}
+		if _, again := m.(*events.TaskOOM); !again {
+			t.Fatalf("event %T", m)
+		}
+	}
+}
+
+// TestErrors has what engines look for in the words, and nothing left.
+func TestErrors(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("errors", hulltest.Bundle(t, func(s *specs.Spec) { s.Process.Args = []string{"nosuchprogram"} }))
+	ctx := t.Context()
+	r := &task.CreateTaskRequest{ID: s.id, Bundle: s.bundle, Options: s.options(), Stdout: d.fifo("out")}
+	_, err := s.Create(ctx, r)
+	if err == nil || !strings.Contains(err.Error(), "OCI runtime create failed: ") || !strings.Contains(err.Error(), `exec: "nosuchprogram": executable file not found in $PATH`) {
+		t.Errorf("%v", err)
+	}
+	r.Stdout = filepath.Join(d.dir, "events")
+	if _, err = s.Create(ctx, r); err == nil || !strings.Contains(err.Error(), r.Stdout) {
+		t.Errorf("a socket as FIFO: %v", err)
+	}
+	r.Options = &anypb.Any{TypeUrl: "runtimeoptions.v1.Options", Value: []byte("\x1a\x16isolation = \"fortress\"")}
+	if _, err = s.Create(ctx, r); grpcstatus.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `want "native" or "sandbox"`) {
+		t.Errorf("an isolation that doesn't exist: %v", err)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(d.dir, "root", "ns")); len(entries) > 0 {
+		t.Errorf("left: %v", entries)
+	}
+	if _, err := s.Start(ctx, &task.StartRequest{ID: "another"}); grpcstatus.Code(err) != codes.NotFound {
+		t.Errorf("start of what isn't there: %v", err)
+	}
+}
+
+// TestGroup has two containers of a pod in one shim.
+func TestGroup(t *testing.T) {
+	d := newDaemon(t)
+	pod := func(s *specs.Spec) {
+		s.Process.Args = hulltest.Args("sleep", "100")
+		s.Annotations = map[string]string{"io.kubernetes.cri.sandbox-id": "pod1"}
+	}
+	a := d.start("a", hulltest.Bundle(t, pod))
+	b := d.start("b", hulltest.Bundle(t, pod))
+	if a.socket != b.socket {
+		t.Fatalf("shims of one pod at %s and %s", a.socket, b.socket)
+	}
+	a.create(&task.CreateTaskRequest{})
+	b.create(&task.CreateTaskRequest{})
+	for _, s := range []*shim{a, b} {
+		if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{ID: s.id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.State(t.Context(), &task.StateRequest{ID: "a"}); err != nil {
+		t.Errorf("a shim with containers was shut down: %v", err)
+	}
+	if _, err := a.Kill(t.Context(), &task.KillRequest{ID: "a", Signal: uint32(unix.SIGKILL)}); err != nil {
+		t.Fatal(err)
+	}
+	event[*events.TaskExit](d)
+	if _, err := a.Delete(t.Context(), &task.DeleteRequest{ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	a.conn.Close()
+	if st, err := b.State(t.Context(), &task.StateRequest{ID: "b"}); err != nil || st.Status != status.Status_CREATED {
+		t.Errorf("the other container: %v, %v", st, err)
+	}
+}
+
+// TestOldStart has the answers that containerd 1.6 and 1.7 read, and the service of version 2.
+func TestOldStart(t *testing.T) {
+	d := newDaemon(t)
+	bundle := hulltest.Bundle(t, args("true"))
+	address := string(d.command("old", bundle, nil, "start"))
+	t.Setenv("MAX_SHIM_VERSION", "2")
+	var answer struct {
+		Version           int
+		Address, Protocol string
+	}
+	if err := json.Unmarshal(d.command("old", bundle, nil, "start"), &answer); err != nil || answer.Version != 2 || answer.Address != address || answer.Protocol != "ttrpc" {
+		t.Errorf("answer %+v, %v; the first was %s", answer, err, address)
+	}
+	if kept, err := os.ReadFile(filepath.Join(bundle, "address")); err != nil || string(kept) != address {
+		t.Errorf("address file: %q, %v", kept, err)
+	}
+	s := d.connect("old", bundle, address)
+	old := taskv2.NewTTRPCTaskClient(s.conn)
+	if _, err := old.Create(t.Context(), &taskv2.CreateTaskRequest{ID: "old", Bundle: bundle, Options: s.options()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Start(t.Context(), &taskv2.StartRequest{ID: "old"}); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := old.Wait(t.Context(), &taskv2.WaitRequest{ID: "old"}); err != nil || w.ExitStatus != 0 {
+		t.Errorf("wait %v, %v", w, err)
+	}
+}
+
+// TestKilledShim kills the shim: its command delete takes the container away.
+func TestKilledShim(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("killed", hulltest.Bundle(t, args("sleep", "100")))
+	pid := s.create(&task.CreateTaskRequest{})
+	s.run("")
+	c, err := s.Connect(t.Context(), &task.ConnectRequest{ID: s.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(int(c.ShimPid), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var r task.DeleteResponse
+	if err := proto.Unmarshal(d.command("killed", s.bundle, nil, "-bundle", s.bundle, "delete"), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Pid != pid || r.ExitStatus != 128+9 {
+		t.Errorf("answer %v", &r)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(d.dir, "root", "ns")); len(entries) > 0 {
+		t.Errorf("left: %v", entries)
+	}
+	// The next shim of that name takes the socket over.
+	again := d.start("killed", s.bundle)
+	if again.socket != s.socket {
+		t.Errorf("another socket: %s and %s", again.socket, s.socket)
+	}
+}
+
+// TestRootfs has the shim mount what snapshots consist of, with more layers than a page of options has room for.
+func TestRootfs(t *testing.T) {
+	d := newDaemon(t)
+	bundle := hulltest.Bundle(t, args("cat", "/layer0", "/layer59"))
+	snapshots := filepath.Join(bundle, "snapshots-with-a-long-name-to-fill-the-page", strings.Repeat("x", 40))
+	if err := os.MkdirAll(snapshots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(snapshots, "base")
+	if err := os.Rename(filepath.Join(bundle, "rootfs"), base); err != nil {
+		t.Fatal(err)
+	}
+	layers := []string{base}
+	for i := range 60 {
+		dir := filepath.Join(snapshots, "layer"+strconv.Itoa(i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "layer"+strconv.Itoa(i)), []byte(strconv.Itoa(i)+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, dir)
+	}
+	for _, dir := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(bundle, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := d.start("rootfs", bundle)
+	out := d.fifo("out")
+	said := d.reader(out)
+	s.create(&task.CreateTaskRequest{Stdout: out, Rootfs: []*types.Mount{{Type: "overlay", Source: "overlay", Options: []string{
+		"index=off", "workdir=" + filepath.Join(bundle, "work"), "upperdir=" + filepath.Join(bundle, "upper"), "lowerdir=" + strings.Join(layers, ":"),
+	}}}})
+	s.run("")
+	if got := <-said; got != "0\n59\n" {
+		t.Errorf("said %q", got)
+	}
+	s.end()
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), bundle) {
+		t.Errorf("a mount is left: %v", err)
+	}
+}
+
+// TestInfo reads what the shim tells of the runtime.
+func TestInfo(t *testing.T) {
+	cmd := exec.Command(hulltest.ShimBinary(t), "-info")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info types.RuntimeInfo
+	if err := proto.Unmarshal(out, &info); err != nil || info.Name != "io.containerd.hull.v1" || info.Version.Version == "" {
+		t.Errorf("%v, %v", &info, err)
+	}
+	var features struct{ OCIVersionMax string }
+	if err := json.Unmarshal(info.Features.Value, &features); err != nil || features.OCIVersionMax == "" {
+		t.Errorf("features %s, %v", info.Features, err)
+	}
+}
