@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,6 +52,10 @@ func containerdConfig(all []contestant) string {
     conf_dir = "/etc/cni/net.d"
 `, pauseName, all[0].name)
 	for _, c := range all {
+		if c.shim() {
+			fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n", c.name, c.path)
+			continue
+		}
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q.options]
@@ -68,7 +73,7 @@ func startContainerd(t testing.TB, r release, dir string) *containerd {
 	}
 	c := &containerd{dir: dir, bin: r.bin}
 	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
-	text := containerdConfig(contestants(t)) + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
+	text := containerdConfig(containerdContestants(t)) + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
 	if err := os.WriteFile(dir+"/config.toml", []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +89,7 @@ func (c *containerd) start(t testing.TB) {
 	t.Helper()
 	r := release{bin: c.bin}
 	argv := []string{r.program("containerd"), "--config", c.dir + "/config.toml", "--root", "/var/lib/containerd" + c.dir, "--state", c.dir + "/state", "--address", c.dir + "/socket"}
-	if c.bin != "" {
-		argv = append([]string{"env", "PATH=" + c.bin + ":" + os.Getenv("PATH")}, argv...)
-	}
+	argv = append([]string{"env", "PATH=" + strings.TrimPrefix(c.bin+":"+shimDir+":"+os.Getenv("PATH"), ":")}, argv...)
 	c.cmd = daemon(t, c.dir+"/log", argv...)
 	c.ready(t, c.dir+"/log", "version")
 }
@@ -105,6 +108,41 @@ func (c *containerd) end(t testing.TB, signal os.Signal) {
 	}
 }
 
+// shimDir is where hull's shim is by its two names.
+const shimDir = "/run/shims"
+
+// containerdContestants are the contestants, which runc's shim runs, and hull's own shim by its two names, where it is beside
+// RUNTIME.
+func containerdContestants(t testing.TB) []contestant {
+	t.Helper()
+	all := contestants(t)
+	shim := filepath.Join(runtimeDir, "containerd-shim-hull-v1")
+	if _, err := os.Stat(shim); err != nil {
+		return all
+	}
+	if err := os.MkdirAll(shimDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"hull", "hull-sandbox"} {
+		if err := os.Symlink(shim, filepath.Join(shimDir, "containerd-shim-"+name+"-v1")); err != nil && !errors.Is(err, os.ErrExist) {
+			t.Fatal(err)
+		}
+		all = append(all, contestant{strings.Replace(name, "hull", "shim", 1), "io.containerd." + name + ".v1"})
+	}
+	return all
+}
+
+// shim tells whether hull's shim runs the contestant.
+func (c contestant) shim() bool { return strings.HasPrefix(c.name, "shim") }
+
+// runtime are the options that choose the contestant for ctr run.
+func (c contestant) runtime() string {
+	if c.shim() {
+		return "--runtime=" + c.path
+	}
+	return "--runc-binary=" + c.path
+}
+
 // eachContainerd runs a test with every release and every contestant.
 func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c contestant)) {
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
@@ -112,10 +150,12 @@ func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c conte
 		t.Run(r.name, func(t *testing.T) {
 			d := startContainerd(t, r, "/run/containerd-"+r.name)
 			defer d.end(t, os.Interrupt)
-			each(t, func(t *testing.T, c contestant) {
-				clean(t)
-				test(t, d, c)
-			})
+			for _, c := range containerdContestants(t) {
+				t.Run(c.name, func(t *testing.T) {
+					clean(t)
+					test(t, d, c)
+				})
+			}
 		})
 	}
 }
@@ -123,7 +163,7 @@ func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c conte
 func TestContainerd(t *testing.T) {
 	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
 		run := func(options ...string) []string {
-			return append([]string{"run", "--runc-binary=" + c.path}, options...)
+			return append([]string{"run", c.runtime()}, options...)
 		}
 		t.Run("run", func(t *testing.T) {
 			n := name("run")

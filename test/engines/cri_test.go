@@ -109,7 +109,7 @@ func TestCRI(t *testing.T) {
 		p := runPod(t, crictl, c, nil)
 		a := p.start(t, nil, "sh", "-c", "echo out; echo err >&2; echo page >/tmp/index.html; httpd -h /tmp -p 80; "+sleeps)
 		b := p.start(t, map[string]any{
-			"envs":  []any{map[string]any{"key": "K", "value": "v"}},
+			"envs": []any{map[string]any{"key": "K", "value": "v"}},
 			"linux": map[string]any{
 				"security_context": ownPIDs,
 				"resources":        map[string]any{"memory_limit_in_bytes": 64 << 20, "cpu_quota": 50000, "cpu_period": 100000},

@@ -42,7 +42,7 @@ func contestants(t testing.TB) []contestant {
 }
 
 // sandbox says whether the containers have a kernel of their own.
-func (c contestant) sandbox() bool { return c.name == "hull-s" }
+func (c contestant) sandbox() bool { return c.name == "hull-s" || c.name == "shim-sandbox" }
 
 // each runs a test with every contestant.
 func each(t *testing.T, test func(t *testing.T, c contestant)) {

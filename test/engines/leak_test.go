@@ -44,7 +44,7 @@ func runtimeProcesses() (left []string) {
 			continue
 		}
 		base := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
-		if base == filepath.Base(os.Getenv("RUNTIME")) || base == "hull-sandbox" || base == "hull-net" {
+		if base == filepath.Base(os.Getenv("RUNTIME")) || base == "hull-sandbox" || base == "hull-net" || base == "containerd-shim-hull-v1" {
 			line, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
 			left = append(left, "process "+e.Name()+" "+strings.ReplaceAll(string(line), "\x00", " "))
 		}
