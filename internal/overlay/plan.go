@@ -3,7 +3,7 @@
 //
 // The root is a directory of a new tmpfs, the upper directory of all: an overlay that shows the host's /usr has its
 // upper directory at usr below it, and is mounted there. What the container has changed is therefore one tree, whatever
-// the number of overlays. There is more than one because a process in a user namespace can't have a directory as a
+// the number of overlays. What is shown of one mount can be parts of one overlay, whose upper directory is that of all. There is more than one because a process in a user namespace can't have a directory as a
 // lower layer below which something is mounted: those mounts are locked (mount_namespaces(7)).
 package overlay
 
@@ -41,6 +41,7 @@ type Entry struct {
 	UID    uint32 // of a directory
 	GID    uint32
 	Over   bool // it lies in an overlay
+	Joint  bool // of an overlay: one over all of Root can show it, and others
 }
 
 // Plan is what a container shows of the host's files.
@@ -135,7 +136,36 @@ func New(o Options) (*Plan, error) {
 			return nil, err
 		}
 	}
+	p.join()
 	return p.plan, nil
+}
+
+// join marks the overlays that can be one, because they are of one mount. An overlay takes its time to mount, and at its end the
+// kernel waits for a grace period of RCU. In a user namespace Root has mounts below that are locked.
+func (p *planner) join() {
+	if p.UserNS {
+		return
+	}
+	root := p.mountOf(p.Root)
+	var joint []*Entry
+	for i := range p.plan.Entries {
+		if e := &p.plan.Entries[i]; e.Kind == Overlay && e.Path != "/" && p.mountOf(e.Source) == root {
+			joint = append(joint, e)
+		}
+	}
+	for _, e := range joint {
+		e.Joint = len(joint) > 1
+	}
+}
+
+// mountOf returns the mount point that a path of the host lies in.
+func (p *planner) mountOf(host string) (point string) {
+	for _, m := range p.Mounts {
+		if Below(host, m) && len(m) > len(point) {
+			point = m
+		}
+	}
+	return point
 }
 
 // resolveEmpty completes the empty places: with the directories that are not among Only, and with what symbolic links
@@ -479,7 +509,7 @@ func (p *Plan) String() string {
 		case Link:
 			fmt.Fprintf(&s, "link    %s -> %s\n", e.Path, e.Source)
 		case Overlay:
-			fmt.Fprintf(&s, "overlay %s over %s\n", e.Path, e.Source)
+			fmt.Fprintf(&s, "overlay %s over %s%s\n", e.Path, e.Source, map[bool]string{true: ", joint"}[e.Joint])
 		case File:
 			fmt.Fprintf(&s, "file    %s from %s\n", e.Path, e.Source)
 		}

@@ -51,13 +51,13 @@ dir     /home 0755
 link    /lnk -> var/lib
 file    /note from ROOT/note
 dir     /tmp 0755
-overlay /usr over ROOT/usr
-overlay /var over ROOT/var
+overlay /usr over ROOT/usr, joint
+overlay /var over ROOT/var, joint
 way     /var/lib 0755
 overlay /var/lib/data over ROOT/var/lib/data
 dir     /var/tmp 0755
 dir     /home/ann 0755
-overlay /home/ann/src over ROOT/home/ann/src
+overlay /home/ann/src over ROOT/home/ann/src, joint
 `},
 		// Nothing can be mounted over a directory with locked mounts in it.
 		{"user namespace", Options{UserNS: true, Empty: private, Omit: []string{"/proc"}}, `
@@ -80,13 +80,13 @@ link    /bin -> usr/bin
 dir     /home 0755
 link    /lnk -> var/lib
 dir     /tmp 0755
-overlay /usr over ROOT/usr
-overlay /var over ROOT/var
+overlay /usr over ROOT/usr, joint
+overlay /var over ROOT/var, joint
 dir     /var/lib 0755
 dir     /var/tmp 0755
 dir     /home/ann 0755
-overlay /home/ann/src over ROOT/home/ann/src
-overlay /var/tmp/work over ROOT/var/tmp/work
+overlay /home/ann/src over ROOT/home/ann/src, joint
+overlay /var/tmp/work over ROOT/var/tmp/work, joint
 `},
 		{"home", Options{Only: []string{"/usr"}, Empty: []string{"/home/ann", "/home/bob"}, Omit: []string{"/proc"}, Show: []string{"/home/ann"}}, `
 dir     / 0755
@@ -94,19 +94,19 @@ link    /bin -> usr/bin
 dir     /home 0755
 link    /lnk -> var/lib
 dir     /tmp 0755
-overlay /usr over ROOT/usr
+overlay /usr over ROOT/usr, joint
 dir     /var 0755
-overlay /home/ann over ROOT/home/ann
+overlay /home/ann over ROOT/home/ann, joint
 `},
 		// Someone else's home in a tree that is shown stays empty.
 		{"home in a tree", Options{Only: []string{"/usr"}, Empty: []string{"/home/bob"}, Omit: []string{"/proc"}, Show: []string{"/home"}}, `
 dir     / 0755
 link    /bin -> usr/bin
-overlay /home over ROOT/home
+overlay /home over ROOT/home, joint
 dir     /home/bob 0755
 link    /lnk -> var/lib
 dir     /tmp 0755
-overlay /usr over ROOT/usr
+overlay /usr over ROOT/usr, joint
 dir     /var 0755
 `},
 		// Its owner may have no id there; then /usr/lib could not be copied.

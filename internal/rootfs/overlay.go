@@ -3,6 +3,7 @@ package rootfs
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,12 +38,11 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 	if p.Serve {
 		e.makeServed()
 	}
-	works := 0
-	for _, m := range p.Entries {
+	laid := e.makeOverlays(p)
+	for i, m := range p.Entries {
 		switch {
 		case m.Kind == overlay.Overlay:
-			works++
-			e.overlay(p, m, works)
+			e.showOverlay(m, laid[i])
 		case m.Kind == overlay.Dir && m.Over:
 			e.reveal(m)
 		case m.Kind == overlay.File:
@@ -81,6 +81,7 @@ const (
 	stageUpper = "upper"
 	stageWork  = "work"
 	stageMade  = "made"
+	stageJoint = "joint"
 )
 
 // makeStage mounts the stage.
@@ -146,24 +147,61 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 	}
 }
 
-// overlay mounts the overlay of a directory. What makes changes hard to read as plain files stays off.
+// laid is an overlay that is not to be seen yet. If overlayfs has refused it, its mount is -EBADF.
+type laid struct {
+	lower, mount     stub.FD
+	lowerdir, create stub.Result // by which it may be refused
+	joint            bool        // it is over all of the root
+}
+
+// makeOverlays makes the overlays of a plan and returns them by the indexes of their entries. One that lies in others comes
+// before these, and last the joint one: overlayfs warns of an upper directory that lies in another's which is in use already.
+func (e *emitter) makeOverlays(p *overlay.Plan) map[int]*laid {
+	made := make(map[int]*laid, len(p.Entries))
+	var joint []int
+	for i, m := range slices.Backward(p.Entries) {
+		switch {
+		case m.Kind != overlay.Overlay:
+		case m.Joint && p.Upper == "" && e.cfg.Kernel.Openat2:
+			joint = append(joint, i)
+		default:
+			made[i] = e.makeOverlay(p, m.Path, m.Source, i, m.Path != "/")
+		}
+	}
+	if len(joint) == 0 {
+		return made
+	}
+	b := e.b
+	o := e.makeOverlay(p, "/", p.Root, len(p.Entries), true)
+	o.joint = true
+	// Parts of a mount that is attached nowhere can't be copied before Linux 6.15. It goes with the stage.
+	mkdirat(b, e.stage, stageJoint, 0o700)
+	b.Ignore(b.MoveMount(o.mount, b.Openat(e.stage, stageJoint, openDir, 0)), unix.EBADF)
+	for _, i := range joint {
+		made[i] = o
+	}
+	return made
+}
+
+// makeOverlay makes an overlay over a directory of the host for a path of the container. What makes changes hard to read as
+// plain files stays off.
 //
 // The directory is opened once, through no link, and overlayfs gets the descriptor: what the plan has seen is what is
 // shown, and mountinfo, which the container can read, has no path of the host.
-func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
+func (e *emitter) makeOverlay(p *overlay.Plan, name, source string, n int, mayFail bool) *laid {
 	b := e.b
 	work := path.Join(e.stageDir, stageWork, strconv.Itoa(n))
 	mkdirat(b, e.stage, work, 0o700)
-	lower := e.openHost(m.Source, openDir)
-	refused, shown := b.Label(), b.Label()
-	if m.Path != "/" {
-		b.OnErr(lower.Result(), unix.ENOENT, shown) // gone since it was planned: a mount of the host that ended
+	o := &laid{lower: e.openHost(source, openDir)}
+	refused := b.Label()
+	if mayFail {
+		b.OnErr(o.lower.Result(), unix.ENOENT, refused) // gone since it was planned: a mount of the host that ended
 	}
 	fs := b.Fsopen("overlay")
 	b.FsconfigString(fs, "source", "hull")
-	lowerdir := b.FsconfigString(fs, "lowerdir", at(b, lower))
-	b.OnErr(lowerdir, 0, refused)
-	b.FsconfigString(fs, "upperdir", escape(e.upper(m.Path), `\`))
+	o.lowerdir = b.FsconfigString(fs, "lowerdir", at(b, o.lower))
+	b.OnErr(o.lowerdir, 0, refused)
+	b.FsconfigString(fs, "upperdir", escape(e.upper(name), `\`))
 	b.FsconfigString(fs, "workdir", work)
 	b.FsconfigString(fs, "index", "off")
 	b.FsconfigString(fs, "metacopy", "off")
@@ -176,18 +214,42 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 		// Nothing of it survives a crash anyway (Linux 5.10).
 		b.Ignore(b.FsconfigFlag(fs, "volatile"), unix.EINVAL)
 	}
-	create := b.FsconfigCreate(fs, fmt.Sprintf("overlay over %q", m.Source))
+	o.create = b.FsconfigCreate(fs, fmt.Sprintf("overlay over %q", source))
+	if mayFail {
+		b.OnErr(o.create, 0, refused)
+	}
+	o.mount = b.Fsmount(fs, hostAttr, "overlay")
+	b.Mark(refused)
+	return o
+}
+
+// showOverlay mounts an overlay where it is to be seen; or what it is over, read-only, if overlayfs has refused it.
+func (e *emitter) showOverlay(m overlay.Entry, o *laid) {
+	b := e.b
 	if m.Path == "/" {
-		fd := b.Fsmount(fs, hostAttr, "overlay")
 		// It covers the mount that is the root so far, and is the root from now on.
-		b.MoveMount(fd, e.root)
-		e.root = fd
+		b.MoveMount(o.mount, e.root)
+		e.root = o.mount
 		return
 	}
-	b.OnErr(create, 0, refused)
-	b.MoveMount(b.Fsmount(fs, hostAttr, "overlay"), e.open(m.Path, openDir, noLinks))
-	b.Goto(shown)
-	b.Mark(refused)
+	refused, shown := b.Label(), b.Label()
+	lower := o.lower
+	if o.joint {
+		// Through no link: one could lead out of the overlay.
+		how := unix.OpenHow{Flags: openDir, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+		part := b.Openat2(o.mount, m.Path[1:], how)
+		b.OnErr(part.Result(), unix.EBADF, refused)
+		b.MoveMount(b.OpenTree(part, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH), e.open(m.Path, openDir, noLinks))
+		b.Goto(shown)
+		b.Mark(refused)
+		lower = e.openHost(m.Source, openDir)
+	} else {
+		jumpIf(b, lower.Arg(), all, errnoResult(unix.ENOENT), shown)
+		r := b.MoveMount(o.mount, e.open(m.Path, openDir, noLinks))
+		b.OnOK(r, shown)
+		b.OnErr(r, unix.EBADF, refused)
+		b.Mark(refused)
+	}
 	fd := b.OpenTree(lower, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 	b.Note(strconv.Quote(m.Source))
 	// Gone since it was opened: to remove the directory that it was on, in the caller's namespace, takes it out of this one.
@@ -196,7 +258,7 @@ func (e *emitter) overlay(p *overlay.Plan, m overlay.Entry, n int) {
 	b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
 	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
 	b.Mark(shown)
-	e.made.overlays = append(e.made.overlays, madeOverlay{m.Path, b, [2]stub.Result{lowerdir, create}})
+	e.made.overlays = append(e.made.overlays, madeOverlay{m.Path, b, [2]stub.Result{o.lowerdir, o.create}})
 }
 
 // hostAttr are the attributes of all that is shown of the host.
