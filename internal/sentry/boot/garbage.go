@@ -2,6 +2,7 @@ package boot
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"time"
 )
@@ -13,8 +14,12 @@ const (
 	quietLimit = 64 << 20 // bytes
 )
 
-// putOffCollection has no garbage collected for the time being.
+// sampled is how many bytes are allocated between two that a heap profile shows, once it is kept: Go's own figure.
+var sampled = runtime.MemProfileRate
+
+// putOffCollection has no garbage collected for the time being, nor any of it be profiled.
 func putOffCollection() {
+	runtime.MemProfileRate = 0
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(quietLimit)
 }
@@ -22,6 +27,7 @@ func putOffCollection() {
 // collectSoon has garbage collected from then on, as usual, when what is left of the start was given back.
 func collectSoon() {
 	time.AfterFunc(quiet, func() {
+		runtime.MemProfileRate = sampled
 		debug.SetMemoryLimit(math.MaxInt64)
 		debug.SetGCPercent(100)
 		debug.FreeOSMemory()
