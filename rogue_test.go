@@ -44,14 +44,18 @@ func init() {
 		if part.before != nil {
 			part.before(r)
 		}
-		if err := filter.Confine(wire.Nowhere, nil); err != nil {
+		f, err := filter.Compile(nil)
+		if err == nil {
+			err = filter.Confine(wire.Nowhere, f)
+		}
+		if err != nil {
 			return err
 		}
 		if _, err := r.report.WriteString(wire.Ready); err != nil {
 			return err
 		}
 		part.after(r)
-		_, err := r.report.WriteString("0")
+		_, err = r.report.WriteString("0")
 		return err
 	}
 }

@@ -1,7 +1,7 @@
 // Package boot makes a sandbox: an application kernel in this process, with a container in it, which others may join.
 //
 // It runs in a jail that is there before the first line of Go: what it may reach of the host are the descriptors it was
-// given. The order of steps is newKernel, mountAll, create; nothing in any of them opens a file of the host by a path.
+// given. The order of steps is newKernel, prepareMounts, mountAll, create; nothing in any of them opens a file of the host by a path.
 package boot
 
 import (
@@ -60,6 +60,7 @@ type Sandbox struct {
 	paused  bool // with pausing: all of the kernel
 
 	terminals terminals
+	filter    *filter.Filter // until it is over the process
 
 	restoring *restoring // or nil
 	restored  atomic.Bool
@@ -80,12 +81,9 @@ func New(o Options) (*Sandbox, error) {
 		}
 		s.restoring.files = append(s.restoring.files, os.NewFile(uintptr(fd), "image"))
 	}
+	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD}
 	if err := s.newKernel(); err != nil {
 		return nil, err
-	}
-	s.root = &container{Sandbox: s, Container: o.Container, lock: logFD}
-	if s.restoring == nil {
-		s.root.pids, s.root.ipc, s.root.uts = s.kernel.RootPIDNamespace(), s.kernel.RootIPCNamespace(), s.kernel.RootUTSNamespace()
 	}
 	// Not before: the helpers, whose memory has no handlers, would have them. All are caught before anybody can know that
 	// there is something to send signals to.
@@ -101,9 +99,16 @@ func New(o Options) (*Sandbox, error) {
 	}
 	// Not before: the helpers are attached to by ptrace(2), and are dumpable as the process was that forked the first. Not
 	// later: what comes now reads the container's files.
-	if err := filter.Confine(wire.Nowhere, s.sockets()); err != nil {
+	if s.filter == nil {
+		var err error
+		if s.filter, err = filter.Compile(s.sockets()); err != nil {
+			return nil, err
+		}
+	}
+	if err := filter.Confine(wire.Nowhere, s.filter); err != nil {
 		return nil, err
 	}
+	s.filter = nil
 	if s.restoring == nil {
 		if err := s.root.create(); err != nil {
 			return nil, err

@@ -34,6 +34,7 @@ type container struct {
 	pumps   sync.WaitGroup // that copy its output; see fit
 	running atomic.Bool    // its program does, or may
 	lock    int            // a file that is locked while the container is paused, where hull sees it
+	mounts  *mounter       // what is prepared of them, until create; or nil
 
 	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }

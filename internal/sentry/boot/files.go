@@ -62,8 +62,15 @@ type mounter struct {
 	creds *auth.Credentials
 	ns    *vfs.MountNamespace
 	root  vfs.VirtualDentry
+	made  []madeMount // by the number of the configuration's mount
 
 	readonly []*vfs.Mount // once all is in place
+}
+
+// madeMount is a mount that is attached nowhere yet, or why there is none.
+type madeMount struct {
+	*vfs.Mount // or nil: it is of files of the host's
+	error
 }
 
 // inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid and ipc
@@ -89,25 +96,51 @@ func (i inside) Value(key any) any {
 	return i.Context.Value(key)
 }
 
-// mountAll makes the container's mount namespace.
-func (c *container) mountAll() (*vfs.MountNamespace, error) {
+// prepareMounts makes what the container's mount namespace has of file systems of the kernel's own. It looks at no file of the
+// host's.
+func (c *container) prepareMounts() (*mounter, error) {
 	m := &mounter{container: c, ctx: c.kernel.SupervisorContext()}
+	m.creds = auth.NewRootCredentials(c.kernel.RootUserNamespace())
+	var err error
+	// The first mount of a namespace can't be changed, so that one is an empty, read-only file system below the root.
+	m.ns, err = c.kernel.VFS().NewMountNamespace(m.ctx, m.creds, "none", tmpfs.Name, &vfs.MountOptions{ReadOnly: true, Locked: true}, c.kernel)
+	if err != nil {
+		return nil, err
+	}
+	m.ctx = inside{m.ctx, m.ns, c}
+	m.made = make([]madeMount, len(c.Spec.Mounts))
+	for i, spec := range c.Spec.Mounts {
+		if p, err := mnt.Parse(i, spec, c.Bundle); err == nil && !p.Bind {
+			m.made[i].Mount, m.made[i].error = m.make(&p)
+		}
+	}
+	return m, nil
+}
+
+// mountAll makes the container's mount namespace.
+func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
+	c := m.container
+	defer func() {
+		for _, made := range m.made {
+			if made.Mount != nil {
+				made.DecRef(m.ctx) // what is attached is the namespace's
+			}
+		}
+	}()
 	var err error
 	if m.Files, err = c.trees(); err != nil {
 		return nil, err
 	}
-	m.creds = auth.NewRootCredentials(c.kernel.RootUserNamespace())
 	if err := m.mountRoot(); err != nil {
 		return nil, fieldError("root.path", err)
 	}
 	defer m.root.DecRef(m.ctx)
-	m.ctx = inside{m.ctx, m.ns, c}
 	for i, spec := range c.Spec.Mounts {
 		parsed, err := mnt.Parse(i, spec, c.Bundle)
 		if err != nil {
 			return nil, err
 		}
-		if err := m.mount(&parsed); err != nil {
+		if err := m.mount(&parsed, m.made[i]); err != nil {
 			return nil, fieldError(parsed.Field, err)
 		}
 	}
@@ -130,14 +163,9 @@ func fieldError(field string, err error) error {
 	return &fault.Error{Field: field, Err: errnoOf(err)}
 }
 
-// mountRoot mounts the donated root. The first mount of a namespace can't be changed, so that one is an empty,
-// read-only file system below it.
+// mountRoot mounts the donated root.
 func (m *mounter) mountRoot() (err error) {
 	v := m.kernel.VFS()
-	m.ns, err = v.NewMountNamespace(m.ctx, m.creds, "none", tmpfs.Name, &vfs.MountOptions{ReadOnly: true, Locked: true}, m.kernel)
-	if err != nil {
-		return err
-	}
 	opts, err := m.donated(m.nextTree(), true)
 	if err != nil {
 		return err
@@ -228,14 +256,8 @@ func (m *mounter) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
 		InternalData: gofer.InternalFilesystemOptions{UniqueID: t.id}}}, nil
 }
 
-// mount makes one mount of the configuration.
-func (m *mounter) mount(p *mnt.Mount) error {
-	if p.Bind {
-		if err := m.mountTree(p, m.nextTree(), false); err != nil {
-			return err
-		}
-		return m.mountBelow(p, false)
-	}
+// make makes a mount of one of the kernel's own file systems.
+func (m *mounter) make(p *mnt.Mount) (*vfs.Mount, error) {
 	fsType, data := p.Type, p.Data
 	if fsType == devpts.Name {
 		// What Linux gives to the terminals, this kernel would give to the directory that they are in.
@@ -244,11 +266,25 @@ func (m *mounter) mount(p *mnt.Mount) error {
 	if name, ok := kernelTypes[fsType]; ok {
 		fsType = name
 	}
-	opts := &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: strings.Join(data, ",")}}
+	opts := &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: strings.Join(data, ",")}, Flags: flags(p)}
+	return m.kernel.VFS().MountDisconnected(m.ctx, m.creds, p.Source, fsType, opts)
+}
+
+// mount makes one mount of the configuration, which was made already if it is not of files of the host's.
+func (m *mounter) mount(p *mnt.Mount, made madeMount) error {
+	if p.Bind {
+		if err := m.mountTree(p, m.nextTree(), false); err != nil {
+			return err
+		}
+		return m.mountBelow(p, false)
+	}
 	if err := m.makePath(&p.Destination, false); err != nil {
 		return err
 	}
-	return m.attach(p, p.Source, fsType, opts)
+	if made.error != nil {
+		return made.error
+	}
+	return m.attach(p, made.Mount)
 }
 
 // mountTree mounts what a donated descriptor is open at.
@@ -264,23 +300,32 @@ func (m *mounter) mountTree(p *mnt.Mount, t Tree, exclusive bool) error {
 	if err != nil {
 		return err
 	}
-	return m.attach(p, "none", gofer.Name, opts)
+	opts.Flags = flags(p)
+	mount, err := m.kernel.VFS().MountDisconnected(m.ctx, m.creds, "none", gofer.Name, opts)
+	if err != nil {
+		return err
+	}
+	defer mount.DecRef(m.ctx)
+	return m.attach(p, mount)
 }
 
-// attach mounts a file system at the destination of p, which is there, with the attributes that p has.
-func (m *mounter) attach(p *mnt.Mount, source, fsType string, opts *vfs.MountOptions) error {
+// flags are the attributes that the mount of p has from the start.
+func flags(p *mnt.Mount) vfs.MountFlags {
 	set := attributes(p)
-	opts.Flags = vfs.MountFlags{
+	return vfs.MountFlags{
 		NoExec:  set&unix.MOUNT_ATTR_NOEXEC != 0,
 		NoSUID:  set&unix.MOUNT_ATTR_NOSUID != 0,
 		NoDev:   set&unix.MOUNT_ATTR_NODEV != 0,
 		NoATime: set&unix.MOUNT_ATTR_NOATIME != 0,
 	}
-	mount, err := m.kernel.VFS().MountAt(m.ctx, m.creds, source, m.at(p.Destination), fsType, opts)
-	if err != nil {
+}
+
+// attach attaches a mount at the destination of p, which is there.
+func (m *mounter) attach(p *mnt.Mount, mount *vfs.Mount) error {
+	if err := m.kernel.VFS().ConnectMountAt(m.ctx, m.creds, mount, m.at(p.Destination)); err != nil {
 		return err
 	}
-	if set&unix.MOUNT_ATTR_RDONLY != 0 {
+	if attributes(p)&unix.MOUNT_ATTR_RDONLY != 0 {
 		m.readonly = append(m.readonly, mount)
 	}
 	return nil
@@ -433,7 +478,12 @@ func (m *mounter) devices() error {
 	if at < 0 {
 		dev := &mnt.Mount{Field: "/dev", Destination: "/dev", Type: tmpfs.Name, Data: []string{"mode=755"},
 			Attr: mnt.Attr{Set: unix.MOUNT_ATTR_NOSUID}}
-		if err := m.mount(dev); err != nil {
+		mount, err := m.make(dev)
+		if err != nil {
+			return err
+		}
+		defer mount.DecRef(m.ctx)
+		if err := m.mount(dev, madeMount{mount, nil}); err != nil {
 			return err
 		}
 	} else if parsed, err := mnt.Parse(at, m.Spec.Mounts[at], m.Bundle); err != nil || parsed.Bind {

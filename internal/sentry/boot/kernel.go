@@ -24,6 +24,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
+
+	"hull/internal/sentry/filter"
 )
 
 // kernel makes the application kernel, with nothing in it yet.
@@ -51,6 +53,15 @@ func (s *Sandbox) newKernel() error {
 	k.SetSaver(noSaver{s})
 	s.kernel = k
 	if err := s.initKernel(cpus); err != nil {
+		return err
+	}
+	// What needs no platform is done until that is ready.
+	s.root.pids, s.root.ipc, s.root.uts = k.RootPIDNamespace(), k.RootIPCNamespace(), k.RootUTSNamespace()
+	var err error
+	if s.root.mounts, err = s.root.prepareMounts(); err != nil {
+		return err
+	}
+	if s.filter, err = filter.Compile(s.sockets()); err != nil {
 		return err
 	}
 	p := <-ready

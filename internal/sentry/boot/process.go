@@ -30,7 +30,14 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // create makes the container's first process.
 func (c *container) create() error {
-	ns, err := c.mountAll()
+	var err error
+	if c.mounts == nil {
+		if c.mounts, err = c.prepareMounts(); err != nil {
+			return err
+		}
+	}
+	ns, err := c.mounts.mountAll()
+	c.mounts = nil
 	if err != nil {
 		return err
 	}

@@ -171,8 +171,8 @@ func Profile(sockets *Sockets) *specs.LinuxSeccomp {
 
 // Confine shuts this process in, for ever: with an empty directory as its root, so that an absolute path leads nowhere, also
 // not by the links of a /proc into what its descriptors are open at, to its program or into a helper; out of reach of other
-// processes of its user; under the filter, see Profile.
-func Confine(empty string, sockets *Sockets) error {
+// processes of its user; under the filter.
+func Confine(empty string, f *Filter) error {
 	if err := unix.Chroot(empty); err != nil {
 		return &os.PathError{Op: "chroot", Path: empty, Err: err}
 	}
@@ -183,15 +183,21 @@ func Confine(empty string, sockets *Sockets) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	return Install(sockets)
+	return f.Install()
+}
+
+// Filter is what Profile says, compiled.
+type Filter struct{ program *seccomp.Program }
+
+// Compile compiles Profile.
+func Compile(sockets *Sockets) (*Filter, error) {
+	p, err := seccomp.Compile(Profile(sockets))
+	return &Filter{p}, err
 }
 
 // Install puts all threads of this process under the filter, for ever.
-func Install(sockets *Sockets) error {
-	p, err := seccomp.Compile(Profile(sockets))
-	if err != nil {
-		return err
-	}
+func (f *Filter) Install() error {
+	p := f.program
 	prog := unix.SockFprog{Len: uint16(len(p.Filter)), Filter: &p.Filter[0]}
 	const setModeFilter = 1 // SECCOMP_SET_MODE_FILTER, include/uapi/linux/seccomp.h
 	r, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))

@@ -175,7 +175,11 @@ func play(role string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := Install(nil); err != nil {
+	f, err := Compile(nil)
+	if err == nil {
+		err = f.Install()
+	}
+	if err != nil {
 		return err
 	}
 	if duty, ok := duties[role]; ok {
