@@ -39,7 +39,7 @@ func init() {
 			}
 			fmt.Println(line, n)
 		}
-		return errors.Join(lines.Err(), os.WriteFile("/ended", nil, 0o600))
+		return lines.Err()
 	}
 }
 
@@ -293,7 +293,8 @@ func TestCheckpointParent(t *testing.T) {
 func TestCheckpointTCP(t *testing.T) {
 	s := counter(t, playing("counter", "tcp"))
 	s.want("a", 1)
-	refused(t, s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}}), nil, "checkpoint box", "CRIU")
+	err := s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}})
+	refused(t, err, nil, "checkpoint box", "Connected TCP socket", "--tcp-established")
 	s.want("b", 2)
 	tcp := hull.ImageOptions{TCPConnected: true}
 	s.checkpoint(hull.CheckpointOptions{ImageOptions: tcp})
@@ -462,4 +463,101 @@ func TestCheckpointWithoutCRIU(t *testing.T) {
 			wantStatus(t, box, hull.Running)
 		})
 	}
+}
+
+// A network namespace is restored with what was in it, or with a loopback that is up.
+func TestCheckpointNetwork(t *testing.T) {
+	s := counter(t)
+	loopback := func() {
+		t.Helper()
+		const up = "0x9" // IFF_UP and IFF_LOOPBACK, netdevice(7)
+		says(t, exec1(t, s.Container, verb("cat", "/sys/class/net/lo/flags")), up)
+	}
+	s.want("a", 1)
+	s.checkpoint(hull.CheckpointOptions{})
+	s.restore(hull.RestoreOptions{})
+	loopback()
+	image := hull.ImageOptions{Path: filepath.Join(filepath.Dir(s.image), "empty"), EmptyNS: []string{"network"}}
+	s.checkpoint(hull.CheckpointOptions{ImageOptions: image})
+	image.EmptyNS = nil // the image tells
+	s.restore(hull.RestoreOptions{ImageOptions: image})
+	loopback()
+	s.want("b", 2)
+	s.ends()
+}
+
+// Of a network namespace that was there before the container only the container is saved, and it is restored there.
+func TestCheckpointJoinedNetwork(t *testing.T) {
+	other := running(t)
+	path := fmt.Sprintf("/proc/%d/ns/net", other.Init().Pid)
+	want, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := counter(t, func(sp *specs.Spec) {
+		for i := range sp.Linux.Namespaces {
+			if sp.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+				sp.Linux.Namespaces[i].Path = path
+			}
+		}
+	}, playing("counter", "tcp"))
+	s.want("a", 1)
+	tcp := hull.ImageOptions{TCPConnected: true}
+	s.checkpoint(hull.CheckpointOptions{ImageOptions: tcp})
+	s.restore(hull.RestoreOptions{ImageOptions: tcp})
+	s.want("b", 2)
+	got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", s.Init().Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, want, got)
+	s.ends()
+}
+
+// Limits are those of the configuration, and the time of the container goes on.
+func TestRestoreLimits(t *testing.T) {
+	s := counter(t, resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(77))} }))
+	s.want("a", 1)
+	s.checkpoint(hull.CheckpointOptions{})
+	s.restore(hull.RestoreOptions{})
+	expect(t, "77", pidsMax.read(t, s.Container))
+	pids, err := s.Processes()
+	if err != nil || len(pids) != 1 {
+		t.Errorf("processes %v, %v", pids, err)
+	}
+	s.want("b", 2)
+	s.ends()
+}
+
+// A container that could not be restored is not saved.
+func TestCheckpointUserNamespace(t *testing.T) {
+	c := running(t, userNamespace)
+	image := filepath.Join(t.TempDir(), "image")
+	err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: image}})
+	refused(t, err, hull.ErrUnsupported, "checkpoint box", "user namespace")
+	if _, err := os.Stat(image); err == nil {
+		t.Error("a checkpoint that was refused has left its directory")
+	}
+	wantStatus(t, c, hull.Running)
+}
+
+// prestart and createRuntime hooks see the restored namespaces.
+func TestRestoreHooks(t *testing.T) {
+	d := newDiary(t)
+	s := counter(t, d.all, withActor(t, d.dir))
+	s.want("a", 1)
+	before := len(d.names(t))
+	s.checkpoint(hull.CheckpointOptions{})
+	s.restore(hull.RestoreOptions{})
+	s.want("b", 2)
+	hooks := d.read(t)[before:]
+	var names []string
+	for _, h := range hooks {
+		names = append(names, h.Name)
+		if !strings.HasPrefix(h.Name, "poststop") {
+			expect(t, s.Init().Pid, h.State.Pid)
+		}
+	}
+	expect(t, []string{"poststop 1", "poststop 2", "prestart", "createRuntime 1", "createRuntime 2"}, names)
+	s.ends()
 }

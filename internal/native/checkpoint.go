@@ -23,6 +23,10 @@ const dumpLog = "dump.log"
 // Checkpoint saves a container. CRIU freezes it by its cgroup and stops its processes with ptrace(2) meanwhile; whether hull
 // is killed, or CRIU itself, or fails, they go on. Once all is saved, CRIU kills them.
 func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
+	if hasNamespace(r.Spec, specs.UserNamespace) {
+		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+			Err: errors.New("CRIU could not restore a container with a user namespace: nobody in it can make its device nodes again")}
+	}
 	if err := checkParent(r); err != nil {
 		return err
 	}
@@ -167,6 +171,13 @@ func dumpOptions(r *engine.CheckpointRequest, o *rpc.CriuOpts) error {
 			return err
 		}
 		o.External = append(o.External, fmt.Sprintf("%s[%d]:%s", n.name, st.Ino, n.key))
+	}
+	saves, err := savesNetwork(&r.Container, &r.Image, r.Init.Pid)
+	if err != nil {
+		return err
+	}
+	if ownNetwork(r.Spec) && !saves {
+		o.EmptyNs = emptyNetwork()
 	}
 	root, err := openRoot(r.Init.Pid)
 	if err != nil {

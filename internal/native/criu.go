@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -315,9 +314,6 @@ func (s *service) setOptions(o *begin, dirs int) error {
 		ManageCgroups: ptr(true), ManageCgroupsMode: &mode, OrphanPtsMaster: ptr(true),
 		ShellJob: &i.ShellJob, ExtUnixSk: &i.UnixSockets, TcpEstablished: &i.TCPConnected, FileLocks: &i.FileLocks,
 		AutoDedup: &i.AutoDedup, LazyPages: &i.LazyPages,
-	}
-	if slices.Contains(i.EmptyNS, "network") {
-		s.options.EmptyNs = ptr(uint32(unix.CLONE_NEWNET))
 	}
 	if file := configFile(o.spec.Annotations); file != "" {
 		s.options.ConfigFile = &file

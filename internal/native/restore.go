@@ -34,6 +34,7 @@ type restoration struct {
 	process *engine.Process
 	console *os.File
 	cgroup  []*rpc.CgroupRoot
+	empty   bool // the network namespace is left empty
 }
 
 // Restore makes a container of one that was saved.
@@ -96,6 +97,13 @@ func (c *restoration) check() error {
 	}
 	if !hasNamespace(c.Spec, specs.MountNamespace) {
 		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("a container in the host's mount namespace can't be restored")}
+	}
+	if ownNetwork(c.Spec) {
+		has, err := hasNetwork(&c.Image)
+		if err != nil {
+			return err
+		}
+		c.empty = !has || slices.Contains(c.Image.EmptyNS, "network")
 	}
 	if c.Spec.Root == nil {
 		return &fault.Error{Field: "root.path", Kind: fault.BadSpec, Err: errors.New("missing")}
@@ -277,6 +285,9 @@ func (c *restoration) options(s *service) error {
 	}
 	o.EvasiveDevices, o.RstSibling, o.Root = ptr(true), ptr(true), ptr(c.Root())
 	o.CgRoot = c.cgroup
+	if c.empty {
+		o.EmptyNs = emptyNetwork()
+	}
 	if c.LSMProfile != "" {
 		o.LsmProfile = &c.LSMProfile
 	}
@@ -316,6 +327,11 @@ func (c *restoration) notified(n criu.Notification) error {
 	}
 	switch n.Step {
 	case "setup-namespaces":
+		if c.empty {
+			if err := upLoopback(n.Pid); err != nil {
+				return err
+			}
+		}
 		if c.Hooks != nil {
 			return c.Hooks(n.Pid)
 		}

@@ -19,7 +19,7 @@ import (
 const rootSuite = "bookworm"
 
 // rootPackages are those of the root file system beside the minimal ones.
-const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor"
+const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor,criu,iptables"
 
 //go:embed guest.sh apparmor
 var scripts embed.FS
