@@ -48,8 +48,8 @@ test-oci: build ## the validation programs of OCI's runtime-tools against $(RUNT
 	cd test/oci && RUNTIME='$(RUNTIME)' go test -count=1 -timeout 30m -v ./...
 
 .PHONY: test-shim
-test-shim: ## containerd's shim, called by containerd's own client; root
-	cd test/shim && go test -count=1 -timeout 10m ./...
+test-shim: build ## containerd's shim, called by containerd's own client; root
+	cd test/shim && HULL_TEST_SHIM_BINARY='$(CURDIR)/bin/containerd-shim-hull-v1' HULL_TEST_SANDBOX_BINARY='$(CURDIR)/bin/hull-sandbox' go test -count=1 -timeout 10m ./...
 
 .PHONY: test-bats
 test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bats, jq, libseccomp's headers

@@ -70,8 +70,9 @@ func (v runtimeVersion) marshal(w *writer) { w.str(1, string(v)) }
 
 // Types of options.
 const (
-	RuncOptions    = "containerd.runc.v1.Options"
-	GenericOptions = "runtimeoptions.v1.Options"
+	RuncOptions           = "containerd.runc.v1.Options"
+	RuncCheckpointOptions = "containerd.runc.v1.CheckpointOptions"
+	GenericOptions        = "runtimeoptions.v1.Options"
 )
 
 // Options are those of runc's shim that mean something to every runtime (containerd/api/types/runc/options/oci.proto): engines
@@ -82,6 +83,7 @@ type Options struct {
 	BinaryName    string
 	Root          string
 	SystemdCgroup bool
+	WorkPath      string // of CRIU, for a restore
 }
 
 func (o *Options) field(f field) error {
@@ -96,6 +98,48 @@ func (o *Options) field(f field) error {
 		o.Root = f.str()
 	case 9:
 		o.SystemdCgroup = f.v != 0
+	case 11:
+		o.WorkPath = f.str()
+	}
+	return nil
+}
+
+// CheckpointOptions are those of a checkpoint (the same file).
+type CheckpointOptions struct {
+	Exit          bool // the container ends
+	TCPConnected  bool
+	UnixSockets   bool
+	ShellJob      bool
+	FileLocks     bool
+	EmptyNS       []string
+	ManageCgroups string
+	ImagePath     string // instead of the request's path
+	WorkPath      string
+	ParentPath    string
+}
+
+func (o *CheckpointOptions) field(f field) error {
+	switch f.num {
+	case 1:
+		o.Exit = f.v != 0
+	case 2:
+		o.TCPConnected = f.v != 0
+	case 3:
+		o.UnixSockets = f.v != 0
+	case 4:
+		o.ShellJob = f.v != 0
+	case 5:
+		o.FileLocks = f.v != 0
+	case 6:
+		o.EmptyNS = append(o.EmptyNS, f.str())
+	case 7:
+		o.ManageCgroups = f.str()
+	case 8:
+		o.ImagePath = f.str()
+	case 9:
+		o.WorkPath = f.str()
+	case 10:
+		o.ParentPath = f.str()
 	}
 	return nil
 }

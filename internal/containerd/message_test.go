@@ -8,7 +8,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, m := range []Incoming{
 			new(CreateRequest), new(ProcessRequest), new(ExecRequest), new(ResizeRequest), new(KillRequest), new(CloseRequest),
-			new(CheckpointRequest), new(UpdateRequest), new(BootstrapParams), new(Options), new(Generic), new(Any),
+			new(CheckpointRequest), new(UpdateRequest), new(BootstrapParams), new(Options), new(CheckpointOptions), new(Generic), new(Any),
 		} {
 			_ = Unmarshal(b, m)
 		}

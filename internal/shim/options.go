@@ -13,6 +13,7 @@ import (
 type options struct {
 	runtime               hull.Runtime
 	noPivot, noNewKeyring bool
+	workPath              string
 }
 
 // options reads what containerd's configuration or a client gives to the runtime: the options of runc's shim, as `ctr run
@@ -25,7 +26,7 @@ func (s *service) options(a *containerd.Any) (*options, error) {
 	if s.sandbox {
 		o.runtime.Isolation = hull.Sandbox
 	}
-	switch strings.TrimPrefix(a.TypeURL, "types.containerd.io/") {
+	switch typeName(a) {
 	case "":
 	case containerd.RuncOptions:
 		var r containerd.Options
@@ -33,7 +34,7 @@ func (s *service) options(a *containerd.Any) (*options, error) {
 			return nil, err
 		}
 		o.runtime.Root, o.runtime.SystemdCgroup = rootOf(r.Root, s.namespace), r.SystemdCgroup
-		o.noPivot, o.noNewKeyring = r.NoPivotRoot, r.NoNewKeyring
+		o.noPivot, o.noNewKeyring, o.workPath = r.NoPivotRoot, r.NoNewKeyring, r.WorkPath
 		if filepath.Base(r.BinaryName) == "hull-s" {
 			o.runtime.Isolation = hull.Sandbox
 		}
@@ -50,6 +51,9 @@ func (s *service) options(a *containerd.Any) (*options, error) {
 	}
 	return o, nil
 }
+
+// typeName returns the name of a message's type, which newer clients put a host before.
+func typeName(a *containerd.Any) string { return a.TypeURL[strings.LastIndexByte(a.TypeURL, '/')+1:] }
 
 // parseConfig reads the options of this runtime in containerd's configuration, which it passes on as TOML: one per line.
 //

@@ -102,6 +102,18 @@ func openLog() (*logFile, error) {
 	return &logFile{file: os.NewFile(uintptr(fd), "log")}, nil
 }
 
+// made returns a container by its id, if there is more of it than an image that Start restores.
+func (s *service) made(id string) (*task, error) {
+	t, err := s.task(id)
+	if err == nil {
+		if t.init.mu.Lock(); t.container == nil {
+			err = failed("the container is still to be restored")
+		}
+		t.init.mu.Unlock()
+	}
+	return t, err
+}
+
 // task returns a container by its id.
 func (s *service) task(id string) (*task, error) {
 	s.mu.Lock()
@@ -186,8 +198,10 @@ func (s *service) callCreate(ctx context.Context, r *containerd.CreateRequest) (
 	s.tasks[r.ID] = t
 	s.mu.Unlock()
 	s.events.publish(&containerd.TaskCreate{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Streams: r.Streams, Pid: t.init.exit.Pid})
-	pid := t.init.hull.Pid
-	t.watch()
+	pid := t.init.exit.Pid
+	if t.container != nil {
+		t.watch()
+	}
 	return &containerd.PidResponse{Pid: pid}, nil
 }
 
@@ -219,7 +233,7 @@ func (s *service) find(r *containerd.ProcessRequest) (*task, *process, error) {
 }
 
 func (s *service) callExec(_ context.Context, r *containerd.ExecRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +295,7 @@ func (s *service) callKill(_ context.Context, r *containerd.KillRequest) (contai
 }
 
 func (s *service) callPids(_ context.Context, r *containerd.ProcessRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +303,7 @@ func (s *service) callPids(_ context.Context, r *containerd.ProcessRequest) (con
 }
 
 func (s *service) callPause(_ context.Context, r *containerd.ProcessRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +315,7 @@ func (s *service) callPause(_ context.Context, r *containerd.ProcessRequest) (co
 }
 
 func (s *service) callResume(_ context.Context, r *containerd.ProcessRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +327,7 @@ func (s *service) callResume(_ context.Context, r *containerd.ProcessRequest) (c
 }
 
 func (s *service) callStats(_ context.Context, r *containerd.ProcessRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +339,7 @@ func (s *service) callStats(_ context.Context, r *containerd.ProcessRequest) (co
 }
 
 func (s *service) callUpdate(_ context.Context, r *containerd.UpdateRequest) (containerd.Message, error) {
-	t, err := s.task(r.ID)
+	t, err := s.made(r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -358,14 +372,19 @@ func (s *service) callClose(_ context.Context, r *containerd.CloseRequest) (cont
 	return containerd.Empty{}, nil
 }
 
-func (s *service) callCheckpoint(context.Context, *containerd.CheckpointRequest) (containerd.Message, error) {
-	return nil, unimplemented("checkpoint")
+func (s *service) callCheckpoint(ctx context.Context, r *containerd.CheckpointRequest) (containerd.Message, error) {
+	t, err := s.made(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return containerd.Empty{}, t.checkpoint(context.WithoutCancel(ctx), r)
 }
 
 func (s *service) callConnect(_ context.Context, r *containerd.ProcessRequest) (containerd.Message, error) {
 	answer := &containerd.ConnectResponse{ShimPid: os.Getpid()}
 	if t, err := s.task(r.ID); err == nil {
-		answer.TaskPid = t.init.hull.Pid
+		_, exit := t.init.state()
+		answer.TaskPid = exit.Pid
 	}
 	return answer, nil
 }

@@ -34,10 +34,6 @@ func ociError(verb string, err error) error {
 
 func failed(why string) error { return &ttrpc.Error{Code: ttrpc.FailedPrecondition, Message: why} }
 
-func unimplemented(what string) error {
-	return &ttrpc.Error{Code: ttrpc.Unimplemented, Message: what + " is not there yet"}
-}
-
 // alreadyEnded is what containerd takes for success of a kill.
 func alreadyEnded() error {
 	return &ttrpc.Error{Code: ttrpc.NotFound, Message: "process already finished"}

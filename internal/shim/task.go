@@ -26,7 +26,8 @@ type task struct {
 	service   *service
 	id        string
 	kept      *kept
-	container *hull.Container
+	container *hull.Container // nil as long as it is to be restored
+	restore   func() error    // makes it then; or nil
 	init      *process
 	ownPids   bool
 
@@ -37,11 +38,8 @@ type task struct {
 	ooms  sync.WaitGroup // the watch for OOM
 }
 
-// create makes a container whose process waits.
+// create makes a container whose process waits. One that goes on from a checkpoint is made by start: it runs at once.
 func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *task, err error) {
-	if r.Checkpoint != "" {
-		return nil, unimplemented("restore from a checkpoint")
-	}
 	o, err := s.options(&r.Options)
 	if err != nil {
 		return nil, err
@@ -62,21 +60,38 @@ func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *t
 	if t.init.streams, err = openStreams(r.Streams, r.ID, s.namespace); err != nil {
 		return nil, err
 	}
-	t.container, err = o.runtime.Create(ctx, r.ID, hull.CreateOptions{
+	create := hull.CreateOptions{
 		Bundle: r.Bundle, Stdio: t.init.streams.stdio, Console: t.init.consoleOf(),
 		NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring,
-	})
-	if err != nil {
-		t.init.abandon()
+	}
+	if r.Checkpoint != "" {
+		t.restore = func() error {
+			return t.made(o.runtime.Restore(ctx, r.ID, hull.RestoreOptions{
+				CreateOptions: create, ImageOptions: hull.ImageOptions{Path: r.Checkpoint, WorkPath: o.workPath, TCPConnected: true},
+			}))
+		}
+		return t, nil
+	}
+	if err := t.made(o.runtime.Create(ctx, r.ID, create)); err != nil {
 		return nil, ociError("create", err)
 	}
-	for _, ns := range t.container.Spec().Linux.Namespaces {
+	return t, nil
+}
+
+// made notes the container that hull has made, or that it couldn't.
+func (t *task) made(c *hull.Container, err error) error {
+	if err != nil {
+		t.init.abandon()
+		return err
+	}
+	t.container = c
+	for _, ns := range c.Spec().Linux.Namespaces {
 		t.ownPids = t.ownPids || ns.Type == specs.PIDNamespace && ns.Path == ""
 	}
-	if err := t.init.begin(t.container.Init(), containerd.Created); err != nil {
-		return nil, errors.Join(err, t.container.Delete(ctx, hull.DeleteOptions{Force: true}))
+	if err := t.init.begin(c.Init(), containerd.Created); err != nil {
+		return errors.Join(err, c.Delete(context.Background(), hull.DeleteOptions{Force: true}))
 	}
-	return t, nil
+	return nil
 }
 
 // watch tells of the container's OOMs and of its end. Its creation has been told.
@@ -129,12 +144,46 @@ func (t *task) start(ctx context.Context) (int, error) {
 	if p.status != containerd.Created {
 		return 0, failed("the container's process has been started")
 	}
-	if err := t.container.Start(ctx); err != nil {
+	if t.restore != nil {
+		if err := t.restore(); err != nil {
+			return 0, ociError("restore", err)
+		}
+		t.restore = nil
+		t.watch()
+	} else if err := t.container.Start(ctx); err != nil {
 		return 0, ociError("start", err)
 	}
 	p.status = containerd.Running
 	t.service.events.publish(&containerd.TaskStart{ID: t.id, Pid: p.exit.Pid})
 	return p.exit.Pid, nil
+}
+
+// checkpoint saves the container. With Exit it ends, and containerd deletes it as any that has ended.
+func (t *task) checkpoint(ctx context.Context, r *containerd.CheckpointRequest) error {
+	var o containerd.CheckpointOptions
+	if name := typeName(&r.Options); name == containerd.RuncCheckpointOptions {
+		if err := containerd.Unmarshal(r.Options.Value, &o); err != nil {
+			return err
+		}
+	} else if name != "" {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "options of type " + r.Options.TypeURL + " are none of a checkpoint"}
+	}
+	path := r.Path
+	if o.ImagePath != "" {
+		path = o.ImagePath
+	}
+	err := t.container.Checkpoint(ctx, hull.CheckpointOptions{
+		ImageOptions: hull.ImageOptions{
+			Path: path, WorkPath: o.WorkPath, TCPConnected: o.TCPConnected, UnixSockets: o.UnixSockets, ShellJob: o.ShellJob,
+			FileLocks: o.FileLocks, EmptyNS: o.EmptyNS, ManageCgroups: o.ManageCgroups,
+		},
+		LeaveRunning: !o.Exit, ParentPath: o.ParentPath,
+	})
+	if err != nil {
+		return ociError("checkpoint", err)
+	}
+	t.service.events.publish(&containerd.TaskCheckpointed{ID: t.id, Path: path})
+	return nil
 }
 
 // announce notes a process that start is to start.
@@ -234,6 +283,8 @@ func (t *task) kill(p *process, sig unix.Signal, all bool) error {
 	}
 	var err error
 	switch {
+	case t.container == nil:
+		return failed("the container is still to be restored")
 	case p == t.init:
 		err = t.container.Signal(sig, all)
 	case p.hull == nil:
@@ -262,10 +313,12 @@ func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) 
 		}
 		return exit, nil
 	}
-	if err := t.container.Delete(ctx, hull.DeleteOptions{Force: true}); err != nil && !errors.Is(err, hull.ErrNotExist) {
-		return exit, ociError("delete", err)
+	if t.container != nil {
+		if err := t.container.Delete(ctx, hull.DeleteOptions{Force: true}); err != nil && !errors.Is(err, hull.ErrNotExist) {
+			return exit, ociError("delete", err)
+		}
+		<-t.init.ended // also of one that was not started: it was killed now
 	}
-	<-t.init.ended // also of one that was not started: it was killed now
 	if err := unmountRootfs(t.kept.Bundle); err != nil {
 		return exit, err
 	}

@@ -4,6 +4,7 @@
 package shim_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -44,14 +45,14 @@ func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
 
 // daemon plays containerd.
 type daemon struct {
-	t      *testing.T
+	t      testing.TB
 	binary string
 	dir    string // for sockets, FIFOs and states; paths of sockets are short
 	events chan proto.Message
 	ttrpc  string // address of the service that takes events
 }
 
-func newDaemon(t *testing.T) *daemon {
+func newDaemon(t testing.TB) *daemon {
 	t.Helper()
 	hulltest.Require(t, hulltest.Root)
 	dir, err := os.MkdirTemp("", "shim")
@@ -59,7 +60,7 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &daemon{t: t, binary: hulltest.ShimBinary(t), dir: dir, events: make(chan proto.Message, 1000), ttrpc: filepath.Join(dir, "events")}
+	d := &daemon{t: t, binary: hulltest.ShimBinary(t), dir: dir, events: make(chan proto.Message, 100000), ttrpc: filepath.Join(dir, "events")}
 	d.serveEvents()
 	return d
 }
@@ -122,6 +123,7 @@ type shim struct {
 // start has a shim started for a bundle, in the form of the newest containerd.
 func (d *daemon) start(id, bundle string) *shim {
 	d.t.Helper()
+	d.openLog(bundle)
 	sockets := filepath.Join(d.dir, "s")
 	params, err := proto.Marshal(&bootstrap.BootstrapParams{InstanceID: id, Namespace: "ns", SocketDir: &sockets,
 		ContainerdGrpcAddress: filepath.Join(d.dir, "grpc"), ContainerdTtrpcAddress: d.ttrpc})
@@ -136,6 +138,27 @@ func (d *daemon) start(id, bundle string) *shim {
 		d.t.Fatalf("answer %v", &result)
 	}
 	return d.connect(id, bundle, result.Address)
+}
+
+// openLog makes the FIFO that shims log to, and shows what comes out of it.
+func (d *daemon) openLog(bundle string) {
+	d.t.Helper()
+	path := filepath.Join(bundle, "log")
+	if err := unix.Mkfifo(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		d.t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			d.t.Log(lines.Text())
+		}
+	}()
+	d.t.Cleanup(func() { f.Close(); <-done })
 }
 
 // command calls the shim's program in a bundle.
@@ -671,5 +694,49 @@ func TestInfo(t *testing.T) {
 	var features struct{ OCIVersionMax string }
 	if err := json.Unmarshal(info.Features.Value, &features); err != nil || features.OCIVersionMax == "" {
 		t.Errorf("features %s, %v", info.Features, err)
+	}
+}
+
+// TestCheckpoint saves a container in a sandbox, which needs no CRIU, and has another shim go on with it.
+func TestCheckpoint(t *testing.T) {
+	d := newDaemon(t)
+	hulltest.Require(t, hulltest.MountSetattr)
+	hulltest.SandboxBinary(t) // beside the shim
+	bundle := hulltest.Bundle(t, args("sleep", "100"), func(s *specs.Spec) {
+		s.Annotations = map[string]string{"run.hull.isolation": "sandbox"}
+	})
+	s := d.start("saved", bundle)
+	s.create(&task.CreateTaskRequest{})
+	s.run("")
+	event[*events.TaskStart](d)
+	image := filepath.Join(d.dir, "image")
+	exit, err := proto.Marshal(&options.CheckpointOptions{Exit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &task.CheckpointTaskRequest{ID: s.id, Path: image, Options: &anypb.Any{TypeUrl: "containerd.runc.v1.CheckpointOptions", Value: exit}}
+	if _, err := s.Checkpoint(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Wait(t.Context(), &task.WaitRequest{ID: s.id}); err != nil {
+		t.Fatal(err)
+	}
+	s.end()
+	for len(d.events) > 0 {
+		<-d.events
+	}
+	again := d.start("restored", bundle)
+	if pid := again.create(&task.CreateTaskRequest{Checkpoint: image}); pid != 0 {
+		t.Errorf("pid %d before the restore", pid)
+	}
+	if _, err := again.Pause(t.Context(), &task.PauseRequest{ID: again.id}); grpcstatus.Code(err) != codes.FailedPrecondition {
+		t.Errorf("pause before the restore: %v", err)
+	}
+	if pid := again.run(""); pid == 0 {
+		t.Error("no pid")
+	}
+	event[*events.TaskStart](d)
+	if st, err := again.State(t.Context(), &task.StateRequest{ID: again.id}); err != nil || st.Status != status.Status_RUNNING {
+		t.Errorf("state %v, %v", st, err)
 	}
 }
