@@ -33,7 +33,7 @@ func init() {
 			return err
 		}
 		lines := 0
-		r := &hull.Runtime{Root: args[2], Trace: func(string) {
+		r := &hull.Runtime{Root: args[2], CRIU: hulltest.CRIUProgram(), Trace: func(string) {
 			if lines++; lines == n {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
@@ -63,6 +63,9 @@ func operation(r *hull.Runtime, name, bundle string) error {
 	case "create":
 		_, err := r.Create(ctx, "box", hull.CreateOptions{Bundle: bundle, Console: new(console).take})
 		return err
+	case "restore":
+		_, err := r.Restore(ctx, "box", hull.RestoreOptions{CreateOptions: hull.CreateOptions{Bundle: bundle}, ImageOptions: imageBeside(r)})
+		return err
 	case "run":
 		_, err := r.Run(ctx, "box", hull.CreateOptions{Bundle: bundle, Console: new(console).take})
 		return err
@@ -74,6 +77,8 @@ func operation(r *hull.Runtime, name, bundle string) error {
 	switch name {
 	case "start":
 		return c.Start(ctx)
+	case "checkpoint":
+		return c.Checkpoint(ctx, hull.CheckpointOptions{ImageOptions: imageBeside(r)})
 	case "delete":
 		return c.Delete(ctx, hull.DeleteOptions{Force: true})
 	case "exec":

@@ -35,6 +35,7 @@ type service struct {
 	options *rpc.CriuOpts
 	work    *os.File // directory of its log
 	log     string   // name of its log there
+	trace   func(line string)
 }
 
 // begin is what a CRIU has from its start, which is what the processes have that it makes.
@@ -66,7 +67,7 @@ func startCRIU(ctx context.Context, o begin) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{log: o.log}
+	s := &service{log: o.log, trace: o.trace}
 	defer func() {
 		if err != nil {
 			s.end()
@@ -222,7 +223,12 @@ func (s *service) said() string {
 
 // run has CRIU do what was asked, by its options.
 func (s *service) run(ctx context.Context, kind rpc.CriuReqType, notify func(criu.Notification) error) error {
-	_, err := s.Do(ctx, &rpc.CriuReq{Type: &kind, Opts: s.options}, notify)
+	s.tell(kind.String())
+	_, err := s.Do(ctx, &rpc.CriuReq{Type: &kind, Opts: s.options}, func(n criu.Notification) error {
+		s.tell(n.Step)
+		return notify(n)
+	})
+	s.tell("end")
 	if err == nil {
 		return nil
 	}
@@ -245,6 +251,13 @@ func (s *service) run(ctx context.Context, kind rpc.CriuReqType, notify func(cri
 		return &fault.Error{Step: "CRIU", Err: err, Hint: "its log is " + path}
 	}
 	return &fault.Error{Step: "CRIU", Err: errors.Join(errors.New(why)), Hint: hintOf(why) + "the whole log is " + path}
+}
+
+// tell traces what CRIU is at.
+func (s *service) tell(step string) {
+	if s.trace != nil {
+		s.trace("CRIU " + s.version.String() + ": " + step)
+	}
 }
 
 // end ends CRIU, whatever it is at.
