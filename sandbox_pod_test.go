@@ -1,10 +1,18 @@
 package hull_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"hull"
 	"hull/hulltest"
@@ -20,6 +28,113 @@ func ofPod(kind, id string) func(*specs.Spec) {
 func ofCRIO(kind, id string) func(*specs.Spec) {
 	return func(s *specs.Spec) {
 		s.Annotations = map[string]string{"io.kubernetes.cri-o.ContainerType": kind, "io.kubernetes.cri-o.SandboxID": id}
+	}
+}
+
+// TestSandboxMember has tests of containers that are alone pass in a pod, too: newRuntime makes one, and what they create joins it.
+// Those that are missing make their bundles themselves, or look at what is the pod's.
+func TestSandboxMember(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	for name, test := range map[string]func(*testing.T){
+		"BindMounts":              TestBindMounts,
+		"CVE_2019_18837":          TestCVE_2019_18837,
+		"CVE_2021_30465":          TestCVE_2021_30465,
+		"CVE_2022_24769":          TestCVE_2022_24769,
+		"CVE_2022_29162":          TestCVE_2022_29162,
+		"CVE_2024_21626":          TestCVE_2024_21626,
+		"CVE_2024_45310":          TestCVE_2024_45310,
+		"CVE_2025_31133":          TestCVE_2025_31133,
+		"CVE_2025_52565":          TestCVE_2025_52565,
+		"CVE_2025_52881":          TestCVE_2025_52881,
+		"DefaultDevices":          TestDefaultDevices,
+		"Delete":                  TestDelete,
+		"ExitStatus":              TestExitStatus,
+		"HooksStop":               TestHooksStopAtTheFirstFailure,
+		"HostIsOutOfSight":        TestHostIsOutOfSight,
+		"Hostname":                TestHostname,
+		"InitIsSpared":            TestInitIsSpared,
+		"LifeCycleByOthers":       TestLifeCycleByOthers,
+		"LoopbackIsUp":            TestLoopbackIsUp,
+		"MaskedPaths":             TestMaskedPaths,
+		"MountsInOrder":           TestMountsInOrder,
+		"NoPath":                  TestNoPath,
+		"OneOffset":               TestOneOffset,
+		"PauseAndResume":          TestPauseAndResume,
+		"PauseCreated":            TestPauseCreated,
+		"PausedContainerDies":     TestPausedContainerDies,
+		"PidFile":                 TestPidFile,
+		"PidFileThatCannotBe":     TestPidFileThatCannotBe,
+		"PidfdSocket":             TestPidfdSocket,
+		"PoststopThatFails":       TestPoststopThatFails,
+		"ReadonlyRoot":            TestReadonlyRoot,
+		"Rlimits":                 TestRlimits,
+		"RunIsStarted":            TestRunIsStarted,
+		"SeccompShortAllowList":   TestSeccompShortAllowList,
+		"Signals":                 TestSignals,
+		"SignalsBeforeTheStart":   TestSignalsBeforeTheStart,
+		"SocketAndMapInTheRoot":   TestSocketAndMapInTheRoot,
+		"Stdin":                   TestStdin,
+		"Terminal":                TestTerminal,
+		"TerminalControls":        TestTerminalControls,
+		"TerminalHangup":          TestTerminalHangup,
+		"TerminalModes":           TestTerminalModes,
+		"TerminalOfCreate":        TestTerminalOfCreate,
+		"TerminalOfExec":          TestTerminalOfExec,
+		"TerminalOfUser":          TestTerminalOfUser,
+		"TerminalResized":         TestTerminalResized,
+		"TerminalShowsAll":        TestTerminalShowsAll,
+		"TerminalThatNobodyTakes": TestTerminalThatNobodyTakes,
+		"ConsoleComesFirst":       TestConsoleComesFirst,
+		"ConsoleThatRefuses":      TestConsoleThatRefuses,
+		"Tmpfs":                   TestTmpfs,
+		"WritableRoot":            TestWritableRoot,
+		"WrongState":              TestWrongState,
+		"ExecBeforeStart":         TestExecBeforeStart,
+		"ExecInPaused":            TestExecInPaused,
+		"ExecAmidDelete":          TestExecAmidDelete,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// podsOf are the pods that containers of runtimes join.
+var podsOf = make(map[*hull.Runtime]*hull.Container)
+
+func addPod(t testing.TB, r *hull.Runtime) {
+	t.Helper()
+	c, err := r.Run(t.Context(), "pod", hull.CreateOptions{Bundle: hulltest.Bundle(t, ofPod("sandbox", "pod"), args("sleep", "3600"))})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	t.Cleanup(func() {
+		if state, err := c.State(); err != nil || state.Status != hull.Running {
+			t.Errorf("the pod is %s: %s", state.Status, readFile(t, filepath.Join(c.Dir(), "sandbox.log")))
+		}
+	})
+	podsOf[r] = c
+}
+
+// bundle makes a bundle for a container of the runtime.
+func bundle(t testing.TB, r *hull.Runtime, edits ...func(*specs.Spec)) string {
+	t.Helper()
+	if pod := podsOf[r]; pod != nil {
+		edits = append(slices.Clone(edits), func(s *specs.Spec) { inPodOf(s, pod) })
+	}
+	return hulltest.Bundle(t, edits...)
+}
+
+// inPodOf has a configuration join the pod, with what else it has.
+func inPodOf(s *specs.Spec, pod *hull.Container) {
+	annotations := s.Annotations
+	ofPod("container", pod.ID())(s)
+	for key, value := range annotations {
+		s.Annotations[key] = value
+	}
+	for i, ns := range s.Linux.Namespaces {
+		if file, ok := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc"}[ns.Type]; ok {
+			s.Linux.Namespaces[i].Path = procPath(pod.Init().Pid, "ns/"+file)
+		}
 	}
 }
 
@@ -77,15 +192,348 @@ func runningMember(t testing.TB, r *hull.Runtime, pod *hull.Container, id string
 // A pod's containers have a life of their own each.
 func TestSandboxPod(t *testing.T) {
 	r, pod := newPod(t)
-	a := member(t, r, pod, "a", hull.CreateOptions{})
+	a, b := member(t, r, pod, "a", hull.CreateOptions{}), runningMember(t, r, pod, "b")
 	wantStatus(t, a, hull.Created)
+	says(t, exec1(t, a, verb("do", "echo", "in a", ",", "hostname", ",", "ls", "/")), slices.Concat([]string{"in a", "pod (none)"}, rootDirs)...)
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(errorText(err))
 	}
 	wantStatus(t, a, hull.Running)
-	says(t, exec1(t, a, verb("do", "echo", "in a", ",", "hostname")), "in a", "pod (none)")
-	if err := a.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+	for _, c := range []*hull.Container{pod, a, b} {
+		list, err := c.Inside()
+		if err != nil || len(list) != 1 || list[0].Command != "testprog" {
+			t.Errorf("%s: processes %v, %v", c.ID(), list, err)
+		}
+		if got := inside(t, c); got.Pids < 1 || got.Memory < 1<<18 || got.CPU.User+got.CPU.Kernel == 0 {
+			t.Errorf("%s: %+v", c.ID(), got)
+		}
+		pids, err := c.Processes()
+		if err != nil || !slices.Contains(pids, c.Init().Pid) {
+			t.Errorf("%s: %d is not among the cgroup's %v, %v", c.ID(), c.Init().Pid, pids, err)
+		}
+	}
+	if err := a.Pause(); err != nil {
 		t.Fatal(errorText(err))
 	}
+	wantStatus(t, a, hull.Paused)
+	wantStatus(t, b, hull.Running)
+	wantStatus(t, pod, hull.Running)
+	says(t, exec1(t, b, verb("echo", "goes on")), "goes on")
+	if err := pod.Pause(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	wantStatus(t, b, hull.Running)
+	says(t, exec1(t, b, verb("echo", "still")), "still")
+	for _, c := range []*hull.Container{pod, a} {
+		if err := c.Resume(); err != nil {
+			t.Fatal(errorText(err))
+		}
+		says(t, exec1(t, c, verb("echo", "again")), "again")
+	}
+	if err := a.Signal(unix.SIGKILL, true); err != nil {
+		t.Error(errorText(err))
+	}
+	expect(t, "signal SIGKILL", wait(t, a.Init()))
+	wantStatus(t, a, hull.Stopped)
+	refused(t, execTrue(t.Context(), a), hull.ErrBadState, "exec a", "stopped")
+	if err := a.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	says(t, exec1(t, b, verb("echo", "b is left")), "b is left")
+	if err := pod.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "137", wait(t, b.Init()))
+	wantStatus(t, b, hull.Stopped)
+	refused(t, execTrue(t.Context(), b), hull.ErrBadState, "exec b", "stopped", `container "box", in whose sandbox it was, has stopped`)
+	if err := b.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+		t.Error(errorText(err))
+	}
+}
+
+// rootDirs are what is in the root of a bundle.
+var rootDirs = []string{"bin", "dev", "etc", "proc", "sys", "tmp"}
+
+// A pid namespace is a container's own, the pod's, or that of another of its containers.
+func TestSandboxPodPIDs(t *testing.T) {
+	r, pod := newPod(t)
+	a := runningMember(t, r, pod, "a")
+	const self = "Pid:\t1"
+	says(t, exec1(t, a, verb("cat", "/proc/1/comm")), "testprog")
+	processes := func(c *hull.Container) int {
+		n := 0
+		for _, name := range strings.Fields(exec1(t, c, verb("ls", "/proc")).Out) {
+			if _, err := strconv.Atoi(name); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	expect(t, 2, processes(a)) // with that of exec
+	b := runningMember(t, r, pod, "b", podPIDs(a))
+	expect(t, 3, processes(b))
+	expect(t, 3, processes(a))
+	shared := runningMember(t, r, pod, "shared", podPIDs(pod))
+	expect(t, 5, processes(shared)) // all of the pod: others' namespaces are below it
+	absent := runningMember(t, r, pod, "absent", func(s *specs.Spec) { s.Linux.Namespaces = without(s.Linux.Namespaces, specs.PIDNamespace) })
+	expect(t, 6, processes(absent))
+	// The end of the first process is that of all its container's processes, in whatever pid namespace.
+	p, err := absent.Exec(t.Context(), hull.ExecOptions{Process: sleeper(absent)})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, 7, processes(shared))
+	if err := absent.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", wait(t, p))
+	expect(t, 5, processes(shared))
+}
+
+func sleeper(c *hull.Container) *specs.Process {
+	p := c.ProcessSpec()
+	p.Args = hulltest.Args("sleep", "3600")
+	return p
+}
+
+// What is shared in a pod is, and what isn't is not.
+func TestSandboxPodShares(t *testing.T) {
+	r, pod := newPod(t)
+	volume := t.TempDir()
+	bind := func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/volume", Type: "bind", Source: volume, Options: []string{"rbind"}})
+	}
+	a := runningMember(t, r, pod, "a", bind)
+	b := runningMember(t, r, pod, "b", bind, func(s *specs.Spec) {
+		s.Process.User = specs.User{UID: 1000, GID: 1000}
+		s.Process.Capabilities = nil
+		s.Linux.Namespaces = append(without(s.Linux.Namespaces, specs.UTSNamespace), specs.LinuxNamespace{Type: specs.UTSNamespace})
+		s.Hostname = "own"
+	})
+	says(t, exec1(t, a, verb("write", "/volume/file", "of a")))
+	says(t, exec1(t, b, verb("do", "cat", "/volume/file", ",", "hostname", ",", "id")), "of aown (none)", "uid 1000 1000 1000", "gid 1000 1000 1000", "groups")
+	says(t, exec1(t, a, verb("write", "/tmp/file", "of a")))
+	if got := exec1(t, b, verb("cat", "/tmp/file")); got.Status == "0" {
+		t.Errorf("b has a's file: %+v", got)
+	}
+	for _, ns := range []string{"net", "ipc", "uts", "pid", "mnt"} {
+		link := func(c *hull.Container) string {
+			got := exec1(t, c, verb("readlink", "/proc/self/ns/"+ns))
+			if got.Status != "0" {
+				t.Errorf("%s: %+v", ns, got)
+			}
+			return got.Out
+		}
+		of, as, bs := link(pod), link(a), link(b)
+		shared := ns == "net" || ns == "ipc"
+		if (of == as) != (shared || ns == "uts") || (as == bs) != shared {
+			t.Errorf("%s: the pod has %q, a %q, b %q", ns, of, as, bs)
+		}
+	}
+}
+
+// What can't be is said, and leaves nothing.
+func TestSandboxPodThatCannotBe(t *testing.T) {
+	r, pod := newPod(t)
+	a := runningMember(t, r, pod, "a")
+	native := &hull.Runtime{Root: r.Root}
+	other, err := native.Create(t.Context(), "native", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, native, other)
+	for name, test := range map[string]struct {
+		edit  func(*specs.Spec)
+		kind  error
+		words []string
+	}{
+		"none":         {ofPod("container", "nobody"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri.sandbox-id", `no container "nobody"`}},
+		"CRI-O's none": {ofCRIO("container", "nobody"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri-o.SandboxID", `no container "nobody"`}},
+		"native":       {ofPod("container", "native"), hull.ErrBadSpec, []string{`"native" has native isolation`}},
+		"itself":       {ofPod("container", "x"), hull.ErrBadSpec, []string{`"x" is this container`}},
+		"a member":     {ofPod("container", "a"), hull.ErrBadSpec, []string{`"a" has joined that of "box"`}},
+		"no id":        {ofPod("container", ""), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri.sandbox-id", "missing"}},
+		"no kind":      {ofPod("box", "box"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri.container-type", `"box" is neither`}},
+		"network": {func(s *specs.Spec) { s.Linux.Namespaces[4].Path = "" }, hull.ErrUnsupported,
+			[]string{"linux.namespaces[4]", "one network, the pod's"}},
+		"other ipc": {func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/self/ns/ipc" }, hull.ErrUnsupported,
+			[]string{"linux.namespaces[1].path", "not that of the pod"}},
+		"other pids": {func(s *specs.Spec) { s.Linux.Namespaces[0].Path = procPath(other.Init().Pid, "ns/pid") }, hull.ErrUnsupported,
+			[]string{"linux.namespaces[0].path", "not that of the pod"}},
+		"ids": {func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+		}, hull.ErrUnsupported, []string{"linux.namespaces[6]", "mapped otherwise"}},
+		"no program": {args("x"), nil, nil},
+		"cwd":        {func(s *specs.Spec) { s.Process.Cwd = "/nowhere" }, unix.ENOENT, []string{"process.cwd"}},
+	} {
+		if name == "no program" {
+			test.edit = func(s *specs.Spec) { s.Process.Args = []string{"/no/program"} }
+			test.kind, test.words = unix.ENOENT, []string{"process.args[0]", "/no/program"}
+		}
+		t.Run(name, func(t *testing.T) {
+			_, err := r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod), args("true"), test.edit)})
+			refused(t, err, test.kind, append([]string{"create x"}, test.words...)...)
+			if left, err := r.Container("x"); !errors.Is(err, hull.ErrNotExist) {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+	says(t, exec1(t, a, verb("echo", "goes on")), "goes on")
+	t.Run("isolation", func(t *testing.T) {
+		r := &hull.Runtime{Root: r.Root, SandboxProgram: r.SandboxProgram} // nobody says which
+		c, err := r.Create(t.Context(), "follows", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod))})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		remove(t, r, c)
+		expect(t, hull.Sandbox, c.Isolation())
+		r.Isolation = hull.Native
+		_, err = r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod))})
+		refused(t, err, hull.ErrBadSpec, `"box" is in a sandbox`, "native isolation")
+	})
+	if err := pod.Signal(unix.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, pod.Init())
+	_, err = r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, ofPod("container", "box"), func(s *specs.Spec) {
+		s.Linux.Namespaces = without(s.Linux.Namespaces, specs.NetworkNamespace)
+	})})
+	refused(t, err, hull.ErrBadState, "sandbox-id", `"box"`, "is stopped")
+}
+
+// Whoever comes and goes leaves nothing in the sandbox.
+func TestSandboxPodLeaks(t *testing.T) {
+	r, pod := newPod(t)
+	open := func() int {
+		fds, err := os.ReadDir(procPath(pod.Init().Pid, "fd"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	round := func(n int) {
+		c := runningMember(t, r, pod, "m"+strconv.Itoa(n))
+		says(t, exec1(t, c, verb("echo", "here")), "here")
+		if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+			t.Fatal(errorText(err))
+		}
+		_, err := r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod), func(s *specs.Spec) {
+			s.Process.Args = []string{"/no/program"}
+		})})
+		refused(t, err, unix.ENOENT)
+	}
+	for n := range 3 {
+		round(n)
+	}
+	before := open()
+	for n := range 10 {
+		round(3 + n)
+	}
+	if after := open(); after > before+3 {
+		t.Errorf("%d open files, before %d", after, before)
+	}
+}
+
+// When the process that stands for a container is killed, the container is, whatever state it is in.
+func TestSandboxPodStandInKilled(t *testing.T) {
+	r, pod := newPod(t)
+	for name, c := range map[string]*hull.Container{
+		"created": member(t, r, pod, "created", hull.CreateOptions{}),
+		"running": runningMember(t, r, pod, "running"),
+		"paused":  runningMember(t, r, pod, "paused"),
+	} {
+		if name == "paused" {
+			if err := c.Pause(); err != nil {
+				t.Fatal(errorText(err))
+			}
+		}
+		if err := unix.Kill(c.Init().Pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "signal SIGKILL", wait(t, c.Init()))
+		wantStatus(t, c, hull.Stopped)
+		if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+			t.Errorf("%s: %v", name, errorText(err))
+		}
+	}
+	list, err := pod.Inside()
+	if err != nil || len(list) != 1 {
+		t.Errorf("left: %v, %v", list, err)
+	}
+	out := exec1(t, pod, verb("ls", "/proc")).Out
+	for _, name := range strings.Fields(out) {
+		if n, err := strconv.Atoi(name); err == nil && n != 1 {
+			if got := exec1(t, pod, verb("cat", "/proc/"+name+"/comm")); got.Status == "0" {
+				t.Errorf("process %s is left", name)
+			}
+		}
+	}
+}
+
+// hull is killed at any line of its trace, while it does something with a container of a pod: delete --force leaves nothing of it,
+// and the pod goes on as it was.
+func TestSandboxPodKilledAtEveryStep(t *testing.T) {
+	const budget = time.Second // of each
+	site := newCrashSite(t)
+	r := newRuntime(t)
+	r.Root = site.root
+	addPod(t, r)
+	pod := podsOf[r]
+	site.bundle = bundle(t, r, args("sleep", "3600"))
+	site.group = readSpec(t, site.bundle).Linux.CgroupsPath
+	for _, test := range []struct{ op, before string }{
+		{"create", ""}, {"run", ""}, {"start", "create"}, {"exec", "run"}, {"delete", "run"},
+	} {
+		do := func(n int) (lines int) {
+			if test.before != "" {
+				site.die(t, test.before, 0)
+			}
+			_, lines = site.die(t, test.op, n)
+			what := fmt.Sprintf("%s killed at line %d", test.op, n)
+			if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+				t.Errorf("%s: %v", what, errorText(err))
+			}
+			if left := site.cgroups(); len(left) > 0 {
+				t.Errorf("%s: cgroups %v", what, left)
+			}
+			if left := site.mounts(t); left != "" {
+				t.Errorf("%s: mount %s", what, left)
+			}
+			eventually(t, what+": nothing is left", func() bool {
+				reapBut(t, pod.Init().Pid)
+				inside := exec1(t, pod, verb("ls", "/proc")).Out
+				return len(site.processes()) == 0 && len(slices.DeleteFunc(strings.Fields(inside), func(name string) bool {
+					_, err := strconv.Atoi(name)
+					return err != nil
+				})) == 2 // the pod's own, and that of exec
+			})
+			return lines
+		}
+		lines := do(0)
+		for _, n := range sample(lines, budget) {
+			do(n)
+			if t.Failed() {
+				return
+			}
+		}
+	}
 	says(t, exec1(t, pod, verb("echo", "goes on")), "goes on")
+}
+
+// reapBut reaps all children but one.
+func reapBut(t *testing.T, keep int) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		for _, child := range strings.Fields(readFile(t, task)) {
+			if pid, err := strconv.Atoi(child); err == nil && pid != keep && !alive(pid) {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+	}
 }

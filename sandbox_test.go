@@ -275,6 +275,28 @@ func TestDockerNameServer(t *testing.T) {
 	says(t, streams.outcome(t, c.Init()), "10.97.0.3", "10.97.0.3", "192.0.2.2", "192.0.2.2", "connected")
 }
 
+// counted is what a sandbox's kernel counts.
+type counted struct {
+	Memory, Pids uint64
+	CPU          struct{ User, Kernel uint64 }
+}
+
+func inside(t testing.TB, c *hull.Container) (got counted) {
+	t.Helper()
+	s, err := c.Stats()
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	text, err := json.Marshal(s.Inside)
+	if err == nil {
+		err = json.Unmarshal(text, &got)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+	}
+	return got
+}
+
 // What the container uses is counted without the kernel that it runs on.
 func TestSandboxStats(t *testing.T) {
 	c := running(t)
@@ -283,19 +305,12 @@ func TestSandboxStats(t *testing.T) {
 		if err != nil {
 			t.Fatal(errorText(err))
 		}
-		inside, err := json.Marshal(s.Inside)
-		var got struct {
-			Memory, Pids uint64
-			CPU          struct{ User, Kernel uint64 }
-		}
-		if err == nil {
-			err = json.Unmarshal(inside, &got)
-		}
-		if err != nil || got.Pids < want || got.Memory == 0 {
-			t.Errorf("inside %s, %v; want %d processes at least, and memory", inside, err, want)
+		got := inside(t, c)
+		if got.Pids < want || got.Memory == 0 {
+			t.Errorf("inside %+v; want %d processes at least, and memory", got, want)
 		}
 		if got.Memory > s.Memory.Usage.Usage || got.Pids > s.Pids.Current {
-			t.Errorf("inside %s is more than outside: %+v, %+v", inside, s.Memory.Usage, s.Pids)
+			t.Errorf("inside %+v is more than outside: %+v, %+v", got, s.Memory.Usage, s.Pids)
 		}
 		p := c.ProcessSpec()
 		p.Args = hulltest.Args("sleep", "3600")

@@ -75,6 +75,9 @@ func newRuntime(t testing.TB) *hull.Runtime {
 		hulltest.Require(t, hulltest.MountSetattr)
 		r.Isolation, r.SandboxProgram = hull.Sandbox, hulltest.SandboxBinary(t)
 	}
+	if strings.HasPrefix(t.Name(), "TestSandboxMember/") {
+		addPod(t, r)
+	}
 	return r
 }
 
@@ -92,7 +95,7 @@ func remove(t testing.TB, r *hull.Runtime, c *hull.Container) {
 // create makes the container "box" of a bundle with the edits.
 func create(t testing.TB, r *hull.Runtime, o hull.CreateOptions, edits ...func(*specs.Spec)) *hull.Container {
 	t.Helper()
-	o.Bundle = hulltest.Bundle(t, edits...)
+	o.Bundle = bundle(t, r, edits...)
 	c, err := r.Create(t.Context(), "box", o)
 	if err != nil {
 		t.Fatal(errorText(err))
@@ -141,7 +144,7 @@ func run(t testing.TB, edits ...func(*specs.Spec)) outcome {
 // tryRun is run for a container that may not start. What fails must leave nothing.
 func tryRun(t testing.TB, r *hull.Runtime, edits ...func(*specs.Spec)) (outcome, error) {
 	t.Helper()
-	return tryRunWith(t, r, hull.CreateOptions{Bundle: hulltest.Bundle(t, edits...)})
+	return tryRunWith(t, r, hull.CreateOptions{Bundle: bundle(t, r, edits...)})
 }
 
 func tryRunWith(t testing.TB, r *hull.Runtime, o hull.CreateOptions) (outcome, error) {
@@ -150,7 +153,7 @@ func tryRunWith(t testing.TB, r *hull.Runtime, o hull.CreateOptions) (outcome, e
 	o.Stdio = streams.stdio()
 	c, err := r.Run(t.Context(), "box", o)
 	if err != nil {
-		if left, lerr := filepath.Glob(filepath.Join(r.Root, "*")); len(left) > 0 || lerr != nil {
+		if left, lerr := filepath.Glob(filepath.Join(r.Root, "[^p]*")); len(left) > 0 || lerr != nil {
 			t.Errorf("a run that failed left %v, %v", left, lerr)
 		}
 		return outcome{}, err

@@ -9,6 +9,8 @@
 //	  connects, a Request          ────────>
 //	                               <────────   a Reply, and another one where the request says so
 //
+// Another container in the same sandbox is asked for over the socket, see Create.
+//
 // A message is JSON, in packets of a SOCK_SEQPACKET socket, with descriptors beside the first one. Neither side trusts the
 // length of what comes, nor the number of descriptors; hull shows nothing of it as it is (Printable). The two programs are of one release: one of another is refused, so that
 // nothing here needs to be understood by older ones.
@@ -52,12 +54,13 @@ type Failure struct {
 	Field, Step, Message string
 	Errno                int // of the cause, or 0
 	Unsupported          bool
+	BadState             bool
 	Hint                 string
 }
 
 // Fail returns err as a Failure.
 func Fail(err error) *Failure {
-	f := &Failure{Hint: fault.Hint(err), Unsupported: errors.Is(err, fault.Unsupported)}
+	f := &Failure{Hint: fault.Hint(err), Unsupported: errors.Is(err, fault.Unsupported), BadState: errors.Is(err, fault.BadState)}
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		f.Errno = int(errno)
@@ -79,6 +82,9 @@ func (f *Failure) Err() error {
 		Err: said{Printable(f.Message), unix.Errno(f.Errno)}}
 	if f.Unsupported {
 		e.Kind = fault.Unsupported
+	}
+	if f.BadState {
+		e.Kind = fault.BadState
 	}
 	return e
 }

@@ -53,6 +53,7 @@ type Sandbox struct {
 	kernel  *kernel.Kernel
 	network *stack.Stack // or nil: the host's
 	server  *fileserver.Server
+	uname   unix.Utsname
 	root    *container // the first; the sandbox ends with it
 	members members    // those that have joined it
 

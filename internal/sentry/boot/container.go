@@ -36,6 +36,9 @@ type container struct {
 	lock    int            // a file that is locked while the container is paused, where hull sees it
 	mounts  *mounter       // what is prepared of them, until create; or nil
 
+	adding sync.RWMutex // held while something is added to the container, or what it has is given to another
+	over   bool         // with adding: nothing can be added any more
+
 	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }
 
@@ -136,6 +139,16 @@ func (c *container) signalAll(sig linux.Signal) {
 			_ = c.kernel.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(sig)})
 		}
 	}
+}
+
+// add calls f unless the container is over, which is not before f has returned.
+func (c *container) add(f func() error) error {
+	c.adding.RLock()
+	defer c.adding.RUnlock()
+	if c.over {
+		return errStopped()
+	}
+	return f()
 }
 
 // groups returns the container's processes.

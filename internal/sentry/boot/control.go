@@ -207,17 +207,25 @@ func receive(conn int) (went bool, sig linux.Signal, err error) {
 }
 
 // newExec takes over the descriptors.
-func (c *container) newExec(r *wire.Request, fds []int) (*process, error) {
-	ns, err := c.checkExec(r, len(fds))
-	if err != nil {
-		for _, fd := range fds {
-			unix.Close(fd)
+func (c *container) newExec(r *wire.Request, fds []int) (p *process, err error) {
+	left := fds
+	err = c.add(func() error {
+		ns, err := c.checkExec(r, len(fds))
+		if err != nil {
+			return err
 		}
-		return nil, err
+		left = nil
+		p, err = c.newProcess(r.Process, ns, fds, r.Same)
+		return err
+	})
+	for _, fd := range left {
+		unix.Close(fd)
 	}
-	p, err := c.newProcess(r.Process, ns, fds, r.Same)
-	if err == nil {
+	switch {
+	case err == nil:
 		c.stopIfPaused()
+	case c.init.group.Leader().MountNamespace() == nil: // it has ended meanwhile, which shows in many ways
+		err = errStopped()
 	}
 	return p, err
 }
@@ -235,9 +243,13 @@ func (c *container) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, er
 	}
 	ns := c.init.group.Leader().MountNamespace()
 	if ns == nil || !ns.TryIncRef() {
-		return nil, &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
+		return nil, errStopped()
 	}
 	return ns, nil
+}
+
+func errStopped() error {
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
 }
 
 // forward passes signals on, until nobody is there any more who waits for the process: then it is killed.

@@ -174,6 +174,7 @@ func (m *mounter) mountRoot() (err error) {
 	if err != nil {
 		return err
 	}
+	defer mount.DecRef(m.ctx) // its place has one
 	below := m.ns.Root(m.ctx)
 	defer below.DecRef(m.ctx)
 	if err := v.ConnectMountAt(m.ctx, m.creds, mount, &vfs.PathOperation{Root: below, Start: below}); err != nil {

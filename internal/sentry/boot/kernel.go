@@ -119,6 +119,9 @@ func (s noSaver) SpecEnviron(name string) []string {
 
 func (s *Sandbox) initKernel(cpus int) error {
 	k := s.kernel
+	if err := unix.Uname(&s.uname); err != nil {
+		return os.NewSyscallError("uname", err)
+	}
 	memory, err := newMemory()
 	if err != nil {
 		return err
@@ -146,7 +149,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 		ApplicationCores:     uint(cpus),
 		Vdso:                 vdso,
 		VdsoParams:           params,
-		RootUTSNamespace:     names(s.Spec, users),
+		RootUTSNamespace:     s.names(s.Spec, users),
 		RootIPCNamespace:     kernel.NewIPCNamespace(users),
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
 		MaxFDLimit:           kernel.MaxFdLimit,
@@ -169,17 +172,14 @@ func (s *Sandbox) initKernel(cpus int) error {
 }
 
 // names returns the UTS namespace of a container. What the configuration doesn't say is the host's, as of a new namespace; the jail
-// has it.
-func names(spec *specs.Spec, users *auth.UserNamespace) *kernel.UTSNamespace {
+// has it, until the filter is there.
+func (s *Sandbox) names(spec *specs.Spec, users *auth.UserNamespace) *kernel.UTSNamespace {
 	host, domain := spec.Hostname, spec.Domainname
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err == nil {
-		if host == "" {
-			host = unix.ByteSliceToString(uts.Nodename[:])
-		}
-		if domain == "" {
-			domain = unix.ByteSliceToString(uts.Domainname[:])
-		}
+	if host == "" {
+		host = unix.ByteSliceToString(s.uname.Nodename[:])
+	}
+	if domain == "" {
+		domain = unix.ByteSliceToString(s.uname.Domainname[:])
 	}
 	return kernel.NewUTSNamespace(host, domain, users)
 }

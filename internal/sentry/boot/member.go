@@ -49,7 +49,7 @@ func (s *Sandbox) container(id string) (*container, error) {
 	if m := s.members.find(id); m != nil && m.made.Load() {
 		return m.container, nil
 	}
-	return nil, &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("there is no container %q in the sandbox any more", id)}
+	return nil, errStopped()
 }
 
 func (l *members) find(id string) *member {
@@ -128,6 +128,9 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 		if err == nil {
 			_ = wire.SendEnd(conn, end)
 		}
+		for err == nil { // see below
+			_, _, err = receive(conn)
+		}
 		return
 	}
 	m.kernel.StartProcess(m.init.group)
@@ -136,6 +139,7 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 	go func() {
 		defer close(alone)
 		m.forward(conn, m.init)
+		m.resume() // or it would never end
 	}()
 	ws := m.init.wait()
 	m.end()
@@ -162,11 +166,18 @@ func (m *member) awaitStart(conn int) (end wire.End, err error) {
 	}
 }
 
-// end ends all that is left of the container's processes.
-func (m *member) end() {
+func (m *member) resume() {
 	if err := m.pause(false); err != nil {
 		log.Warningf("%s: %v", m.ID, err)
 	}
+}
+
+// end ends all that is left of the container's processes.
+func (m *member) end() {
+	m.adding.Lock()
+	m.over = true
+	m.adding.Unlock()
+	m.resume()
 	waited := make(map[*kernel.ThreadGroup]bool)
 	for again := true; again; {
 		again = false
@@ -255,9 +266,12 @@ func (m *member) release() {
 	for _, fd := range m.Streams {
 		unix.Close(fd)
 	}
+	m.pausing.Lock()
 	if m.lock >= 0 {
 		unix.Close(m.lock)
 	}
+	m.lock = -1
+	m.pausing.Unlock()
 	ctx := m.kernel.SupervisorContext()
 	if m.pids != nil {
 		m.pids.DecRef(ctx)
@@ -279,7 +293,9 @@ func (m *member) enterNamespaces(r *wire.Member) error {
 			return err
 		}
 		pids = c.pids
-		pids.IncRef()
+		if err := c.add(func() error { pids.IncRef(); return nil }); err != nil {
+			return err
+		}
 	}
 	if m.makes(specs.IPCNamespace) {
 		ipc = kernel.NewIPCNamespace(users)
@@ -292,7 +308,7 @@ func (m *member) enterNamespaces(r *wire.Member) error {
 		ipc.IncRef()
 	}
 	if m.makes(specs.UTSNamespace) {
-		uts = names(m.Spec, users)
+		uts = m.names(m.Spec, users)
 		uts.SetInode(k.GetNamespaceInode(ctx, uts).(*nsfs.Inode))
 	} else {
 		uts.IncRef()

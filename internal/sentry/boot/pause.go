@@ -23,6 +23,9 @@ const logFD = 2
 func (c *container) pause(stop bool) error {
 	c.pausing.Lock()
 	defer c.pausing.Unlock()
+	if c.lock < 0 {
+		return errStopped()
+	}
 	whole := c == c.root && (c.paused || c.stopped == nil && c.members.count() == 0)
 	if stop == (c.stopped != nil || whole && c.paused) {
 		return nil
