@@ -49,7 +49,8 @@ type daemon struct {
 	binary string
 	dir    string // for sockets, FIFOs and states; paths of sockets are short
 	events chan proto.Message
-	ttrpc  string // address of the service that takes events
+	ttrpc  string        // address of the service that takes events
+	server *ttrpc.Server // of that service
 }
 
 func newDaemon(t testing.TB) *daemon {
@@ -77,6 +78,7 @@ func (d *daemon) serveEvents() {
 	}
 	forward.RegisterTTRPCEventsService(s, d)
 	go s.Serve(context.Background(), l)
+	d.server = s
 	d.t.Cleanup(func() { s.Close() })
 }
 
@@ -575,6 +577,42 @@ func TestGroup(t *testing.T) {
 	if st, err := b.State(t.Context(), &task.StateRequest{ID: "b"}); err != nil || st.Status != status.Status_CREATED {
 		t.Errorf("the other container: %v, %v", st, err)
 	}
+}
+
+// TestRestart has containerd away while a container writes and ends: nothing of it is lost.
+func TestRestart(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("restart", hulltest.Bundle(t, args("do", "cat", ",", "echo", "last", "words", ",", "exit", "5")))
+	in, out := d.fifo("in"), d.fifo("out")
+	first, err := os.OpenFile(out, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.create(&task.CreateTaskRequest{Stdin: in, Stdout: out})
+	s.run("")
+	event[*events.TaskStart](d)
+	d.server.Close()
+	s.conn.Close()
+	first.Close()
+	if err := os.Remove(d.ttrpc); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	again := d.connect(s.id, s.bundle, "unix://"+s.socket)
+	if _, err := again.CloseIO(t.Context(), &task.CloseIORequest{ID: s.id, Stdin: true}); err != nil {
+		t.Fatal(err)
+	}
+	said := d.reader(out)
+	if w, err := again.Wait(t.Context(), &task.WaitRequest{ID: s.id}); err != nil || w.ExitStatus != 5 {
+		t.Errorf("wait %v, %v", w, err)
+	}
+	if got := <-said; got != "last words\n" {
+		t.Errorf("said %q", got)
+	}
+	d.serveEvents()
+	if e := event[*events.TaskExit](d); e.ExitStatus != 5 {
+		t.Errorf("event %v", e)
+	}
+	again.end() // as long as somebody takes its last events
 }
 
 // TestOldStart has the answers that containerd 1.6 and 1.7 read, and the service of version 2.
