@@ -38,6 +38,22 @@ func (c *Cmd) startThrowaway() (err error) {
 	if err := errors.Join(c.Limits.check(), checkHostname(c.Hostname), c.checkNetwork()); err != nil {
 		return err
 	}
+	e := c.Runtime.throwawayEngine()
+	stdio, err := c.streams()
+	defer c.closeChild()
+	if err != nil {
+		return err
+	}
+	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
+	var early engine.InitBeginning
+	if c.Limits.resources() == nil {
+		if early, err = e.BeginInit(c.ctx, io, c.Runtime.Trace); err != nil {
+			return err
+		}
+		if early != nil {
+			defer early.Abandon()
+		}
+	}
 	userNS := os.Geteuid() != 0 || inUserNamespace()
 	id, err := findIdentity(c.User, userNS)
 	if err != nil {
@@ -66,13 +82,7 @@ func (c *Cmd) startThrowaway() (err error) {
 	for _, w := range warnings {
 		c.Runtime.warn(w)
 	}
-	e := c.Runtime.throwawayEngine()
 	if err := e.CheckHostFiles(s); err != nil {
-		return err
-	}
-	stdio, err := c.streams()
-	defer c.closeChild()
-	if err != nil {
 		return err
 	}
 	network, err := c.startNetwork(s)
@@ -84,12 +94,11 @@ func (c *Cmd) startThrowaway() (err error) {
 			network.abandon()
 		}
 	}()
-	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
-	begun, err := c.begin(e, s, io)
-	if err != nil {
-		return err
-	}
-	if begun != nil {
+	// The kernel makes what it takes longest for, while the rest is planned.
+	var begun engine.Beginning
+	if early != nil {
+		begun = early.Configure(s)
+	} else if begun = e.Begin(s, io, c.Runtime.Trace); begun != nil {
 		defer begun.Abandon()
 	}
 	plan, err := v.plan()
@@ -170,14 +179,6 @@ func (c *Cmd) startThrowaway() (err error) {
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
-}
-
-// begin has the kernel make what it takes longest for, while the rest is planned.
-func (c *Cmd) begin(e engine.HostFiles, s *specs.Spec, io engine.IO) (engine.Beginning, error) {
-	if c.Limits.resources() != nil {
-		return e.Begin(s, io, c.Runtime.Trace), nil
-	}
-	return e.BeginInit(c.ctx, s, io, c.Runtime.Trace)
 }
 
 // inUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root is one of an

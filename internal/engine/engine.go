@@ -138,13 +138,21 @@ type HostFiles interface {
 	Engine
 	// CheckHostFiles is Check for such a container.
 	CheckHostFiles(s *specs.Spec) error
-	// BeginInit is Begin for a container without a cgroup of its own: its first process can be made, too.
-	BeginInit(ctx context.Context, s *specs.Spec, io IO, trace func(string)) (Beginning, error)
+	// BeginInit is Begin for a container without a cgroup of its own: its first process can be made, too. What of that needs no
+	// configuration is begun at once. The result may be nil.
+	BeginInit(ctx context.Context, io IO, trace func(string)) (InitBeginning, error)
 }
 
 // Beginning is a creation that an engine has begun before all is known. Create takes it over; who doesn't come to that
 // abandons it.
 type Beginning interface{ Abandon() }
+
+// InitBeginning is a Beginning that doesn't know the configuration yet. Who doesn't come to that abandons it.
+type InitBeginning interface {
+	// Configure says it, and returns what Create takes; or nil if something has to come first.
+	Configure(s *specs.Spec) Beginning
+	Beginning
+}
 
 // ExecRequest says how a process is started in a running container.
 type ExecRequest struct {

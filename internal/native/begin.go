@@ -27,6 +27,7 @@ type beginning struct {
 	// have open.
 	report *os.File
 	opened int
+	spec   chan<- *specs.Spec // takes the configuration, or is closed without one; nil when that is done
 
 	trace func(string)
 	early []string // traced before anyone has waited: the trace is told by one goroutine alone
@@ -98,19 +99,14 @@ func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) engine.Begi
 }
 
 // BeginInit is Begin for a container without a cgroup of its own, and so without anything to be done before its init is
-// cloned: by the time that all is planned the init waits in its namespaces. It is nil if something has to come first.
-func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace func(string)) (engine.Beginning, error) {
-	p := s.Process
-	if p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" || s.Linux.IntelRdt != nil {
-		return nil, nil
-	}
-	privileged := os.Geteuid() == 0
-	ns := sortNamespaces(s, privileged)
+// cloned: by the time that all is planned the init waits in its namespaces.
+func (Engine) BeginInit(ctx context.Context, io engine.IO, trace func(string)) (engine.InitBeginning, error) {
 	report, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	begun := &beginning{report: report}
+	spec := make(chan *specs.Spec, 1)
+	begun := &beginning{report: report, spec: spec}
 	begun.start(trace, func(trace func(stub.Call)) (_ *stub.Stub, err error) {
 		defer theirs.Close()
 		first, err := stub.Start(stub.Config{Stdio: io.Stdio, Extra: append(slices.Clone(io.Extra), theirs), Trace: trace})
@@ -122,6 +118,13 @@ func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace 
 				first.Kill()
 			}
 		}()
+		s, configured := <-spec
+		if !configured {
+			first.Kill()
+			return nil, nil
+		}
+		privileged := os.Geteuid() == 0
+		ns := sortNamespaces(s, privileged)
 		pre := new(stub.Batch)
 		joinNamespaces(pre, ns.join)
 		if pre, err = unshareEarly(ctx, first, pre, ns, s.Linux, privileged); err != nil {
@@ -137,8 +140,24 @@ func (Engine) BeginInit(ctx context.Context, s *specs.Spec, io engine.IO, trace 
 	return begun, nil
 }
 
+// Configure implements engine.InitBeginning.
+func (b *beginning) Configure(s *specs.Spec) engine.Beginning {
+	p := s.Process
+	if p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" || s.Linux.IntelRdt != nil {
+		b.Abandon()
+		return nil
+	}
+	b.spec <- s
+	b.spec = nil
+	return b
+}
+
 // Abandon ends what Begin has started, unless Create has taken it.
 func (b *beginning) Abandon() {
+	if b.spec != nil {
+		close(b.spec)
+		b.spec = nil
+	}
 	if first, _ := b.take(); first != nil {
 		first.Kill()
 	}

@@ -87,7 +87,7 @@ func (Engine) CheckHostFiles(s *specs.Spec) error {
 func (Engine) Begin(*specs.Spec, engine.IO, func(string)) engine.Beginning { return nil }
 
 // BeginInit does nothing either.
-func (Engine) BeginInit(context.Context, *specs.Spec, engine.IO, func(string)) (engine.Beginning, error) {
+func (Engine) BeginInit(context.Context, engine.IO, func(string)) (engine.InitBeginning, error) {
 	return nil, nil
 }
 
