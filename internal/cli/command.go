@@ -49,6 +49,8 @@ func commands() []*Command {
 		specCommand(),
 		featuresCommand(),
 		doctorCommand(),
+		installCommand(),
+		uninstallCommand(),
 		cpuFeaturesCommand(),
 		checkpointCommand(),
 		restoreCommand(),

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"hull/internal/adopt"
 )
 
 func completionCommand() *Command {
@@ -95,7 +97,7 @@ const (
 	containerValue
 	commandValue // of hull's
 	programValue
-	shellValue
+	wordValue // one of a few
 	noValue
 )
 
@@ -123,12 +125,20 @@ func (c *completed) argument() valueKind {
 		return commandValue
 	case "COMMAND":
 		return programValue
-	case "SHELL":
-		return shellValue
+	case "SHELL", "ENGINE":
+		return wordValue
 	case "":
 		return noValue
 	}
 	return anyValue
+}
+
+// words are those that the first argument is one of, if it is a wordValue.
+func (c *completed) words() string {
+	if strings.Contains(c.Usage, "ENGINE") {
+		return strings.Join(adopt.Engines, " ")
+	}
+	return strings.Join(Shells, " ")
 }
 
 // stops tells whether options end with the first argument.

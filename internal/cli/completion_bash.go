@@ -50,8 +50,8 @@ _hull() {
 			arguments = `$([[ $argument ]] || "${COMP_WORDS[0]}" "${globals[@]}" list --quiet 2>/dev/null)`
 		case commandValue:
 			arguments = strings.Join(names, " ")
-		case shellValue:
-			arguments = strings.Join(Shells, " ")
+		case wordValue:
+			arguments = c.words()
 		case programValue:
 			arguments = `$([[ $cur == -* ]] || compgen -c -- "$cur")`
 		}

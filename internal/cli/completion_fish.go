@@ -87,8 +87,8 @@ complete -c hull -f
 			arguments = "-a '(__hull_containers)'"
 		case commandValue:
 			arguments = "-a " + fishWord(strings.Join(names, " "))
-		case shellValue:
-			arguments = "-a " + fishWord(strings.Join(Shells, " "))
+		case wordValue:
+			arguments = "-a " + fishWord(c.words())
 		case programValue:
 			arguments = "-F -a '(__fish_complete_command)'"
 		case anyValue:

@@ -35,6 +35,7 @@ var completedLines = []struct {
 	{"hull do --diff --format ", []string{"table", "json"}, nil},
 	{"hull list -f ", []string{"table", "json"}, nil},
 	{"hull completion ", []string{"bash", "zsh", "fish"}, nil},
+	{"hull install --dry-run ", []string{"docker", "podman", "containerd", "crio"}, []string{"zsh"}},
 	{"hull help do", []string{"do", "doctor"}, []string{"create"}},
 	{"hull create --pid", []string{"--pid-file"}, nil},
 	{"hull update --kernel", nil, []string{"--kernel-memory"}}, // hidden

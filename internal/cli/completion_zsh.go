@@ -52,8 +52,8 @@ _hull() {
 			}
 		case commandValue:
 			b.WriteString("\t\t\t'1:command:_hull_commands'")
-		case shellValue:
-			b.WriteString("\t\t\t'1:shell:(" + strings.Join(Shells, " ") + ")'")
+		case wordValue:
+			b.WriteString("\t\t\t'1: :(" + c.words() + ")'")
 		case programValue:
 			b.WriteString("\t\t\t'(-)1:command:_command_names -e' \\\n\t\t\t'*::argument:_normal'")
 		case noValue:

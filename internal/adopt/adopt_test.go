@@ -1,0 +1,209 @@
+package adopt
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-cmp/cmp"
+)
+
+var both = []Runtime{{Hull, "/usr/bin/hull"}, {Sandbox, "/usr/bin/hull-s"}}
+
+// edited is what becomes of a configuration, by install, install again and uninstall.
+type edited struct{ name, before, after, left string }
+
+func check(t *testing.T, engine string, cases []edited) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "etc", "config")
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if c.before != "" {
+				if err := os.WriteFile(file, []byte(c.before), 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
+			step := func(want string, plan func() (*Change, error)) *Change {
+				t.Helper()
+				ch, err := plan()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := ch.Do(); err != nil {
+					t.Fatal(err)
+				}
+				got, _ := os.ReadFile(file)
+				if diff := cmp.Diff(want, string(got)); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+				return ch
+			}
+			install := func() (*Change, error) { return Install(engine, file, both) }
+			if ch := step(c.after, install); ch.Nothing() != (c.before == c.after) || len(ch.Says) == 0 && !ch.Nothing() {
+				t.Errorf("it says %q", ch.Says)
+			}
+			if fi, err := os.Stat(file); err != nil || c.before != "" && fi.Mode().Perm() != 0o640 {
+				t.Errorf("mode %v, %v", fi.Mode(), err)
+			}
+			if ch := step(c.after, install); !ch.Nothing() {
+				t.Errorf("again it says %q", ch.Says)
+			}
+			if backup, err := os.ReadFile(file + backupSuffix); c.before != "" && c.before != c.after && string(backup) != c.before || c.before == "" && err == nil {
+				t.Errorf("the copy is %q, %v", backup, err)
+			}
+			step(c.left, func() (*Change, error) { return Uninstall(engine, file) })
+			if ch := step(c.left, func() (*Change, error) { return Uninstall(engine, file) }); !ch.Nothing() {
+				t.Errorf("after the end it says %q", ch.Says)
+			}
+		})
+	}
+}
+
+func TestDocker(t *testing.T) {
+	const fresh = "{\n    \"runtimes\": {\n        \"hull\": {\"path\": \"/usr/bin/hull\"},\n        \"hull-s\": {\"path\": \"/usr/bin/hull-s\"}\n    }\n}\n"
+	check(t, "docker", []edited{
+		{"none", "", fresh, ""},
+		{"empty object", "{}\n", fresh, ""},
+		{"others", "{\n  \"log-driver\": \"local\",\n  \"dns\": [\"192.0.2.1\", \"}\"]\n}\n",
+			"{\n  \"log-driver\": \"local\",\n  \"dns\": [\"192.0.2.1\", \"}\"],\n  \"runtimes\": {\n    \"hull\": {\"path\": \"/usr/bin/hull\"},\n    \"hull-s\": {\"path\": \"/usr/bin/hull-s\"}\n  }\n}\n",
+			"{\n  \"log-driver\": \"local\",\n  \"dns\": [\"192.0.2.1\", \"}\"]\n}\n"},
+		{"runtimes", "{\n\t\"runtimes\": {\n\t\t\"nvidia\": {\n\t\t\t\"path\": \"x\\\"y\"\n\t\t}\n\t},\n\t\"debug\": true\n}",
+			"{\n\t\"runtimes\": {\n\t\t\"nvidia\": {\n\t\t\t\"path\": \"x\\\"y\"\n\t\t},\n\t\t\"hull\": {\"path\": \"/usr/bin/hull\"},\n\t\t\"hull-s\": {\"path\": \"/usr/bin/hull-s\"}\n\t},\n\t\"debug\": true\n}",
+			"{\n\t\"runtimes\": {\n\t\t\"nvidia\": {\n\t\t\t\"path\": \"x\\\"y\"\n\t\t}\n\t},\n\t\"debug\": true\n}"},
+		{"one line", `{"a":1,"runtimes":{"hull":{"path":"/old"},"z":{}}}`,
+			`{"a":1,"runtimes":{"hull":{"path": "/usr/bin/hull"},"z":{}, "hull-s": {"path": "/usr/bin/hull-s"}}}`,
+			`{"a":1,"runtimes":{"z":{}}}`},
+		{"known already", `{"runtimes":{"hull":{"path":"/usr/bin/hull"},"hull-s":{"path":"/usr/bin/hull-s"}}, "b": {}}`,
+			`{"runtimes":{"hull":{"path":"/usr/bin/hull"},"hull-s":{"path":"/usr/bin/hull-s"}}, "b": {}}`, `{"b": {}}`},
+	})
+}
+
+func TestPodman(t *testing.T) {
+	check(t, "podman", []edited{{"none", "", "# Made by hull install podman; hull uninstall podman removes it.\n[engine.runtimes]\nhull = [\"/usr/bin/hull\"]\nhull-s = [\"/usr/bin/hull-s\"]\n", ""}})
+}
+
+func TestCrio(t *testing.T) {
+	text := "# Made by hull install crio; hull uninstall crio removes it.\n" + crioText(both)
+	check(t, "crio", []edited{{"none", "", text, ""}})
+	if _, err := parseTOML(text); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestContainerd(t *testing.T) {
+	v2, v3 := containerdText("io.containerd.grpc.v1.cri", false, both), containerdText("io.containerd.cri.v1.runtime", true, both)
+	const old2 = "# of ours\nversion = 2 # yes\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    sandbox_image = \"pause\"\n"
+	const old3 = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true"
+	check(t, "containerd", []edited{
+		{"none", "", newContainerd + v2, ""},
+		{"2", old2, old2 + v2, old2},
+		{"3", old3, old3 + "\n" + v3, old3 + "\n"},
+		{"hull's is old", old2 + strings.ReplaceAll(v2, "/usr/bin/hull\"", "/old\"") + "[debug]\nlevel = \"info\"\n", old2 + "[debug]\nlevel = \"info\"\n" + v2, old2 + "[debug]\nlevel = \"info\"\n"},
+	})
+}
+
+// What can't be understood is an error, and stays as it is.
+func TestMistakes(t *testing.T) {
+	for _, c := range []struct{ engine, before, want string }{
+		{"docker", "{\n\"a\": 1,\n}", "config: no JSON object: line 3: invalid character '}'"},
+		{"docker", "[]", "no JSON object"},
+		{"docker", "null", "no JSON object"},
+		{"docker", `{"runtimes": []}`, `"runtimes" is no object`},
+		{"docker", `{"a": 1, "a": 2}`, `"a" is there twice`},
+		{"podman", "[engine]\n", "it is not hull's"},
+		{"crio", "", "it is not hull's"},
+		{"containerd", "version = 2\n[plugins\n", "no TOML: line "},
+		{"containerd", "root = \"x\"\n", "version 0 of the configuration"},
+		{"containerd", "version = 4\n", "version 4 of the configuration"},
+		{"containerd", "version = 2\nplugins = {}\n", "tables can't be added to \"plugins\", which is in braces"},
+		{"containerd", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.hull]\n", "it has a runtime hull that hull install has not made"},
+		{"containerd", "version = 2\n" + blockBegin, "have no end"},
+		{"nerd", "", `unknown engine "nerd", want docker, podman, containerd, crio`},
+	} {
+		file := filepath.Join(t.TempDir(), "config")
+		if err := os.WriteFile(file, []byte(c.before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if ch, err := Install(c.engine, file, both); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %q: got %v, %v, want %q", c.engine, c.before, ch, err, c.want)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != c.before {
+			t.Errorf("%s: %q is %q, %v", c.engine, c.before, got, err)
+		}
+	}
+}
+
+func FuzzDocker(f *testing.F) {
+	for _, s := range []string{"{}", `{"runtimes":{"x":{}},"b":[1,"\"}"]}`, "{\n \"a\" : \"\\u0022\"\n}", `{"runtimes":{"hull":1}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		after, _, err := editDocker(b, both)
+		if err != nil {
+			return
+		}
+		var v struct {
+			Runtimes map[string]struct{ Path string }
+		}
+		if err := json.Unmarshal(after, &v); err == nil && v.Runtimes["hull-s"].Path != "/usr/bin/hull-s" {
+			t.Errorf("%q becomes %q", b, after)
+		}
+		if again, _, err := editDocker(after, both); err != nil || !bytes.Equal(again, after) {
+			t.Errorf("%q becomes %q, and then %q, %v", b, after, again, err)
+		}
+	})
+}
+
+func FuzzContainerd(f *testing.F) {
+	for _, s := range []string{"version = 2\n", "version = 3\n[plugins]\n", "version=2\nx=\"\"\"\n" + blockBegin + "\"\"\"\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		after, _, err := editContainerd(b, both)
+		if err != nil {
+			return
+		}
+		if again, _, err := editContainerd(after, both); err != nil || !bytes.Equal(again, after) {
+			t.Errorf("%q becomes %q, and then %q, %v", b, after, again, err)
+		}
+	})
+}
+
+// A module made for it reads what is read here, and refuses what is refused.
+func TestTOML(t *testing.T) {
+	for _, text := range []string{
+		"", "a = 1\n[b]\nc = 'x'\n", "a.b.\"c d\" = \"\\u00e9\\n\"\n", "[a]\n[a.b]\n[[c]]\nx=1\n[[c]]\nx=2\n[c.d]\n", "x = [1, [2,\n # no\n 3,], {a = 1, b.c = 'y'}]\n",
+		"s = \"\"\"\nline\\\n   on\"\"\"\nt = '''raw \\ '''\n", "d = 1979-05-27T07:32:00Z\nf = -1.5e3\nh = 0xff\nb = false # end", "\"\" = 1\n", "a = 1\r\nb = 2\r\n",
+		// mistakes
+		"a", "a = ", "a = 1 b = 2", "a = 1\na = 2", "[a]\n[a]\n", "[a\n", "a = [1", "a = {b = 1", "a = \"x", "a = x", "a = {}\n[a.b]\n", "a = 1\n[a.b]\n", "= 1", "a..b = 1", "a = \"\\q\"", "[[a]]\n[a]\n", "a = 1\n[[a]]\n",
+	} {
+		_, err := parseTOML(text)
+		var values map[string]any
+		if _, terr := toml.Decode(text, &values); (terr == nil) != (err == nil) && !strings.Contains(text, "a = {}") {
+			t.Errorf("%q: got %v, the module %v", text, err, terr)
+		}
+	}
+	for _, text := range []string{"[a.b]\n[a]\nb.c = 1\n", "a.b = 1\n[a]\n"} { // which the module takes
+		if _, err := parseTOML(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+func FuzzTOML(f *testing.F) {
+	f.Add("a = [1, {b = 'c'}]\n[[x]]\n[x.y]\nz = \"\"\"q\"\"\"\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		root, err := parseTOML(text)
+		var values map[string]any
+		if _, terr := toml.Decode(text, &values); terr == nil && err == nil && len(values) != len(root.values) {
+			t.Errorf("%q: %v, the module %v", text, root.values, values)
+		}
+	})
+}

@@ -1,0 +1,197 @@
+package adopt
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// dropIn returns the edit of a file that is hull's alone.
+func dropIn(engine string, text func([]Runtime) string) func([]byte, []Runtime) ([]byte, []string, error) {
+	head := "# Made by hull install " + engine + "; hull uninstall " + engine + " removes it.\n"
+	return func(before []byte, runtimes []Runtime) ([]byte, []string, error) {
+		if before != nil && !bytes.HasPrefix(before, []byte("# Made by hull install ")) {
+			return nil, nil, errors.New("it is not hull's: it doesn't begin with the line that hull writes there")
+		}
+		if runtimes == nil {
+			if before == nil {
+				return nil, nil, nil
+			}
+			return nil, []string{"the file is removed"}, nil
+		}
+		after := []byte(head + text(runtimes))
+		if bytes.Equal(before, after) {
+			return after, nil, nil
+		}
+		var says []string
+		for _, r := range runtimes {
+			says = append(says, "runtime "+r.Name+" is there: "+r.Path)
+		}
+		return after, says, nil
+	}
+}
+
+// podmanText is that of containers.conf(5).
+func podmanText(runtimes []Runtime) string {
+	var b strings.Builder
+	b.WriteString("[engine.runtimes]\n")
+	for _, r := range runtimes {
+		fmt.Fprintf(&b, "%s = [%s]\n", r.Name, tomlString(r.Path))
+	}
+	return b.String()
+}
+
+// crioText is that of crio.conf(5).
+func crioText(runtimes []Runtime) string {
+	var b strings.Builder
+	for _, r := range runtimes {
+		fmt.Fprintf(&b, "[crio.runtime.runtimes.%s]\nruntime_path = %s\nruntime_type = \"oci\"\nruntime_root = \"/run/hull\"\n", r.Name, tomlString(r.Path))
+	}
+	return b.String()
+}
+
+// tomlString quotes s. What JSON escapes TOML does, too.
+func tomlString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteRune('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, "\\u%04x", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// A block of lines is hull's in the file of containerd: what it imports from other files replaces whole plugins, before
+// containerd 2.2, so that it can't stand in one of its own.
+const (
+	blockBegin = "# Made by hull install containerd; hull uninstall containerd removes it.\n"
+	blockEnd   = "# End of what hull install containerd has made.\n"
+)
+
+// editContainerd edits config.toml of version 2 or 3.
+func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []string, err error) {
+	rest, had, err := cutBlock(string(before))
+	if err != nil {
+		return nil, nil, err
+	}
+	if runtimes == nil {
+		switch {
+		case !had:
+			return before, nil, nil
+		case rest == newContainerd:
+			return nil, []string{"the file is removed: nothing else is in it"}, nil
+		}
+		return []byte(rest), []string{"the runtimes " + Hull + " and " + Sandbox + " are removed"}, nil
+	}
+	if strings.TrimSpace(rest) == "" {
+		rest = newContainerd
+	}
+	root, err := parseTOML(rest)
+	if err != nil {
+		return nil, nil, err
+	}
+	version, _ := root.values["version"].(int64)
+	plugin := map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}[version]
+	if plugin == "" {
+		return nil, nil, fmt.Errorf("version %d of the configuration is none that hull knows: it has to be 2 or 3 (containerd config migrate)", version)
+	}
+	at := []string{"plugins", plugin, "containerd", "runtimes"}
+	for _, r := range runtimes {
+		if root.walk(append(at, r.Name)...) != nil {
+			return nil, nil, fmt.Errorf("it has a runtime %s that hull install has not made", r.Name)
+		}
+	}
+	systemd, _ := root.walk(append(at, "runc", "options", "SystemdCgroup")...).(bool)
+	block := containerdText(plugin, systemd, runtimes)
+	if rest != "" && !strings.HasSuffix(rest, "\n") {
+		rest += "\n"
+	}
+	text := rest + block
+	if err := onlyRuntimesAdded(root, text, at, runtimes); err != nil {
+		return nil, nil, err
+	}
+	if text == string(before) {
+		return before, nil, nil
+	}
+	for _, r := range runtimes {
+		says = append(says, "runtime "+r.Name+" is there: "+r.Path)
+	}
+	if disabled, _ := root.values["disabled_plugins"].([]any); len(disabled) > 0 {
+		says = append(says, fmt.Sprintf("note: disabled_plugins is %v; with cri among them Kubernetes can't use this containerd", disabled))
+	}
+	return []byte(text), says, nil
+}
+
+// newContainerd is the configuration where there is none.
+const newContainerd = "version = 2\n"
+
+func containerdText(plugin string, systemd bool, runtimes []Runtime) string {
+	var b strings.Builder
+	b.WriteString(blockBegin)
+	for _, r := range runtimes {
+		table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, r.Name)
+		fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.runc.v2\"\n[%s.options]\n  BinaryName = %s\n", table, table, tomlString(r.Path))
+		if systemd {
+			b.WriteString("  SystemdCgroup = true\n")
+		}
+	}
+	b.WriteString(blockEnd)
+	return b.String()
+}
+
+// cutBlock returns text without hull's block.
+func cutBlock(text string) (rest string, had bool, err error) {
+	head, after, found := strings.Cut(text, blockBegin)
+	if !found {
+		return text, false, nil
+	}
+	_, tail, found := strings.Cut(after, blockEnd)
+	if !found || strings.Contains(tail, blockBegin) {
+		return "", false, errors.New("the lines that hull has made there have no end, or are there twice: remove them by hand")
+	}
+	return head + tail, true, nil
+}
+
+// onlyRuntimesAdded makes sure that text says what was said before, and hull's runtimes.
+func onlyRuntimesAdded(before *table, text string, at []string, runtimes []Runtime) error {
+	after, err := parseTOML(text)
+	if err != nil {
+		return fmt.Errorf("tables can't be added at its end: %w", err)
+	}
+	known, _ := after.walk(at...).(*table)
+	for _, r := range runtimes {
+		if known.walk(r.Name, "options", "BinaryName") != r.Path {
+			return errors.New("tables can't be added at its end")
+		}
+		delete(known.values, r.Name)
+	}
+	if !reflect.DeepEqual(plain(before), plain(after)) {
+		return errors.New("it can't be edited without changing something else")
+	}
+	return nil
+}
+
+// plain returns the values of a table as nothing but values, without empty tables, which say nothing.
+func plain(t *table) map[string]any {
+	m := map[string]any{}
+	for name, v := range t.values {
+		if t, ok := v.(*table); ok {
+			if inner := plain(t); len(inner) > 0 {
+				m[name] = inner
+			}
+			continue
+		}
+		m[name] = v
+	}
+	return m
+}
