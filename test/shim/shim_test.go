@@ -202,6 +202,9 @@ func (s *shim) end() {
 		s.Wait(ctx, &task.WaitRequest{ID: s.id})
 	}
 	s.Delete(ctx, &task.DeleteRequest{ID: s.id})
+	if c, err := s.Connect(ctx, &task.ConnectRequest{ID: s.id}); err == nil {
+		defer s.awaitEnd(int(c.ShimPid))
+	}
 	s.Shutdown(ctx, &task.ShutdownRequest{ID: s.id})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := net.Dial("unix", s.socket); err != nil {
@@ -214,6 +217,18 @@ func (s *shim) end() {
 	}
 	if _, err := os.Lstat(s.socket); !errors.Is(err, os.ErrNotExist) {
 		s.t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// awaitEnd waits until a shim has ended that was told to: it tells its last events before.
+func (s *shim) awaitEnd(pid int) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return // it has
+	}
+	defer unix.Close(pidfd)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000); n != 1 {
+		s.t.Errorf("the shim doesn't end: %v", err)
 	}
 }
 
