@@ -18,6 +18,7 @@ func TestDocOfAliases(t *testing.T) {
 	for _, v := range []any{hull.Error{}, hull.Change{}, hull.Refusal{}, hull.Unfinished{}, hull.Stats{}, hull.MemoryKinds{}} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
+	types["SandboxOptions"] = reflect.TypeFor[hull.SandboxOptions]()
 	types["NetworkRefusal"] = reflect.TypeFor[hull.NetworkRefusal]()
 	types["ProcessInfo"] = reflect.TypeFor[hull.ProcessInfo]()
 	files, err := filepath.Glob("*.go")

@@ -23,6 +23,14 @@ const (
 	Sandbox Isolation = "sandbox"
 )
 
+// SandboxOptions are what can be chosen of a sandbox. Empty is the default.
+//
+//	Overlay          // what is written to the root: "none", it is; "memory", "dir=DIR", it is kept there and gone with the container
+//	FileAccess       // who changes the root while the container runs: it alone, "exclusive", or others, too, "shared"
+//	FileAccessMounts // and what is mounted into it: "shared", or "exclusive"
+//	HostFifo         // whether programs open FIFOs together with those of the host: "none", or "open"
+type SandboxOptions = sandbox.Options
+
 // IsolationAnnotation is the annotation of config.json that names the isolation, unless the caller does.
 const IsolationAnnotation = "run.hull.isolation"
 
@@ -64,7 +72,7 @@ func (r *Runtime) isolation(s *specs.Spec) (Isolation, error) {
 
 func (r *Runtime) engine(i Isolation) engine.Engine {
 	if i == Sandbox {
-		return sandbox.Engine{Program: r.SandboxProgram, Release: Version}
+		return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Options: r.Sandbox}
 	}
 	return native.Engine{}
 }
@@ -72,7 +80,7 @@ func (r *Runtime) engine(i Isolation) engine.Engine {
 // throwawayEngine is that of a command over the host's files.
 func (r *Runtime) throwawayEngine() engine.HostFiles {
 	if r.Isolation == Sandbox {
-		return sandbox.Engine{Program: r.SandboxProgram, Release: Version}
+		return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Options: r.Sandbox}
 	}
 	return native.Engine{}
 }

@@ -40,6 +40,8 @@ type Runtime struct {
 	// SandboxProgram is the path of hull-sandbox, for Isolation Sandbox. Empty looks for it beside the running program and
 	// in its ../libexec/hull.
 	SandboxProgram string
+	// Sandbox is what is chosen for Isolation Sandbox. With another there can be nothing.
+	Sandbox SandboxOptions
 	// CRIU is the path of the program that saves and restores containers of native isolation. Empty looks for criu in PATH.
 	CRIU string
 	// Trace is told a line for every step: each system call made for a container, with the field of config.json it
@@ -124,6 +126,9 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	}
 	if pod != nil && o.saved != nil {
 		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("a container that joins others in a sandbox can't be restored")}
+	}
+	if isolation != Sandbox && r.Sandbox != (SandboxOptions{}) {
+		return nil, &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox, and the container is in none")}
 	}
 	eng := r.engine(isolation)
 	if err := eng.Check(cfg.Spec); err != nil {

@@ -105,6 +105,7 @@ func (e *Env) Runtime() *hull.Runtime {
 		SystemdCgroup: e.globals.systemdCgroup,
 		Rootless:      e.globals.rootless.value,
 		Isolation:     hull.Isolation(e.globals.isolation),
+		Sandbox:       e.globals.sandbox,
 		CRIU:          e.globals.criu,
 		Warn:          e.log.warn,
 	}

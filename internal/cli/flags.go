@@ -21,6 +21,7 @@ type globals struct {
 	rootless      autoBool
 	isolation     string
 	criu          string
+	sandbox       hull.SandboxOptions
 	version, help bool
 
 	rootSet bool // --root was given
@@ -45,6 +46,17 @@ func (g *globals) register(fs *optionSet) {
 		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else sandbox if hull is called by the name "+
 		"hull-s, else the annotation run.hull.isolation of config.json, else native)")
 	fs.offer(string(hull.Native), string(hull.Sandbox))
+	fs.stringVar(&g.sandbox.Overlay, "overlay", "", "in a sandbox, keep what is written to the root elsewhere, and let it be gone with "+
+		"the container: `WHERE` is none, memory, or dir=DIR for a file there")
+	fs.offer("none", "memory", "dir=")
+	fs.stringVar(&g.sandbox.FileAccess, "file-access", "", "in a sandbox, take the root to be changed by the container alone, exclusive, "+
+		"or by others, too, shared: `WHO` (default exclusive)")
+	fs.offer("exclusive", "shared")
+	fs.stringVar(&g.sandbox.FileAccessMounts, "file-access-mounts", "", "the same of what is mounted into it: `WHO` (default shared)")
+	fs.offer("exclusive", "shared")
+	fs.stringVar(&g.sandbox.HostFifo, "host-fifo", "", "in a sandbox, let programs open FIFOs together with those of the host: `WHICH` is "+
+		"none, or open (default none)")
+	fs.offer("none", "open")
 	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")
@@ -68,6 +80,9 @@ func (g *globals) resolve(name string) error {
 	}
 	if g.isolation != "" && !hull.Isolation(g.isolation).Known() {
 		return fmt.Errorf("%s: got %q, want native or sandbox", from, g.isolation)
+	}
+	if err := g.sandbox.Check(); err != nil {
+		return fmt.Errorf("--%w", err)
 	}
 	g.rootSet = g.options.given("root")
 	if !g.rootSet {

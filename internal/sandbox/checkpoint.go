@@ -244,6 +244,7 @@ func (e Engine) Restore(ctx context.Context, r *engine.RestoreRequest) (*engine.
 	k.take(checkImage(&r.Image))
 	k.refuse(r.LSMProfile != "", "", "a security profile: its kernel has no AppArmor and no SELinux")
 	k.refuse(r.Pod != nil, "", "a container that shares the sandbox of another")
+	k.refuse(e.Options != (Options{}), "", "options of a sandbox: those count which it was saved with")
 	k.refuse(r.LSMMountContext != "", "", "a security context of mounts: its kernel has no SELinux")
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err

@@ -39,12 +39,16 @@ type Engine struct {
 	Program string
 	// Release is that of the running program: hull-sandbox must be of the same.
 	Release string
+	Options
 }
 
 var _ engine.HostFiles = Engine{}
 
 // Check implements engine.Engine.
-func (Engine) Check(s *specs.Spec) error {
+func (e Engine) Check(s *specs.Spec) error {
+	if err := e.Options.Check(); err != nil {
+		return err
+	}
 	if err := checkUser(); err != nil {
 		return err
 	}
@@ -76,7 +80,10 @@ func checkKernel() error {
 }
 
 // CheckHostFiles implements engine.HostFiles. The jail makes the files of such a container, which any user can do.
-func (Engine) CheckHostFiles(s *specs.Spec) error {
+func (e Engine) CheckHostFiles(s *specs.Spec) error {
+	if e.Options != (Options{}) {
+		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox's files are not for a command over the host's, which are chosen otherwise")}
+	}
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -131,7 +138,8 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	}
 	c.give("", program)
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
-	for _, step := range []func() error{c.giveLog, c.giveImage, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
+	options := func() error { return c.giveOptions(e.Options) }
+	for _, step := range []func() error{c.giveLog, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,15 @@ const MaxMessage = 1 << 20
 // ended: its wait status, as a number.
 const Ready = "ready"
 
+// The values of options of boot: where what is written to a root goes, if not to the host, or the number of a file for it; who else
+// changes files; and of what others of the host have made: whether it may be opened.
+const (
+	OverlayMemory = "memory"
+	Exclusive     = "exclusive"
+	Shared        = "shared"
+	Open          = "open"
+)
+
 // CPUFeatures is the command of hull-sandbox that prints the processor's features, a line each.
 const CPUFeatures = "cpu-features"
 

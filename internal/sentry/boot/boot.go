@@ -14,6 +14,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
@@ -36,6 +37,13 @@ type Options struct {
 	Image     []int // files of the one that the container was saved in; or nil
 	// Throwaway says that nobody but its maker knows of it, and that what is mounted below the root is the container's alone.
 	Throwaway bool
+	// Overlay says that what is written to a root is kept by the kernel: in memory, or in the file OverlayFD, unless that is -1.
+	Overlay   bool
+	OverlayFD int
+	// SharedRoot says that others than the container change its root, ExclusiveMounts that none does what is mounted into it.
+	SharedRoot, ExclusiveMounts bool
+	// Fifos says that FIFOs are opened together with programs of the host.
+	Fifos bool
 }
 
 // Tree is a part of the host's files: a mount without what is mounted below.
@@ -54,8 +62,9 @@ type Sandbox struct {
 	network *stack.Stack // or nil: the host's
 	server  *fileserver.Server
 	uname   unix.Utsname
-	root    *container // the first; the sandbox ends with it
-	members members    // those that have joined it
+	root    *container          // the first; the sandbox ends with it
+	members members             // those that have joined it
+	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 
 	pausing sync.Mutex
 	paused  bool // with pausing: all of the kernel

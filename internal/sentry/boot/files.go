@@ -166,11 +166,20 @@ func fieldError(field string, err error) error {
 // mountRoot mounts the donated root.
 func (m *mounter) mountRoot() (err error) {
 	v := m.kernel.VFS()
-	opts, err := m.donated(m.nextTree(), true)
+	t := m.nextTree()
+	var st unix.Stat_t
+	if err := unix.Fstat(t.FD, &st); err != nil {
+		return err
+	}
+	overlaid := m.Overlay && !m.Spec.Root.Readonly
+	opts, err := m.donated(t, !m.SharedRoot)
 	if err != nil {
 		return err
 	}
 	mount, err := v.MountDisconnected(m.ctx, m.creds, "root", gofer.Name, opts)
+	if err == nil && overlaid {
+		mount, err = m.overlay(mount, &st)
+	}
 	if err != nil {
 		return err
 	}
@@ -184,7 +193,30 @@ func (m *mounter) mountRoot() (err error) {
 		m.readonly = append(m.readonly, mount)
 	}
 	m.root = m.ns.Root(m.ctx)
-	return m.mountBelow(&mnt.Mount{}, m.Throwaway)
+	return m.mountBelow(&mnt.Mount{}, m.Throwaway || m.ExclusiveMounts)
+}
+
+// overlay mounts a file system over another, which it takes over, that keeps what is written. st is of the directory below.
+func (m *mounter) overlay(lower *vfs.Mount, st *unix.Stat_t) (*vfs.Mount, error) {
+	v := m.kernel.VFS()
+	defer lower.DecRef(m.ctx) // which the overlay has a copy of
+	// As large as what it is kept in, as a disk is.
+	upper, err := v.MountDisconnected(m.ctx, m.creds, "none", tmpfs.Name, &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{
+		InternalMount: true,
+		Data:          fmt.Sprintf("mode=%o,uid=%d,gid=%d", st.Mode&0o7777, st.Uid, st.Gid),
+		InternalData:  tmpfs.FilesystemOpts{MemoryFile: m.written, DisableDefaultSizeLimit: true},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	defer upper.DecRef(m.ctx)
+	return v.MountDisconnected(m.ctx, m.creds, "root", overlay.Name, &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{
+		InternalMount: true,
+		InternalData: overlay.FilesystemOptions{
+			UpperRoot:  vfs.MakeVirtualDentry(upper, upper.Root()),
+			LowerRoots: []vfs.VirtualDentry{vfs.MakeVirtualDentry(lower, lower.Root())},
+		},
+	}})
 }
 
 // trees returns the donated trees, with what tells one from the others, whoever mounts them: a sandbox that is made, or one that is
@@ -198,7 +230,7 @@ func (c *container) trees() ([]Tree, error) {
 		path := "root"
 		switch {
 		case i == 0:
-			t.readonly = c.Spec.Root.Readonly
+			t.readonly = c.Spec.Root.Readonly || c.Overlay
 		case t.Below != "":
 			t.readonly = attributes(&mnt.Mount{Attr: parent.Rec, Rec: parent.Rec})&unix.MOUNT_ATTR_RDONLY != 0
 		default:
@@ -247,7 +279,10 @@ func (m *mounter) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,directfs,disable_fifo_open", socket, socket)
+	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,directfs", socket, socket)
+	if !m.Fifos {
+		data += ",disable_fifo_open"
+	}
 	if exclusive {
 		data += ",overlayfs_stale_read"
 	} else {
@@ -274,10 +309,10 @@ func (m *mounter) make(p *mnt.Mount) (*vfs.Mount, error) {
 // mount makes one mount of the configuration, which was made already if it is not of files of the host's.
 func (m *mounter) mount(p *mnt.Mount, made madeMount) error {
 	if p.Bind {
-		if err := m.mountTree(p, m.nextTree(), false); err != nil {
+		if err := m.mountTree(p, m.nextTree(), m.ExclusiveMounts); err != nil {
 			return err
 		}
-		return m.mountBelow(p, false)
+		return m.mountBelow(p, m.ExclusiveMounts)
 	}
 	if err := m.makePath(&p.Destination, false); err != nil {
 		return err

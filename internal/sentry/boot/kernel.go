@@ -127,6 +127,13 @@ func (s *Sandbox) initKernel(cpus int) error {
 		return err
 	}
 	k.SetMemoryFile(memory)
+	if s.OverlayFD >= 0 {
+		s.written, err = pgalloc.NewMemoryFile(os.NewFile(uintptr(s.OverlayFD), "overlay"), pgalloc.MemoryFileOpts{
+			DiskBackedFile: true, DecommitOnDestroy: true, DisableIMAWorkAround: true, DisableMemoryAccounting: true})
+		if err != nil {
+			return err
+		}
+	}
 	vdso, err := loader.PrepareVDSO(memory)
 	if err != nil {
 		return err

@@ -98,6 +98,22 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	logFD := fs.Int("log-fd", -1, "")
 	fs.StringVar(&files, "io-fds", "", "")
 	fs.BoolVar(&o.Throwaway, "throwaway", false, "")
+	o.OverlayFD = -1
+	fs.Func("overlay", "", func(v string) (err error) {
+		if o.Overlay = true; v != wire.OverlayMemory {
+			o.OverlayFD, err = strconv.Atoi(v)
+		}
+		return err
+	})
+	is := func(p *bool, flag, value string) {
+		fs.Func(flag, "", func(v string) error {
+			*p = v == value
+			return nil
+		})
+	}
+	is(&o.SharedRoot, "file-access", wire.Shared)
+	is(&o.ExclusiveMounts, "file-access-mounts", wire.Exclusive)
+	is(&o.Fifos, "host-fifo", wire.Open)
 	links := fs.Int("links-fd", -1, "")
 	fs.Func("restore-fds", "", func(v string) error {
 		for n := range strings.SplitSeq(v, ",") {

@@ -154,6 +154,9 @@ func (s *Sandbox) savable() error {
 	if s.hostNetwork() {
 		return refuse("the container has the host's network: its sockets are the host's, which can't be saved")
 	}
+	if s.written != nil {
+		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")
+	}
 	for i, kind := range s.root.kinds {
 		if kind == socketStream {
 			return refuse(fmt.Sprintf("standard stream %d is a socket", i))

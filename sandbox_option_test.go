@@ -1,0 +1,153 @@
+package hull_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// What is written to the root is kept in memory, or in a file, and the host's files stay as they are.
+func TestSandboxOverlay(t *testing.T) {
+	files := t.TempDir()
+	for _, overlay := range []string{"memory", "dir=" + files} {
+		t.Run(overlay[:3], func(t *testing.T) {
+			rt, streams := newRuntime(t), newStreams(t)
+			rt.Sandbox.Overlay = overlay
+			bundle := hulltest.Bundle(t, func(s *specs.Spec) {
+				s.Process.Args = hulltest.Args("do", "write", "/old", "new\n", ",", "cat", "/old", ",", "write", "/more", "text", ",", "stat", "/more", ",", "ls", "/dir")
+				s.Root.Readonly = false
+			})
+			root := filepath.Join(bundle, "rootfs")
+			if err := errors.Join(os.WriteFile(filepath.Join(root, "old"), []byte("old\n"), 0o644), os.MkdirAll(filepath.Join(root, "dir/below"), 0o755),
+				os.Chmod(root, 0o751)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := rt.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Stdio: streams.stdio()})
+			if err != nil {
+				t.Fatal(errorText(err))
+			}
+			remove(t, rt, c)
+			if out := fmt.Sprint(streams.outcome(t, c.Init())); !strings.Contains(out, "new\n") || !strings.Contains(out, "below") {
+				t.Errorf("got %s", out)
+			}
+			text, err := os.ReadFile(filepath.Join(root, "old"))
+			_, more := os.Stat(filepath.Join(root, "more"))
+			left, _ := os.ReadDir(files)
+			if string(text) != "old\n" || err != nil || more == nil || len(left) > 0 {
+				t.Errorf("the host has %q, %v, %v, %v", text, err, more, left)
+			}
+		})
+	}
+}
+
+// What is kept in memory is saved with the container, what is kept in a file can't be.
+func TestSandboxOverlaySaved(t *testing.T) {
+	r := newRuntime(t)
+	r.Sandbox.Overlay = "memory"
+	bundle, image := savedBundle(t), filepath.Join(t.TempDir(), "image")
+	c, d := runSaved(t, r, bundle)
+	d.step(1)
+	checkpoint(t, c, image, false)
+	wait(t, c.Init())
+	_, err := r.Restore(t.Context(), "box", restoreOptions(bundle, image, d))
+	refused(t, err, hull.ErrUnsupported, "saved with")
+	r.Sandbox.Overlay = ""
+	d = d.goesOn()
+	c = restore(t, r, "box", restoreOptions(bundle, image, d))
+	d.step(2)
+	d.in.Close()
+	expect(t, "0", wait(t, c.Init()))
+	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+		t.Error(errorText(err))
+	}
+	r.Sandbox.Overlay = "dir=" + t.TempDir()
+	c, _ = runSaved(t, r, bundle)
+	err = c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}})
+	refused(t, err, hull.ErrUnsupported, "overlay")
+}
+
+// Others may change the root of a container that says so.
+func TestSandboxSharedRoot(t *testing.T) {
+	rt := newRuntime(t)
+	rt.Sandbox.FileAccess = "shared"
+	c := create(t, rt, hull.CreateOptions{}, args("sleep", "3600"))
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	state, err := c.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(state.Rootfs, "shared")
+	for _, text := range []string{"one", "two and more"} {
+		if err := os.WriteFile(file, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		says(t, exec1(t, c, verb("cat", "/shared")), text)
+	}
+}
+
+// A FIFO joins a program with one of the host only where that is chosen.
+func TestSandboxFifo(t *testing.T) {
+	for _, option := range []string{"none", "open"} {
+		t.Run(option, func(t *testing.T) {
+			rt, streams, dir := newRuntime(t), newStreams(t), t.TempDir()
+			rt.Sandbox.HostFifo = option
+			if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			reader, err := os.OpenFile(filepath.Join(dir, "fifo"), os.O_RDWR|unix.O_NONBLOCK, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close()
+			c := create(t, rt, hull.CreateOptions{Stdio: streams.stdio()}, args("write", "/vol/fifo", "heard"), func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind"}})
+			})
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(errorText(err))
+			}
+			if option == "none" {
+				time.Sleep(200 * time.Millisecond)
+				_ = c.Signal(unix.SIGKILL, false)
+			}
+			streams.outcome(t, c.Init())
+			got := make([]byte, 16)
+			_ = reader.SetReadDeadline(time.Now().Add(time.Second))
+			n, _ := reader.Read(got)
+			if want := map[string]string{"none": "", "open": "heard"}[option]; string(got[:n]) != want {
+				t.Errorf("with %q: %q came through, want %q", option, got[:n], want)
+			}
+		})
+	}
+}
+
+// Options that can't be are refused before anything is made.
+func TestSandboxOptions(t *testing.T) {
+	for _, o := range []hull.SandboxOptions{{Overlay: "disk"}, {Overlay: "dir=relative"}, {FileAccess: "both"}, {FileAccessMounts: "x"}, {HostFifo: "all"}} {
+		rt := newRuntime(t)
+		rt.Sandbox = o
+		_, err := rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+		refused(t, err, hull.ErrBadUsage)
+	}
+	rt := newRuntime(t)
+	rt.Sandbox.Overlay = "dir=/nonexistent"
+	_, err := rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+	if !errors.Is(err, unix.ENOENT) {
+		t.Errorf("got %v", err)
+	}
+	rt = newRuntime(t)
+	rt.Isolation, rt.Sandbox.Overlay = hull.Native, "memory"
+	_, err = rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+	refused(t, err, hull.ErrBadUsage)
+}
