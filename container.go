@@ -434,6 +434,12 @@ func (c *Container) updateRDT(ctx context.Context, l3Cache, memBw string) error 
 // warnOfCgroup tells what of the configured cgroup could not be had and can be done without.
 func (c *Container) warnOfCgroup() {
 	for _, w := range c.group.Warnings() {
+		if c.runtime.Rootless == nil && os.Geteuid() == 0 && c.record.Rootless {
+			// Nobody is told who calls as root of a user namespace: that is an engine, which has said itself what its user
+			// can't have, and the caller's standard error is that of the container's program.
+			c.runtime.trace(w)
+			continue
+		}
 		c.runtime.warn(w)
 	}
 }

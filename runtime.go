@@ -32,7 +32,8 @@ type Runtime struct {
 	Root string
 	// SystemdCgroup lets systemd make the cgroups; linux.cgroupsPath is then slice:prefix:name.
 	SystemdCgroup bool
-	// Rootless says whether cgroups that can't be made are tolerated. Nil means: if the caller isn't root.
+	// Rootless says whether cgroups that can't be made are tolerated. Nil means: if the caller isn't root, or root only of a user
+	// namespace.
 	Rootless *bool
 	// Isolation is that of the containers that are made. Empty means the one that the annotation run.hull.isolation of
 	// their configuration names, or else Native.
@@ -51,8 +52,8 @@ type Runtime struct {
 	Warn func(line string)
 }
 
-// DefaultRoot is /run/hull for root. For others it is $XDG_RUNTIME_DIR/hull; if that is not set, /run/user/UID/hull where
-// the user has a /run/user/UID.
+// DefaultRoot is /run/hull for root. For others, and for root of a user namespace with an ordinary user's environment, it is
+// $XDG_RUNTIME_DIR/hull; if that is not set, /run/user/UID/hull where the user has a /run/user/UID.
 func DefaultRoot() string { return store.DefaultRoot() }
 
 // Stdio are the standard streams of a process without a terminal. Nil means /dev/null.
@@ -210,7 +211,13 @@ func (r *Runtime) rootless() bool {
 	if r.Rootless != nil {
 		return *r.Rootless
 	}
-	return os.Geteuid() != 0
+	switch {
+	case os.Geteuid() != 0:
+		return true
+	case r.SystemdCgroup: // systemd is the user's, or root's of a container
+		return linux.OrdinaryRoot()
+	}
+	return linux.InUserNamespace()
 }
 
 func (r *Runtime) store() store.Store {
@@ -218,6 +225,12 @@ func (r *Runtime) store() store.Store {
 		return store.Store{Root: DefaultRoot()}
 	}
 	return store.Store{Root: r.Root}
+}
+
+func (r *Runtime) trace(line string) {
+	if r.Trace != nil {
+		r.Trace(line)
+	}
 }
 
 func (r *Runtime) warn(line string) {

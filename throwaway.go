@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +53,7 @@ func (c *Cmd) startThrowaway() (err error) {
 			defer early.Abandon()
 		}
 	}
-	userNS := os.Geteuid() != 0 || inUserNamespace()
+	userNS := os.Geteuid() != 0 || linux.InUserNamespace()
 	id, err := findIdentity(c.User, userNS)
 	if err != nil {
 		return err
@@ -179,14 +178,6 @@ func (c *Cmd) startThrowaway() (err error) {
 	c.throwaway = t
 	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
-}
-
-// inUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root is one of an
-// ordinary user's.
-func inUserNamespace() bool {
-	b, err := linux.ReadFile("/proc/self/uid_map", nil)
-	fields := strings.Fields(string(b))
-	return err == nil && !slices.Equal(fields, []string{"0", "0", "4294967295"})
 }
 
 // tooLittle explains the error of a container that did not come to be for want of memory.

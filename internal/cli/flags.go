@@ -41,7 +41,7 @@ func (g *globals) register(fs *optionSet) {
 		"SLICE:PREFIX:NAME, such as system.slice:hull:web1")
 	g.rootless.text = "auto"
 	fs.valueVar(&g.rootless, "rootless", "tolerate cgroups that can't be made or limited: true, false, or auto, which is "+
-		"true for other users than root")
+		"true for other users than root, and for root of a user namespace")
 	fs.stringVar(&g.isolation, "isolation", "", "what isolates the containers that are made: `KIND` is native, the host's "+
 		"kernel, or sandbox, a kernel of its own (default: $HULL_ISOLATION, else sandbox if hull is called by the name "+
 		"hull-s, else the annotation run.hull.isolation of config.json, else native)")

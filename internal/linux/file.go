@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,4 +104,18 @@ func ReadFile(path string, buf []byte) ([]byte, error) {
 		}
 		b = append(b, 0)[:len(b)]
 	}
+}
+
+// InUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root may then be one of an
+// ordinary user's.
+func InUserNamespace() bool {
+	var buf [64]byte
+	b, err := ReadFile("/proc/self/uid_map", buf[:])
+	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
+}
+
+// OrdinaryRoot tells whether this program is root of a user namespace on behalf of an ordinary user, as Podman's runtimes are, and
+// not of a container or machine that has it as its root: it has that user's environment. Other runtimes go by the same.
+func OrdinaryRoot() bool {
+	return os.Geteuid() == 0 && os.Getenv("XDG_RUNTIME_DIR") != "" && os.Getenv("USER") != "root" && InUserNamespace()
 }

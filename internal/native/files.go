@@ -187,7 +187,8 @@ func explainAppArmor(err error, root string) error {
 // cgroupMounts returns what a mount of type cgroup shows.
 func cgroupMounts(r *engine.CreateRequest) (rootfs.Cgroups, error) {
 	_, namespaced := namespace(r.Spec, specs.CgroupNamespace)
-	c := rootfs.Cgroups{V2: r.Cgroup.Mode() == cgroup.V2, NewNamespace: namespaced, Unified: r.Cgroup.Path("")}
+	c := rootfs.Cgroups{V2: r.Cgroup.Mode() == cgroup.V2, NewNamespace: namespaced, Unified: r.Cgroup.Path(""),
+		Missing: r.Rootless || os.Geteuid() != 0}
 	if !slices.ContainsFunc(r.Spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }) {
 		return c, nil
 	}

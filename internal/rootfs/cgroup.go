@@ -13,6 +13,7 @@ type Cgroups struct {
 	V2 bool // version 2 alone; else the v1 hierarchies, be the host hybrid or not
 
 	NewNamespace bool // the stub is in a cgroup namespace of the container
+	Missing      bool // what the container has none of is left out: its caller could not make it
 
 	// Unified is the host's path of the container's cgroup of version 2, or "" if it is not known.
 	Unified string
@@ -44,7 +45,7 @@ func (e *emitter) cgroup2(m *mount) {
 	b := e.b
 	bound, bind := b.Label(), b.Label()
 	attr := m.Attr.Set
-	if e.cfg.Rootless && !e.cfg.Cgroups.NewNamespace {
+	if e.cfg.Cgroups.Missing && !e.cfg.Cgroups.NewNamespace {
 		attr |= unix.MOUNT_ATTR_RDONLY // else the caller's own cgroups are at hand (CVE-2023-25809)
 	}
 	fs := b.Fsopen("cgroup2")
@@ -68,7 +69,7 @@ func (e *emitter) cgroup2(m *mount) {
 	}
 	tree := b.OpenTree(stub.CWD, source, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
 	hidden := b.Label()
-	if e.cfg.Rootless {
+	if e.cfg.Cgroups.Missing {
 		b.OnErr(tree.Result(), unix.ENOENT, hidden)
 	}
 	e.setAttr(tree, attr)
@@ -78,7 +79,7 @@ func (e *emitter) cgroup2(m *mount) {
 	e.setTreeLate(tree, &m.Mount)
 	b.Goto(bound)
 	b.Mark(hidden)
-	if e.cfg.Rootless {
+	if e.cfg.Cgroups.Missing {
 		// The container's cgroup is not one that can be seen from here: nothing else is shown in its place.
 		e.attach(e.emptyDir(), m.Destination, false)
 	}
@@ -127,7 +128,7 @@ func (e *emitter) hierarchy(m *mount, h Hierarchy, attr uint64, target stub.FD) 
 	if !e.cfg.Cgroups.NewNamespace {
 		fd := b.OpenTree(stub.CWD, h.Dir, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
 		missing := b.Label()
-		if e.cfg.Rootless {
+		if e.cfg.Cgroups.Missing {
 			b.OnErr(fd.Result(), unix.ENOENT, missing) // it could not be made, and nothing else is shown in its place
 		}
 		e.setAttr(fd, attr)

@@ -38,8 +38,7 @@ func TestCgroup1Rootless(t *testing.T) {
 	needRoot(t)
 	hulltest.Require(t, hulltest.CgroupV1)
 	c := newContainer(t)
-	c.Rootless = true
-	c.Cgroups = Cgroups{Hierarchies: []Hierarchy{
+	c.Cgroups = Cgroups{Missing: true, Hierarchies: []Hierarchy{
 		{Name: "memory", Options: []string{"memory"}, Dir: "/sys/fs/cgroup/memory/nonexistent"},
 		{Name: "pids", Options: []string{"pids"}, Dir: "/sys/fs/cgroup/pids"},
 	}}
@@ -77,8 +76,7 @@ func TestCgroup2(t *testing.T) {
 		if tt.userns {
 			c.inUserNS(t)
 		}
-		c.Rootless = tt.rootless
-		c.Cgroups = Cgroups{V2: true, NewNamespace: tt.ns}
+		c.Cgroups = Cgroups{V2: true, NewNamespace: tt.ns, Missing: tt.rootless}
 		c.mount(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid"}})
 		c.expect(t, `sed -n 's/ - / /; s/ [a-z]*:[0-9]* / /; s, /sys/fs/cgroup \([^ ]* [^ ]*\) .*,=\1,p' /proc/self/mountinfo | cut -d= -f2`, tt.want)
 	}

@@ -47,7 +47,7 @@ func newRootless(t *testing.T) *container {
 		t.Skip("is run by TestRootless")
 	}
 	c := newContainer(t)
-	c.UserNS, c.Rootless = true, true
+	c.UserNS, c.Rootless, c.Cgroups.Missing = true, true, true
 	c.ids = []specs.LinuxIDMapping{{ContainerID: 0, HostID: nobody, Size: 1}}
 	c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings = c.ids, c.ids
 	c.Spec.Mounts[2].Options = []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
@@ -80,7 +80,7 @@ func TestAsUserBinds(t *testing.T) {
 // CVE-2023-25809.
 func TestAsUserCgroup(t *testing.T) {
 	c := newRootless(t)
-	c.Cgroups = Cgroups{V2: true}
+	c.Cgroups = Cgroups{V2: true, Missing: true}
 	c.mount(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "rw"}})
 	c.expect(t, "grep ' /sys/fs/cgroup ' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1,2", "ro,nosuid")
 }

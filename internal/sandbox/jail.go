@@ -1,10 +1,14 @@
 package sandbox
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/linux"
 )
 
 // jail returns the configuration of the process that the sandbox is: what the host's kernel keeps it in.
@@ -16,14 +20,13 @@ import (
 // nothing else; with that of chroot(2) it leaves its /proc behind for good.
 func jail(s *specs.Spec, args []string) *specs.Spec {
 	names := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_SYS_CHROOT"}
-	all := []specs.LinuxIDMapping{{Size: math.MaxUint32}}
 	l := &specs.Linux{
 		Namespaces: []specs.LinuxNamespace{
 			{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
 			{Type: specs.CgroupNamespace}, {Type: specs.UserNamespace},
 		},
-		UIDMappings: all,
-		GIDMappings: all,
+		UIDMappings: ownIDs("/proc/self/uid_map"),
+		GIDMappings: ownIDs("/proc/self/gid_map"),
 		CgroupsPath: s.Linux.CgroupsPath,
 		Resources:   s.Linux.Resources,
 		IntelRdt:    s.Linux.IntelRdt,
@@ -54,6 +57,26 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		},
 		Linux: l,
 	}
+}
+
+// ownIDs returns mappings of all ids that this program can map, each to itself: the file, of a form as in user_namespaces(7), has
+// those of its own user namespace.
+func ownIDs(file string) []specs.LinuxIDMapping {
+	var own []specs.LinuxIDMapping
+	b, err := linux.ReadFile(file, nil)
+	for line := range strings.Lines(string(b)) {
+		var m specs.LinuxIDMapping
+		var outside uint32
+		if _, serr := fmt.Sscan(line, &m.ContainerID, &outside, &m.Size); serr != nil {
+			err = serr
+		}
+		m.HostID = m.ContainerID
+		own = append(own, m)
+	}
+	if err != nil || len(own) == 0 {
+		return []specs.LinuxIDMapping{{Size: math.MaxUint32}}
+	}
+	return own
 }
 
 // network returns the network namespace that the container has: none is that of the host.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 )
 
 // systemRoot is root's directory of containers.
@@ -17,7 +18,11 @@ const systemRoot = "/run/hull"
 
 // DefaultRoot returns the directory of the caller's containers, if none was named.
 func DefaultRoot() string {
-	return defaultRoot(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR"), "/run/user")
+	runtimeDir := os.Getenv("XDG_RUNTIME_DIR")
+	if linux.OrdinaryRoot() {
+		return filepath.Join(runtimeDir, "hull")
+	}
+	return defaultRoot(os.Geteuid(), runtimeDir, "/run/user")
 }
 
 // defaultRoot is DefaultRoot for a user. su(1), cron and ssh without pam_systemd leave the variable out, while the directory

@@ -100,7 +100,7 @@ func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.attr != nil {
 		cmd.SysProcAttr.Credential = c.attr.Credential
-		cmd.Dir = "/"
+		cmd.Dir = userHome
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second

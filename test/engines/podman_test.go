@@ -121,14 +121,20 @@ func podmanLife(t *testing.T, p client, c contestant) {
 		if out := p.ok(t, "top", n, "pid", "args"); !c.sandbox() && !strings.Contains(out, "trap") {
 			t.Errorf("top: %s", out)
 		}
-		if out := p.ok(t, "stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", n); strings.HasPrefix(out, "0 ") || strings.HasPrefix(out, "-") || strings.Contains(out, " 0B /") {
+		// As an ordinary user Podman makes no cgroups of version 1.
+		cgroups := p.attr == nil
+		if !cgroups {
+			p.fails(t, 125, "rootless", "stats", "--no-stream", n)
+		} else if out := p.ok(t, "stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", n); strings.HasPrefix(out, "0 ") || strings.HasPrefix(out, "-") || strings.Contains(out, " 0B /") {
 			t.Errorf("stats: %s", out)
 		}
-		p.ok(t, "pause", n)
-		p.says(t, "paused", state...)
-		p.fails(t, 255, "", "exec", n, "true")
-		p.ok(t, "unpause", n)
-		p.says(t, "running", state...)
+		if cgroups {
+			p.ok(t, "pause", n)
+			p.says(t, "paused", state...)
+			p.fails(t, 255, "", "exec", n, "true")
+			p.ok(t, "unpause", n)
+			p.says(t, "running", state...)
+		}
 		begun := p.ok(t, "inspect", "-f", "{{.State.Pid}}", n)
 		p.ok(t, "restart", "-t", "10", n)
 		if now := p.ok(t, "inspect", "-f", "{{.State.Pid}}", n); now == begun || now == "0" {
@@ -239,7 +245,14 @@ func podmanStatus(t *testing.T, p client) {
 
 // podmanBuild runs steps of a Containerfile in containers.
 func podmanBuild(t *testing.T, p client) {
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "build-") // whose parents all may pass
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	text := "FROM " + imageName + "\nRUN echo built >/f\nRUN cat /f >/g && test $(id -u) = 0\nUSER user\nRUN id -u >/tmp/u\nCMD [\"cat\",\"/f\",\"/g\",\"/tmp/u\"]\n"
 	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -275,8 +288,10 @@ func podmanPod(t *testing.T, p client, c contestant) {
 	if out := p.ok(t, "run", "--rm", "--pod", pod, imageName, "ps", "-o", "args"); !strings.Contains(out, "catatonit") && !strings.Contains(out, "pause") || !strings.Contains(out, "httpd") {
 		t.Errorf("processes of the pod: %s", out)
 	}
-	p.ok(t, "pod", "pause", pod)
-	p.ok(t, "pod", "unpause", pod)
+	if p.attr == nil {
+		p.ok(t, "pod", "pause", pod)
+		p.ok(t, "pod", "unpause", pod)
+	}
 	p.ok(t, "pod", "stop", "-t", "1", pod)
 	p.ok(t, "pod", "start", pod)
 	p.become(t, "Running", "pod", "inspect", "-f", "{{.State}}", pod)

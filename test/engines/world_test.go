@@ -245,7 +245,11 @@ func initMain() (int, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return 0, err
 		}
-		mounts = append(mounts, struct{ source, target, fstype, data string }{"engines", dir, "tmpfs", "mode=1777"})
+		mode := "mode=0755"
+		if strings.HasSuffix(dir, "tmp") {
+			mode = "mode=1777"
+		}
+		mounts = append(mounts, struct{ source, target, fstype, data string }{"engines", dir, "tmpfs", mode})
 	}
 	for _, m := range mounts {
 		if strings.HasPrefix(m.target, cgroups+"/") {
@@ -255,6 +259,15 @@ func initMain() (int, error) {
 		}
 		if err := unix.Mount(m.source, m.target, m.fstype, 0, m.data); err != nil && m.fstype != "mqueue" {
 			return 0, fmt.Errorf("mount %s %s: %w", m.fstype, m.target, err)
+		}
+	}
+	// For slirp4netns of an ordinary user; where a machine has the device for root alone, this one is not.
+	if err := unix.Mount("dev", "/dev/net", "tmpfs", 0, "mode=0755"); err == nil {
+		if err := unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))); err != nil {
+			return 0, fmt.Errorf("mknod /dev/net/tun: %w", err)
+		}
+		if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
+			return 0, err
 		}
 	}
 	if err := os.Mkdir(runtimeDir, 0o755); err != nil {
