@@ -67,6 +67,10 @@ test-engines: build ## Podman, Docker and containerd drive $(RUNTIME); root, the
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines
 
+.PHONY: test-criu
+test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; root, debootstrap, a mirror
+	HULL_TEST_CRIU=$$(test/criu/root) HULL_TEST_REQUIRE=criu go test -count=1 -v -run 'Checkpoint|Restore|PreDump' .
+
 .PHONY: test-vm
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
 	go run ./test/vm -runtime '$(RUNTIME)'

@@ -44,7 +44,7 @@ const fileTimeout = 10 * time.Minute
 // suitePID is the environment variable with a process in the network namespace of the suite.
 const suitePID = "HULL_BATS_PID"
 
-// skipped are files that aren't run: what they test isn't there.
+// skipped are files that aren't run unless they are named: checkpoint.bats wants a CRIU that works, and changes /etc/criu.
 var skipped = []string{"checkpoint.bats"}
 
 //go:embed expected.txt
