@@ -18,7 +18,6 @@ import (
 	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/rdt"
-	"hull/internal/sandbox"
 	"hull/internal/sandbox/wire"
 	"hull/internal/store"
 )
@@ -156,9 +155,9 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 	// The processes of a sandbox are none of the host's; but all of them end with it.
-	if s, ok := c.engine.(sandbox.Engine); ok && all && sig != unix.SIGKILL {
+	if k, ok := c.engine.(engine.Kernel); ok && all && sig != unix.SIGKILL {
 		view := c.engineView()
-		return s.SignalAll(&view, sig)
+		return k.SignalAll(&view, sig)
 	}
 	switch {
 	case all && c.group.Tracks():
@@ -350,11 +349,8 @@ func (c *Container) Pause() error {
 		if err := c.want("pause", Running, Created); err != nil {
 			return err
 		}
-		if s, ok := c.engine.(sandbox.Engine); ok {
-			view := c.engineView()
-			return s.Pause(&view)
-		}
-		return c.group.Freeze(ctx)
+		view := c.engineView()
+		return c.engine.Pause(ctx, &view)
 	})
 }
 
@@ -366,11 +362,8 @@ func (c *Container) Resume() error {
 		if err := c.want("resume", Paused); err != nil {
 			return err
 		}
-		if s, ok := c.engine.(sandbox.Engine); ok {
-			view := c.engineView()
-			return s.Resume(&view)
-		}
-		return c.group.Thaw()
+		view := c.engineView()
+		return c.engine.Resume(&view)
 	})
 }
 
@@ -482,12 +475,12 @@ func (c *Container) dial(port uint16) (*os.File, error) {
 
 // Inside returns the processes of a container in a sandbox, which the host's kernel knows nothing of.
 func (c *Container) Inside() ([]ProcessInfo, error) {
-	s, ok := c.engine.(sandbox.Engine)
+	k, ok := c.engine.(engine.Kernel)
 	if !ok {
 		return nil, fault.In("ps", c.ID(), &fault.Error{Kind: fault.BadUsage, Err: errors.New("the container is in no sandbox")})
 	}
 	view := c.engineView()
-	list, err := s.Processes(&view)
+	list, err := k.Processes(&view)
 	return list, fault.In("ps", c.ID(), err)
 }
 
@@ -503,19 +496,19 @@ type Stats = cgroup.Stats
 // Stats returns the resources that the container uses.
 func (c *Container) Stats() (*Stats, error) {
 	s, err := c.group.Stats()
-	if e, ok := c.engine.(sandbox.Engine); ok && err == nil {
-		err = c.countInside(e, s)
+	if k, ok := c.engine.(engine.Kernel); ok && err == nil {
+		err = c.countInside(k, s)
 	}
 	return s, fault.In("events", c.ID(), err)
 }
 
 // countInside adds what the kernel of a sandbox counts, unless somebody has frozen it: it can't answer then.
-func (c *Container) countInside(e sandbox.Engine, s *Stats) error {
+func (c *Container) countInside(k engine.Kernel, s *Stats) error {
 	if frozen, err := c.group.Frozen(); frozen || err != nil {
 		return err
 	}
 	view := c.engineView()
-	inside, err := e.Usage(&view)
+	inside, err := k.Usage(&view)
 	if err == nil && inside != nil {
 		s.Inside = inside
 	}

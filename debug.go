@@ -6,8 +6,8 @@ import (
 	"io"
 	"time"
 
+	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/sandbox"
 	"hull/internal/sandbox/wire"
 )
 
@@ -46,7 +46,7 @@ func (c *Container) Debug(w io.Writer, o DebugOptions) error {
 }
 
 func (c *Container) debug(w io.Writer, o DebugOptions) error {
-	s, ok := c.engine.(sandbox.Engine)
+	k, ok := c.engine.(engine.Kernel)
 	if !ok {
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is in no sandbox: it has the host's kernel")}
 	}
@@ -54,5 +54,5 @@ func (c *Container) debug(w io.Writer, o DebugOptions) error {
 		return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("a profile of %v; from %v to %v are possible", o.Duration, wire.MinProfile, wire.MaxProfile)}
 	}
 	view := c.engineView()
-	return s.Debug(&view, w, sandbox.DebugRequest{Show: string(o.Report), Duration: o.Duration, LogLevel: o.LogLevel, Trace: o.Strace})
+	return k.Debug(&view, w, engine.DebugRequest{Show: string(o.Report), Duration: o.Duration, LogLevel: o.LogLevel, Trace: o.Strace})
 }

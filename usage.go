@@ -1,6 +1,7 @@
 package hull
 
 import (
+	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/sandbox"
 	"hull/internal/sandbox/wire"
@@ -22,9 +23,9 @@ type MemoryKinds = wire.MemoryKinds
 
 // MemoryUsage returns what the container's memory is used for.
 func (c *Container) MemoryUsage() (*MemoryKinds, error) {
-	if e, ok := c.engine.(sandbox.Engine); ok {
+	if k, ok := c.engine.(engine.Kernel); ok {
 		view := c.engineView()
-		m, err := e.Memory(&view)
+		m, err := k.Memory(&view)
 		return m, fault.In("usage", c.ID(), err)
 	}
 	s, err := c.group.Stats()

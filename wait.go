@@ -9,7 +9,6 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/native"
-	"hull/internal/sandbox"
 )
 
 // Wait waits for the end of the container's first process, also where another program has started it. Before Linux 6.15 how a
@@ -35,9 +34,9 @@ func (c *Container) waitProcess(ctx context.Context, pid int, outside bool) (uni
 	if pid == 1 && !outside && c.ownPids() {
 		return c.Wait(ctx)
 	}
-	if e, ok := c.engine.(sandbox.Engine); ok {
+	if k, ok := c.engine.(engine.Kernel); ok {
 		view := c.engineView()
-		return e.Wait(ctx, &view, pid, outside)
+		return k.Wait(ctx, &view, pid, outside)
 	}
 	pids, err := c.Processes()
 	if err != nil {

@@ -5,8 +5,10 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -127,10 +129,40 @@ type Engine interface {
 	Checkpoint(ctx context.Context, r *CheckpointRequest) error
 	// Restore makes a container of one that was saved.
 	Restore(ctx context.Context, r *RestoreRequest) (*Process, error)
+	// Pause stops all processes of the container until Resume.
+	Pause(ctx context.Context, c *Container) error
+	// Resume lets them go on.
+	Resume(c *Container) error
 	// Dial connects with a TCP port of the container's loopback.
 	Dial(c *Container, init Init, port uint16) (*os.File, error)
 	// Leave takes away what a container has left on the host outside of its namespaces.
 	Leave(c *Container) error
+}
+
+// Kernel is an engine whose containers have a kernel of their own, which can be asked: the host's knows nothing of their
+// processes. What it says is no more to be trusted than the container.
+type Kernel interface {
+	Engine
+	// SignalAll sends a signal to all processes of a container.
+	SignalAll(c *Container, sig unix.Signal) error
+	// Processes lists them.
+	Processes(c *Container) ([]wire.Process, error)
+	// Usage returns what they use.
+	Usage(c *Container) (*wire.Usage, error)
+	// Memory returns what the memory of the kernel and all its containers is used for.
+	Memory(c *Container) (*wire.MemoryKinds, error)
+	// Wait waits for the end of a process, which is named by its pid in the container, or with root among all of that kernel.
+	Wait(ctx context.Context, c *Container, pid int, root bool) (unix.WaitStatus, error)
+	// Debug writes to w what the kernel shows of itself, and sets what it logs.
+	Debug(c *Container, w io.Writer, r DebugRequest) error
+}
+
+// DebugRequest is what a kernel is asked to show and to log. What is empty isn't.
+type DebugRequest struct {
+	Show     string        // one of package wire's
+	Duration time.Duration // of a profile
+	LogLevel string
+	Trace    string
 }
 
 // HostFiles is an engine that makes containers over the host's files, which have no state directory.

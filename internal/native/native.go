@@ -116,6 +116,12 @@ func waitTaken(fifo *os.File) error {
 	return stub.ErrTimeout
 }
 
+// Pause freezes the container's cgroup.
+func (Engine) Pause(ctx context.Context, c *engine.Container) error { return c.Cgroup.Freeze(ctx) }
+
+// Resume thaws it.
+func (Engine) Resume(c *engine.Container) error { return c.Cgroup.Thaw() }
+
 // Parked tells whether the init of the container with that state directory waits for Start: whether someone reads its
 // fifo.
 func (Engine) Parked(dir string) bool {

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,17 +13,9 @@ import (
 // maxShown bounds what a sandbox shows, in bytes.
 const maxShown = 64 << 20
 
-// DebugRequest is what is asked of a sandbox's kernel. What is empty isn't.
-type DebugRequest struct {
-	Show     string        // one of package wire's
-	Duration time.Duration // of a profile
-	LogLevel string
-	Trace    string
-}
-
 // Debug writes to w what the sandbox's kernel shows of itself, and sets what it logs. It is a text, or, of a profile, what pprof
 // reads; in either case what somebody says who is not trusted.
-func (Engine) Debug(c *engine.Container, w io.Writer, r DebugRequest) error {
+func (Engine) Debug(c *engine.Container, w io.Writer, r engine.DebugRequest) error {
 	fd, err := unix.MemfdCreate("debug", unix.MFD_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)

@@ -286,7 +286,7 @@ func (Engine) Wait(ctx context.Context, c *engine.Container, pid int, root bool)
 // Pause has the kernel stop the container's programs. They are not frozen by the host's kernel: a helper that is frozen amid a
 // system call which the sandbox was notified of (seccomp_unotify(2)) begins it anew afterwards, and the notification that was
 // not yet received then counts twice; systrap takes that for the helper's end, and kills the program.
-func (Engine) Pause(c *engine.Container) error {
+func (Engine) Pause(_ context.Context, c *engine.Container) error {
 	_, err := request(c, wire.Request{Op: wire.Pause})
 	return err
 }
