@@ -52,8 +52,13 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 	if err != nil {
 		return nil, err
 	}
+	// The sandbox makes the process meanwhile.
 	s, err := stub.Start(cfg)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := answer(conn); err != nil {
+		s.Kill()
 		return nil, err
 	}
 	if r.Process.Terminal {
@@ -88,7 +93,7 @@ func end(pidfd *os.File) {
 	pidfd.Close()
 }
 
-// requestExec has the sandbox make the process, with these files: its standard streams, or its terminal.
+// requestExec asks the sandbox to make the process, with these files: its standard streams, or its terminal.
 func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -96,8 +101,7 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error 
 	}
 	defer null.Close()
 	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process}
-	_, err = ask(conn, request, streamFDs(&request, null, files)...)
-	return err
+	return noAnswer(wire.Send(int(conn.Fd()), request, streamFDs(&request, null, files)...))
 }
 
 // streamFDs returns the descriptors of standard streams, of which null takes the place of those that there are none of, and says
@@ -329,11 +333,15 @@ func request(c *engine.Container, r wire.Request, fds ...int) (wire.Reply, error
 
 // ask sends a request and returns the reply.
 func ask(conn *os.File, r wire.Request, fds ...int) (reply wire.Reply, err error) {
-	fd := int(conn.Fd())
-	if err := wire.Send(fd, r, fds...); err != nil {
+	if err := wire.Send(int(conn.Fd()), r, fds...); err != nil {
 		return reply, noAnswer(err)
 	}
-	if _, err := wire.Receive(fd, &reply, 0); err != nil {
+	return answer(conn)
+}
+
+// answer returns the reply to a request.
+func answer(conn *os.File) (reply wire.Reply, err error) {
+	if _, err := wire.Receive(int(conn.Fd()), &reply, 0); err != nil {
 		return reply, noAnswer(err)
 	}
 	if reply.Failure != nil {
