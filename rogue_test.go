@@ -127,6 +127,7 @@ func (r *rogue) beforeFiles() {
 	r.tries("jail: give its own program away", unix.Chown("/proc/self/exe", 1234, 1234))
 	r.tries("jail: write to the root", unix.Mkdir("/x", 0o755))
 	r.tries("jail: change a setting of the host", os.WriteFile("/proc/sys/kernel/core_pattern", []byte("x"), 0))
+	r.tries("jail: look for devices", unix.Access("/dev", unix.F_OK))
 	r.tries("jail: mount", unix.Mount("proc", "/proc", "proc", 0, ""))
 	r.tries("jail: take the volume's mount", unix.MoveMount(r.trees[rogueVolume], "", unix.AT_FDCWD, "/nowhere", unix.MOVE_MOUNT_F_EMPTY_PATH))
 	r.tries("jail: make the read-only mount writable", unix.MountSetattr(r.trees[rogueReadonly], "", unix.AT_EMPTY_PATH,
@@ -303,6 +304,7 @@ func TestRogueFiles(t *testing.T) {
 jail: give its own program away: EROFS
 jail: write to the root: EROFS
 jail: change a setting of the host: EROFS
+jail: look for devices: ENOENT
 jail: mount: EPERM
 jail: take the volume's mount: EPERM
 jail: make the read-only mount writable: EPERM

@@ -81,6 +81,8 @@ type CreateRequest struct {
 	Donated *overlay.Donation
 	// Program is the number among Extra, from 1, of the file that is executed instead of what process.args[0] names; or 0.
 	Program int
+	// NoDev leaves /dev out: the program is hull's own and wants none.
+	NoDev bool
 	// Supervise makes the container's first process one of hull's, whose child the program is. See stub.Batch.Supervise.
 	Supervise bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.

@@ -35,6 +35,7 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
 		Overlay:  r.Overlay,
 		Donated:  r.Donated,
+		NoDev:    r.NoDev,
 		NoLabels: r.Spec.Linux.MountLabel != "" && !SELinuxEnabled(),
 	}, err
 }

@@ -32,7 +32,9 @@ func (p *Plan) Prepare(b *stub.Batch, sources []stub.FD) {
 			e.mount(m)
 		}
 	}
-	e.devices()
+	if !p.cfg.NoDev {
+		e.devices()
+	}
 	if p.cfg.Overlay != nil {
 		e.bindHost(p.cfg.Overlay)
 		e.bindMade(p.cfg.Overlay)

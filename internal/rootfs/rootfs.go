@@ -45,6 +45,7 @@ type Config struct {
 	Terminal bool // there will be a /dev/console
 	HostNS   bool // the container has the host's mount namespace: its mounts are the host's until Leave
 	NoLabels bool // the kernel has no SELinux: linux.mountLabel is not applied
+	NoDev    bool // nothing is made in /dev, nor that: the program is hull's own and wants none
 
 	Cgroups Cgroups
 	Kernel  Features
@@ -149,7 +150,9 @@ func New(cfg Config) (*Plan, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	p.addDefaultDevices()
+	if !cfg.NoDev {
+		p.addDefaultDevices()
+	}
 	p.planDevFS()
 	return p, nil
 }

@@ -147,7 +147,7 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	jailed := *r
 	jailed.Spec = jail(r.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
 	jailed.Extra = c.files
-	jailed.Program = 1
+	jailed.Program, jailed.NoDev = 1, true
 	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated
 	jailed.Park, jailed.BeforeStart = false, nil
 	if r.Spec.Process.Terminal {
