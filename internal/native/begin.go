@@ -131,7 +131,7 @@ func (Engine) BeginInit(ctx context.Context, io engine.IO, trace func(string)) (
 			return nil, err
 		}
 		pre.In("linux.namespaces")
-		if err := first.SendFork(pre, ns.clone, nil); err != nil {
+		if err := first.SendFork(pre, ns.clone, nil, ns.loopbackUp(pre)); err != nil {
 			return nil, err
 		}
 		begun.opened = pre.MaxOpened()
@@ -194,7 +194,6 @@ func (c *creation) takeInit(begun *beginning) (*stub.Stub, error) {
 
 // forkBegun is fork for a first stub that has the namespaces.
 func (c *creation) forkBegun(begun *beginning, report *os.File) (*stub.Stub, error) {
-	c.unshared = true
 	// All this while the stub makes the namespaces.
 	if err := c.Cgroup.Create(); err != nil {
 		return nil, err
@@ -229,7 +228,7 @@ func (c *creation) forkFrom(first *stub.Stub, pre *stub.Batch, cgroup *stub.FD, 
 		return nil, planErr
 	}
 	pre.In("linux.namespaces")
-	if err := first.SendFork(pre, 0, cgroup); err != nil {
+	if err := first.SendFork(pre, 0, cgroup, nil); err != nil {
 		return nil, err
 	}
 	if err := first.PassFDs(report); err != nil {

@@ -24,7 +24,6 @@ type creation struct {
 	ctx        context.Context
 	privileged bool // the caller is root
 	ns         namespaces
-	unshared   bool // Begin has made them, and a network's loopback is up
 	process    *process
 	root       *rootfs.Plan
 
@@ -319,7 +318,7 @@ func (c *creation) do(b *stub.Batch, meanwhile func() error) error {
 	return err
 }
 
-// isolate emits what comes before the files: the session, the keyring, the network, the cgroup namespace.
+// isolate emits what comes before the files: the session, the keyring, the cgroup namespace.
 func (c *creation) isolate(b *stub.Batch) {
 	b.In("")
 	b.Call(unix.SYS_SETSID)
@@ -328,9 +327,6 @@ func (c *creation) isolate(b *stub.Batch) {
 	}
 	c.process.joinKeyring(b)
 	allCPUs(b)
-	if c.ns.clone&unix.CLONE_NEWNET != 0 && !c.unshared {
-		loopbackUp(b)
-	}
 	if c.ns.newCgroup {
 		// After the init is in its cgroup, which becomes the root of the namespace.
 		b.In("linux.namespaces")

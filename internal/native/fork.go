@@ -27,7 +27,7 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 		return nil, err
 	}
 	pre.In("linux.namespaces")
-	if err := first.SendFork(pre, c.ns.clone, nil); err != nil {
+	if err := first.SendFork(pre, c.ns.clone, nil, c.ns.loopbackUp(pre)); err != nil {
 		return nil, err
 	}
 	// The kernel takes its time for the namespaces; hull says meanwhile what comes next.

@@ -21,6 +21,15 @@ func loopbackUp(b *stub.Batch) {
 	b.Close(s.FD())
 }
 
+// loopbackUp returns what emits that for the first calls of an init in a new network, for which the kernel takes up to 0.1 ms: by
+// then hull may not know yet what is next. It is nil without a new network.
+func (n *namespaces) loopbackUp(b *stub.Batch) func() {
+	if n.clone&unix.CLONE_NEWNET == 0 {
+		return nil
+	}
+	return func() { loopbackUp(b) }
+}
+
 // sendNetNS hands the network namespace over. The stub opens it: an ordinary user who has started the stub may not look
 // into /proc for what is its own.
 func (c *creation) sendNetNS() error {

@@ -327,7 +327,7 @@ func (s *Stub) PassFDs(files ...*os.File) error {
 // caller's, as the stub itself is. It inherits the descriptors and namespaces of the stub and is returned as a stub of
 // its own; the first one is ended. Fork can be used once.
 func (s *Stub) Fork(pre *Batch, flags uint64) (*Stub, error) {
-	if err := s.SendFork(pre, flags, nil); err != nil {
+	if err := s.SendFork(pre, flags, nil, nil); err != nil {
 		return nil, err
 	}
 	return s.ReceiveFork()
@@ -336,23 +336,27 @@ func (s *Stub) Fork(pre *Batch, flags uint64) (*Stub, error) {
 // SendFork is Fork without waiting. ReceiveFork must follow.
 //
 // cgroup is a directory of cgroup v2 that pre has opened and the child is cloned into, or nil. Where the kernel can't do
-// that (CLONE_INTO_CGROUP, Linux 5.7) the child stays in the stub's cgroup; InCgroup tells.
-func (s *Stub) SendFork(pre *Batch, flags uint64, cgroup *FD) error {
+// that (CLONE_INTO_CGROUP, Linux 5.7) the child stays in the stub's cgroup; InCgroup tells. The calls that child emits, unless
+// it is nil, are the child's first.
+func (s *Stub) SendFork(pre *Batch, flags uint64, cgroup *FD, child func()) error {
 	b := pre
 	pidfd := b.Out(4)
-	child, parent, end := b.Label(), b.Label(), b.Label()
+	cloned, parent, end := b.Label(), b.Label(), b.Label()
 	if cgroup != nil {
-		b.clone3(flags, pidfd, *cgroup, child, parent)
+		b.clone3(flags, pidfd, *cgroup, cloned, parent)
 	}
 	b.Call(unix.SYS_CLONE, Int(flags|unix.CLONE_PARENT|unix.CLONE_PIDFD|uint64(unix.SIGCHLD)), Int(0), pidfd.Arg())
 	b.Note(NamespaceNames(flags))
-	b.branch(child, parent)
+	b.branch(cloned, parent)
 	b.Mark(parent)
 	fd := b.Load(pidfd, 0)
 	b.SendFDs(fd.Arg())
 	b.Goto(end)
-	b.Mark(child)
+	b.Mark(cloned)
 	b.Call(unix.SYS_DUP3, Int(initSocket), Int(Control), Int(unix.O_CLOEXEC))
+	if child != nil {
+		child()
+	}
 	b.Mark(end)
 	b.Call(unix.SYS_CLOSE, Int(initSocket))
 	s.clones = true
