@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/overlay"
@@ -118,6 +119,7 @@ func (e *emitter) upper(p string) string { return path.Join(e.stageDir, stageUpp
 // makeUpper makes what has to be in the upper directories before they are used. The umask is 0.
 func (e *emitter) makeUpper(p *overlay.Plan) {
 	b := e.b
+	oneOwner := p.UserNS && e.oneID()
 	for _, m := range p.Entries {
 		name := e.upper(m.Path)
 		switch m.Kind {
@@ -136,8 +138,10 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 			if fresh && !p.UserNS && m.UID == 0 && m.GID == 0 {
 				continue
 			}
-			// An owner who has no id here stays the container's user.
-			b.Ignore(fchownat(b, e.stage, name, m.UID, m.GID), unix.EINVAL)
+			if !oneOwner {
+				// An owner who has no id here stays the container's user.
+				b.Ignore(fchownat(b, e.stage, name, m.UID, m.GID), unix.EINVAL)
+			}
 			if fresh {
 				continue
 			}
@@ -145,6 +149,13 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 			b.Note(strconv.Quote(name))
 		}
 	}
+}
+
+// oneID tells whether the user namespace has one user and one group, which all that is made there belongs to already.
+func (e *emitter) oneID() bool {
+	one := func(m []specs.LinuxIDMapping) bool { return len(m) == 1 && m[0].Size == 1 }
+	l := e.cfg.Spec.Linux
+	return l != nil && one(l.UIDMappings) && one(l.GIDMappings)
 }
 
 // laid is an overlay that is not to be seen yet. If overlayfs has refused it, its mount is -EBADF.
