@@ -84,9 +84,17 @@ test-vm-arm64: ## the same on arm64, slower still; qemu-system-arm beside
 bench: build ## hull beside the runtimes that are installed; root
 	go run ./test/bench -runtime '$(RUNTIME)'
 
+.PHONY: dist
+dist: ## a tarball and a Debian package, with manual pages and completions, a list of what is in them and checksums: dist/
+	go run ./test/dist -version '$(VERSION)' -ldflags '$(GO_LDFLAGS)'
+
+.PHONY: dist-check
+dist-check: ## the same, and once more from a clone elsewhere, with an empty build cache: the same bytes?
+	go run ./test/dist -version '$(VERSION)' -ldflags '$(GO_LDFLAGS)' -check
+
 .PHONY: clean
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 .PHONY: help
 help:
