@@ -29,6 +29,7 @@ const (
 //	FileAccess       // who changes the root while the container runs: it alone, "exclusive", or others, too, "shared"
 //	FileAccessMounts // and what is mounted into it: "shared", or "exclusive"
 //	HostFifo         // whether programs open FIFOs together with those of the host: "none", or "open"
+//	Platform         // how programs run: "systrap" is the one that there is
 type SandboxOptions = sandbox.Options
 
 // IsolationAnnotation is the annotation of config.json that names the isolation, unless the caller does.

@@ -146,8 +146,31 @@ func TestSandboxOptions(t *testing.T) {
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v", err)
 	}
+	for _, platform := range []string{"kvm", "ptrace"} {
+		rt.Sandbox = hull.SandboxOptions{Platform: platform}
+		_, err := rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+		refused(t, err, hull.ErrUnsupported, "platform "+platform)
+	}
 	rt = newRuntime(t)
 	rt.Isolation, rt.Sandbox.Overlay = hull.Native, "memory"
 	_, err = rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
 	refused(t, err, hull.ErrBadUsage)
+}
+
+// The settings that the kernel of a sandbox has are set, those that are so anyway are what is asked for.
+func TestSandboxSysctls(t *testing.T) {
+	want := map[string]string{
+		"net.ipv4.ip_local_port_range": "20000 20100", "net.ipv4.tcp_recovery": "0",
+		"net.ipv4.tcp_rmem": "4096 8192 16384", "net.ipv4.tcp_sack": "0", "net.ipv4.tcp_wmem": "4096 16384 65536",
+		"kernel.domainname": "example.test", "net.core.somaxconn": "1024", "kernel.shmmax": "18446744073692774399",
+		"kernel.shmall": "18446744073692774399", "kernel.shmmni": "4096", "kernel.msgmni": "32000", "kernel.msgmax": "8192",
+		"kernel.msgmnb": "16384", "kernel.sem": "32000 1024000000 500 32000",
+	}
+	c := running(t, func(s *specs.Spec) { s.Linux.Sysctl = want })
+	for name, value := range want {
+		out := exec1(t, c, verb("sysctl", name))
+		if got := strings.Join(strings.Fields(out.Out), " "); got != value {
+			t.Errorf("%s: got %q, want %q", name, got, value)
+		}
+	}
 }

@@ -57,6 +57,8 @@ func (g *globals) register(fs *optionSet) {
 	fs.stringVar(&g.sandbox.HostFifo, "host-fifo", "", "in a sandbox, let programs open FIFOs together with those of the host: `WHICH` is "+
 		"none, or open (default none)")
 	fs.offer("none", "open")
+	fs.stringVar(&g.sandbox.Platform, "platform", "", "in a sandbox, run programs by `PLATFORM`; systrap is the one that there is (default systrap)")
+	fs.offer("systrap")
 	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")
@@ -82,7 +84,7 @@ func (g *globals) resolve(name string) error {
 		return fmt.Errorf("%s: got %q, want native or sandbox", from, g.isolation)
 	}
 	if err := g.sandbox.Check(); err != nil {
-		return fmt.Errorf("--%w", err)
+		return err
 	}
 	g.rootSet = g.options.given("root")
 	if !g.rootSet {

@@ -13,6 +13,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/mnt"
+	"hull/internal/sandbox/wire"
 	"hull/internal/seccomp"
 	"hull/internal/task"
 )
@@ -33,6 +34,7 @@ func Check(s *specs.Spec) error {
 	}
 	k.process(s.Process)
 	k.linux(s.Linux)
+	k.sysctls(s.Linux, pod != "")
 	if s.Hooks != nil {
 		k.refuse(len(s.Hooks.CreateContainer) > 0, "hooks.createContainer", "its namespaces are the sandbox's, not the host's")
 		k.refuse(len(s.Hooks.StartContainer) > 0, "hooks.startContainer", "a program of the container's can't be run before its own yet")
@@ -169,16 +171,46 @@ func (k *checker) process(p *specs.Process) {
 }
 
 // asItIs are settings that engines ask for and that are so anyway: the sandbox's kernel has no ports for the privileged, and
-// anyone may ping; Podman wants the group 0 to be among those.
+// anyone may ping; Podman wants the group 0 to be among those. The rest are Linux's defaults, which are constants of that kernel.
 var asItIs = map[string][]string{
 	"net.ipv4.ip_unprivileged_port_start": {"0"},
 	"net.ipv4.ping_group_range":           {"0 2147483647", "0 0"},
+	"net.ipv4.ip_forward":                 {"0"}, // its file in /proc doesn't say what is set elsewhere
+	"net.core.somaxconn":                  {"1024"},
+	"kernel.shmmax":                       {"18446744073692774399"},
+	"kernel.shmall":                       {"18446744073692774399"},
+	"kernel.shmmni":                       {"4096"},
+	"kernel.msgmni":                       {"32000"},
+	"kernel.msgmax":                       {"8192"},
+	"kernel.msgmnb":                       {"16384"},
+	"kernel.sem":                          {"32000 1024000000 500 32000"},
+}
+
+// sysctls refuses the settings that the sandbox's kernel doesn't have, and those of a network that is another's.
+func (k *checker) sysctls(l *specs.Linux, member bool) {
+	ownNetwork := slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+	for name, value := range l.Sysctl {
+		field, plain := "linux.sysctl "+name, strings.ReplaceAll(name, "/", ".")
+		if slices.Contains(asItIs[plain], strings.Join(strings.Fields(value), " ")) {
+			continue
+		}
+		_, ok, err := wire.ParseSysctl(name, value)
+		switch {
+		case err != nil:
+			k.errs = append(k.errs, fault.Spec(field, err.Error()))
+		case ok && member:
+			k.refuse(true, field, "the network is the pod's")
+		case ok && !ownNetwork:
+			k.refuse(true, field, "the network is the host's")
+		case asItIs[plain] != nil:
+			k.refuse(true, field, "in its kernel it is "+strings.Join(asItIs[plain], " or "))
+		default:
+			k.refuse(!ok && plain != wire.Domainname, field, "its kernel has no such setting, or none that can be changed")
+		}
+	}
 }
 
 func (k *checker) linux(l *specs.Linux) {
-	for name, value := range l.Sysctl {
-		k.refuse(!slices.Contains(asItIs[name], strings.Join(strings.Fields(value), " ")), "linux.sysctl "+name, "its kernel's settings can't be changed")
-	}
 	if l.RootfsPropagation != "" {
 		flags, _ := mnt.Propagation(l.RootfsPropagation)
 		k.refuse(flags&^unix.MS_REC != unix.MS_PRIVATE, "linux.rootfsPropagation",

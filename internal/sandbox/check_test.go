@@ -41,6 +41,34 @@ func TestOwnNetwork(t *testing.T) {
 }
 
 // What engines ask for by default, and is so anyway, is possible; nothing else.
+func TestSysctls(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		network     bool
+		want        string // in the error; or ""
+	}{
+		{"net.ipv4.tcp_sack", "1", true, ""}, {"net/ipv4/tcp_sack", " 0\n", true, ""},
+		{"net.ipv4.tcp_sack", "1", false, "the network is the host's"},
+		{"net.ipv4.tcp_sack", "2", true, "want a number from 0 to 1"},
+		{"net.ipv4.tcp_rmem", "1 2", true, "want 3 numbers"}, {"net.ipv4.tcp_rmem", "3 2 1", true, "ascend"},
+		{"net.ipv4.ip_local_port_range", "0 9", true, "from 1 to 65535"},
+		{"kernel.domainname", "x", false, ""},
+		{"net.core.somaxconn", "4096", true, "in its kernel it is 1024"}, {"net.ipv4.tcp_syncookies", "1", true, "no such setting"},
+	} {
+		s := new(specs.Linux)
+		s.Sysctl = map[string]string{test.name: test.value}
+		if test.network {
+			s.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}
+		}
+		k := new(checker)
+		k.sysctls(s, false)
+		err := errors.Join(k.errs...)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s=%q: %v, want %q", test.name, test.value, err, test.want)
+		}
+	}
+}
+
 func TestSysctl(t *testing.T) {
 	for value, ok := range map[string]bool{"0": true, " 0": true, "1": false, "": false} {
 		s := spec.Example(spec.Options{})

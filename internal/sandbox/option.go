@@ -21,6 +21,14 @@ type Options struct {
 	FileAccess       string
 	FileAccessMounts string
 	HostFifo         string
+	Platform         string
+}
+
+// platforms are the ways to run programs, each with why it can't be had; or "".
+var platforms = map[string]string{
+	"systrap": "",
+	"ptrace":  "the platform before systrap, slower in all it does; the jail's filter allows what systrap needs and no more of ptrace(2)",
+	"kvm":     "it puts /dev/kvm into the jail, so that the host's KVM is what a kernel that was taken over meets, and is not linked: its initialization would slow down each start",
 }
 
 // dirPrefix is of an Overlay in a file of a directory.
@@ -34,6 +42,13 @@ func (o Options) Check() error {
 		}
 	} else if !filepath.IsAbs(dir) {
 		return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("overlay: %q is no absolute path", dir)}
+	}
+	why, ok := platforms[o.Platform]
+	if why != "" {
+		return &fault.Error{Step: "platform " + o.Platform, Kind: fault.Unsupported, Err: errors.New(why + "; systrap is possible")}
+	}
+	if !ok && o.Platform != "" {
+		return oneOf("platform", o.Platform, "systrap")
 	}
 	return errors.Join(
 		oneOf("file-access", o.FileAccess, wire.Exclusive, wire.Shared),

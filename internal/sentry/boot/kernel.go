@@ -26,6 +26,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 
 	"hull/internal/sentry/filter"
+
+	"hull/internal/sandbox/wire"
 )
 
 // kernel makes the application kernel, with nothing in it yet.
@@ -184,6 +186,9 @@ func (s *Sandbox) names(spec *specs.Spec, users *auth.UserNamespace) *kernel.UTS
 	host, domain := spec.Hostname, spec.Domainname
 	if host == "" {
 		host = unix.ByteSliceToString(s.uname.Nodename[:])
+	}
+	if domain == "" {
+		domain = spec.Linux.Sysctl[wire.Domainname]
 	}
 	if domain == "" {
 		domain = unix.ByteSliceToString(s.uname.Domainname[:])
