@@ -14,6 +14,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/sandbox"
 )
 
 // ImageOptions are what Checkpoint and Restore have in common. All but Path are for CRIU, which saves containers of native
@@ -155,7 +156,8 @@ func openImageDir(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Restore makes a container that goes on where another was saved. Its bundle has the configuration of that one.
+// Restore makes a container that goes on where another was saved. Its bundle has the configuration of that one, and its isolation is,
+// unless r says otherwise, the one that the image is of.
 func (r *Runtime) Restore(ctx context.Context, id string, o RestoreOptions) (*Container, error) {
 	c, err := r.restore(ctx, id, o)
 	return c, fault.In("restore", id, explainRights(err))
@@ -171,6 +173,11 @@ func (r *Runtime) restore(ctx context.Context, id string, o RestoreOptions) (*Co
 		return nil, err
 	}
 	defer image.Dir.Close()
+	if r.Isolation == "" && sandbox.HasImage(image.Dir) {
+		in := *r
+		in.Isolation = Sandbox
+		r = &in
+	}
 	if len(o.Env) > 0 || o.Notify {
 		return nil, &fault.Error{Kind: fault.BadUsage, Err: errors.New("the environment of a program that has been running can't be changed")}
 	}

@@ -5,13 +5,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -302,6 +306,24 @@ func TestSandboxCheckpoint(t *testing.T) {
 	for n := range 3 {
 		d.step(n + 1)
 	}
+	// Processes of exec end with the sandbox.
+	for _, terminal := range []bool{false, true} {
+		var master console
+		p := c.ProcessSpec()
+		p.Args, p.Terminal = hulltest.Args("sleep", "3600"), terminal
+		o := hull.ExecOptions{Process: p}
+		if terminal {
+			o.Console = master.take
+		}
+		e, err := c.Exec(t.Context(), o)
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		if terminal {
+			defer master.Close()
+		}
+		defer func() { expect(t, "137", wait(t, e)) }()
+	}
 	checkpoint(t, c, image, false)
 	expect(t, "signal SIGKILL", wait(t, c.Init()))
 	if _, err := r.Container("box"); !errors.Is(err, hull.ErrNotExist) {
@@ -310,13 +332,20 @@ func TestSandboxCheckpoint(t *testing.T) {
 	if fi, err := os.Stat(image); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", fi, err)
 	}
-	// By another name, and twice.
+	// By another name, and twice; the image says of which isolation it is.
 	for _, id := range []string{"box", "fox"} {
 		d := d.goesOn()
+		r := &hull.Runtime{Root: r.Root, SandboxProgram: r.SandboxProgram, Warn: r.Warn}
 		c := restore(t, r, id, restoreOptions(bundle, image, d))
+		if c.Isolation() != hull.Sandbox {
+			t.Errorf("its isolation is %s", c.Isolation())
+		}
 		d.step(4)
 		d.step(5)
 		list, err := c.Inside()
+		for deadline := time.Now().Add(5 * time.Second); len(list) > 2 && time.Now().Before(deadline); list, err = c.Inside() {
+			time.Sleep(10 * time.Millisecond)
+		}
 		if err != nil || len(list) != 2 {
 			t.Errorf("got %v, %v", list, err)
 		}
@@ -638,4 +667,199 @@ func TestSandboxCheckpointWithoutRoom(t *testing.T) {
 
 func headerOf(body string) []byte {
 	return fmt.Appendf(nil, "hull sandbox image 1 %x\n%s", sha256.Sum256([]byte(body)), body)
+}
+
+// The network of a restored container is that which is there then.
+func TestSandboxCheckpointNetwork(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.Command("ip"))
+	r := newRuntime(t)
+	bundle, image := savedBundle(t), filepath.Join(t.TempDir(), "image")
+	configuration := func() *specs.Spec {
+		inside := hulltest.NewNetns(t, nil)
+		joinOutside(t, inside)
+		raw, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := new(specs.Spec)
+		if err := json.Unmarshal(raw, s); err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.Linux.Namespaces {
+			if ns := &s.Linux.Namespaces[i]; ns.Type == specs.NetworkNamespace {
+				ns.Path = procPath(inside.TID, "ns/net")
+			}
+		}
+		return s
+	}
+	connects := func(c *hull.Container) {
+		t.Helper()
+		says(t, exec1(t, c, verb("connect", "tcp", "10.98.0.1:80")), "connected")
+	}
+	d := newDialogue(t)
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Spec: configuration(), Stdio: d.stdio})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	expect(t, "ready", d.line())
+	connects(c)
+	checkpoint(t, c, image, true)
+	connects(c)
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	d = d.goesOn()
+	o := restoreOptions(bundle, image, d)
+	o.Spec = configuration()
+	c = restore(t, r, "box", o)
+	d.step(1)
+	connects(c)
+}
+
+// A sandbox that is killed amid all leaves an error, and what delete takes away.
+func TestSandboxKilledAmidCheckpoint(t *testing.T) {
+	r := newRuntime(t)
+	bundle, dir := savedBundle(t), t.TempDir()
+	image := filepath.Join(dir, "image")
+	c, d := runSaved(t, r, bundle)
+	d.step(1)
+	checkpoint(t, c, image, false)
+	for i := range 6 {
+		d := d.goesOn()
+		after := time.Duration(i) * 5 * time.Millisecond
+		c := restore(t, r, "box", restoreOptions(bundle, image, d))
+		path := filepath.Join(dir, fmt.Sprint(i))
+		cmd := actor(t, "checkpointer", r.Root, r.SandboxProgram, "checkpoint", "box", path)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		_ = unix.Kill(c.Init().Pid, unix.SIGKILL)
+		err := cmd.Wait()
+		_, serr := os.Stat(filepath.Join(path, "sandbox.header"))
+		if (err == nil) != (serr == nil) {
+			t.Errorf("killed after %v: checkpoint: %v, header: %v", after, err, serr)
+		}
+		if names, _ := filepath.Glob(filepath.Join(path, ".*")); len(names) > 0 {
+			t.Errorf("killed after %v: %v are left", after, names)
+		}
+		if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+			t.Error(errorText(err))
+		}
+	}
+	for i := range 6 {
+		after := time.Duration(i) * 20 * time.Millisecond
+		cmd := actor(t, "checkpointer", r.Root, r.SandboxProgram, "restore", "box", image, bundle)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var c *hull.Container
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && (c == nil || c.Init().Pid == 0); {
+			c, _ = r.Container("box")
+		}
+		time.Sleep(after)
+		if c != nil && c.Init().Pid > 0 {
+			_ = unix.Kill(c.Init().Pid, unix.SIGKILL)
+		}
+		_ = cmd.Wait()
+		if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+			t.Error(errorText(err))
+		}
+	}
+}
+
+// Whatever somebody has made of an image, checksums and all: it is an error, or a container that can be deleted.
+func TestSandboxMadeUpImages(t *testing.T) {
+	r := newRuntime(t)
+	bundle, image := savedBundle(t), filepath.Join(t.TempDir(), "image")
+	c, d := runSaved(t, r, bundle)
+	d.step(1)
+	checkpoint(t, c, image, false)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 12 {
+		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		if err := os.CopyFS(dir, os.DirFS(image)); err != nil {
+			t.Fatal(err)
+		}
+		name := []string{"sandbox.kernel", "sandbox.kernel", "sandbox.memory"}[i%3]
+		path := filepath.Join(dir, name)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := crc(b)
+		for range 1 + i {
+			b[random.IntN(len(b))] ^= 1 << random.IntN(8)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := edited(func(h string) string {
+			return strings.Replace(h, fmt.Sprintf(`"Checksum":%d`, was), fmt.Sprintf(`"Checksum":%d`, crc(b)), 1)
+		})
+		if err := again(dir); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		c, err := r.Restore(t.Context(), "box", restoreOptions(bundle, dir, d.goesOn()))
+		if err == nil {
+			remove(t, r, c)
+		}
+		t.Logf("%s with %d bits changed: %v", name, 1+i, err)
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("%d: it takes %v", i, took)
+		}
+		if err != nil && strings.Contains(err.Error(), "checksum") {
+			t.Error("the checksum was to be right")
+		}
+		if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+			t.Error(errorText(err))
+		}
+	}
+}
+
+func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+// What can't be saved, or restored, is refused before anything is made.
+func TestSandboxCheckpointRefused(t *testing.T) {
+	r := newRuntime(t)
+	image := filepath.Join(t.TempDir(), "image")
+	bundle := savedBundle(t)
+	c, d := runSaved(t, r, bundle)
+	options := func(change func(*hull.CheckpointOptions)) hull.CheckpointOptions {
+		o := hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: image}}
+		change(&o)
+		return o
+	}
+	for want, o := range map[string]hull.CheckpointOptions{
+		"lazy pages":                 options(func(o *hull.CheckpointOptions) { o.LazyPages = true }),
+		"a mode of cgroups":          options(func(o *hull.CheckpointOptions) { o.ManageCgroups = "full" }),
+		"saving the memory":          options(func(o *hull.CheckpointOptions) { o.PreDump = true }),
+		"an image on top of another": options(func(o *hull.CheckpointOptions) { o.ParentPath = "../x" }),
+		"a page server":              options(func(o *hull.CheckpointOptions) { o.PageServer = "127.0.0.1:1" }),
+		"a status descriptor":        options(func(o *hull.CheckpointOptions) { o.StatusFD = os.Stdin }),
+	} {
+		refused(t, c.Checkpoint(t.Context(), o), hull.ErrUnsupported, "checkpoint box", want)
+	}
+	if err := c.Pause(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	refused(t, c.Checkpoint(t.Context(), options(func(*hull.CheckpointOptions) {})), hull.ErrUnsupported, "a paused container")
+	if err := c.Resume(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	d.step(1)
+	if _, err := os.Stat(image); err == nil {
+		t.Error("a directory is left")
+	}
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	host := func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+	}
+	c = runningIn(t, r, host)
+	refused(t, c.Checkpoint(t.Context(), options(func(*hull.CheckpointOptions) {})), hull.ErrUnsupported, "the host's network")
+	wantStatus(t, c, hull.Running)
 }

@@ -262,6 +262,12 @@ type savedImage struct {
 	files []*os.File
 }
 
+// HasImage tells whether a directory has the image of a sandbox.
+func HasImage(dir *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(int(dir.Fd()), image.Header, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
 // openImage reads the header of an image, and opens its files. Nothing is a link, and nothing else than a regular file.
 func (e Engine) openImage(r *engine.RestoreRequest) (_ *image.Image, files []*os.File, err error) {
 	header, err := openRegular(r.Image.Dir, image.Header)

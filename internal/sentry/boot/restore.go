@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"runtime/debug"
@@ -104,13 +103,8 @@ func (s *Sandbox) restore(saved *image.Contents) (err error) {
 	if err != nil {
 		return damaged(image.Memory, err)
 	}
-	intact := make(chan error, 1)
-	go func() { intact <- check(s.restoring.files[image.Pages], saved.Files[image.Pages]) }()
-	if err := s.load(state, memory); err != nil {
+	if err := s.load(state, memory, saved.Files[image.Pages]); err != nil {
 		return err
-	}
-	if err := <-intact; err != nil {
-		return damaged(image.Pages, err)
 	}
 	if err := s.proceed(); err != nil {
 		return err
@@ -143,42 +137,8 @@ func usable(saved *image.Contents) error {
 
 func cut(s string) string { return s[:min(len(s), 100)] }
 
-var errChecksum = errors.New("the checksum differs")
-
-// readChecked reads a file that is what it was when it was saved.
-func readChecked(f *os.File, want image.File) ([]byte, error) {
-	b := make([]byte, want.Length)
-	if _, err := f.ReadAt(b, 0); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	if crc32.Checksum(b, castagnoli) != want.Checksum {
-		return nil, errChecksum
-	}
-	return b, nil
-}
-
-// check tells whether a file is what it was when it was saved.
-func check(f *os.File, want image.File) error {
-	sum, buf := uint32(0), make([]byte, 1<<20)
-	for off := int64(0); off < want.Length; {
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), want.Length-off)], off)
-		sum = crc32.Update(sum, castagnoli, buf[:n])
-		off += int64(n)
-		if off < want.Length && err != nil {
-			return fmt.Errorf("it ends after %d of %d bytes", off, want.Length)
-		}
-	}
-	if sum != want.Checksum {
-		return errChecksum
-	}
-	return nil
-}
-
 // load decodes the image. The host's descriptors take the places of those that there were.
-func (s *Sandbox) load(state, memory []byte) error {
+func (s *Sandbox) load(state, memory []byte, want image.File) error {
 	files, err := s.descriptors()
 	if err != nil {
 		return err
@@ -188,13 +148,23 @@ func (s *Sandbox) load(state, memory []byte) error {
 	if err != nil {
 		return err
 	}
-	loader := kernel.NewAsyncMFLoader(io.NopCloser(bytes.NewReader(memory)), stateio.NewPagesFileFDReaderDefault(int32(pages)), k.MemoryFile(), nil)
+	reader := &pagesReader{AsyncReader: stateio.NewPagesFileFDReaderDefault(int32(pages)), reads: make(map[int]pagesRead)}
+	loader := kernel.NewAsyncMFLoader(io.NopCloser(bytes.NewReader(memory)), reader, k.MemoryFile(), nil)
 	private := make(map[checkpoint.ResourceID]*pgalloc.MemoryFile)
 	loader.KickoffPrivate(private)
 	ctx := context.WithValues(k.SupervisorContext(), map[any]any{vfs.CtxRestoreFilesystemFDMap: files, pgalloc.CtxMemoryFileMap: private})
 	err = k.LoadFrom(ctx, bytes.NewReader(state), loader, nil, configure{s}, time.NewCalibratedClocks(false), &vfs.CompleteRestoreOptions{}, (*timing.Timeline)(nil))
 	if err = errors.Join(err, loader.Wait()); err != nil {
-		return fmt.Errorf("the image can't be used: %w", errnoOf(err))
+		log.Warningf("restore: %v", err)
+		what, _, _ := strings.Cut(err.Error(), "\n") // stacks of the decoder may follow
+		return fmt.Errorf("the image can't be used: %s", what)
+	}
+	if reader.Length == want.Length && reader.Checksum == want.Checksum {
+		return nil
+	}
+	// It may have pages that nobody needs any more.
+	if err := check(s.restoring.files[image.Pages], want); err != nil {
+		return damaged(image.Pages, err)
 	}
 	return nil
 }

@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"runtime/debug"
 	"slices"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
-	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/state/stateio"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/state"
@@ -23,9 +20,6 @@ import (
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
 )
-
-// castagnoli is the polynomial of the checksums: processors have an instruction for it.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // remembered is what this package keeps of a container beside its kernel, and has to find again in one that was restored.
 type remembered struct {
@@ -132,7 +126,7 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 	if err != nil {
 		return nil, nil, err
 	}
-	pages := &sumPages{AsyncWriter: stateio.NewPagesFileFDWriterDefault(int32(pagesFD))}
+	pages := &pagesWriter{AsyncWriter: stateio.NewPagesFileFDWriterDefault(int32(pagesFD))}
 	// As one that goes on: what is taken away of the others, above all the network, could not be given back if the image
 	// comes to nothing.
 	err = s.kernel.SaveTo(s.kernel.SupervisorContext(), kernel, memory, pages, false, true)
@@ -200,77 +194,4 @@ func moduleVersion() string {
 		}
 	}
 	return "unknown"
-}
-
-// sumWriter writes to a file, by way of a buffer, and makes the checksum of that. It keeps its first error, since the encoder only
-// says that there was one.
-type sumWriter struct {
-	image.File
-	f   *os.File
-	buf []byte
-	err error
-}
-
-const sumBuffer = 256 << 10
-
-func newSumWriter(f *os.File) *sumWriter { return &sumWriter{f: f, buf: make([]byte, 0, sumBuffer)} }
-
-// Write implements io.Writer.
-func (w *sumWriter) Write(p []byte) (int, error) {
-	if len(w.buf)+len(p) > cap(w.buf) {
-		w.flush()
-	}
-	if len(p) > cap(w.buf) {
-		w.write(p)
-	} else {
-		w.buf = append(w.buf, p...)
-	}
-	if w.err != nil {
-		return 0, w.err
-	}
-	return len(p), nil
-}
-
-func (w *sumWriter) write(p []byte) {
-	if w.err == nil {
-		w.Checksum = crc32.Update(w.Checksum, castagnoli, p)
-		w.Length += int64(len(p))
-		_, w.err = w.f.Write(p)
-	}
-}
-
-func (w *sumWriter) flush() {
-	w.write(w.buf)
-	w.buf = w.buf[:0]
-}
-
-// Close implements io.Closer. The file stays open.
-func (w *sumWriter) Close() error {
-	w.flush()
-	return w.err
-}
-
-// sumPages makes the checksum of pages that are written. They are added in the order in which they come in the file.
-type sumPages struct {
-	stateio.AsyncWriter
-	image.File
-}
-
-func (w *sumPages) add(p []byte) {
-	w.Checksum = crc32.Update(w.Checksum, castagnoli, p)
-	w.Length += int64(len(p))
-}
-
-// AddWrite implements stateio.AsyncWriter.
-func (w *sumPages) AddWrite(id int, f stateio.SourceFile, r memmap.FileRange, p []byte) {
-	w.add(p)
-	w.AsyncWriter.AddWrite(id, f, r, p)
-}
-
-// AddWritev implements stateio.AsyncWriter.
-func (w *sumPages) AddWritev(id int, total uint64, f stateio.SourceFile, r []memmap.FileRange, parts []unix.Iovec) {
-	for _, p := range parts {
-		w.add(unsafe.Slice(p.Base, p.Len))
-	}
-	w.AsyncWriter.AddWritev(id, total, f, r, parts)
 }
