@@ -40,6 +40,8 @@ type CheckpointOptions struct {
 	PreDump      bool     // save the memory alone, and let the container go on
 	PageServer   string   // ADDRESS:PORT of who takes the memory
 	StatusFD     *os.File // gets a zero byte when lazy pages can be asked for
+	LinkRemap    bool     // files that have no name any more get one until they are restored
+	SkipInFlight bool     // connections of TCP that are not accepted yet are left out
 }
 
 // RestoreOptions say how a container is made of one that was saved.
@@ -100,6 +102,7 @@ func (c *Container) checkpointRequest(o CheckpointOptions) (*engine.CheckpointRe
 	return &engine.CheckpointRequest{
 		Container: c.engineView(), Init: c.record.Init, Paused: status == Paused, Image: image,
 		LeaveRunning: o.LeaveRunning, ParentPath: o.ParentPath, PreDump: o.PreDump, PageServer: o.PageServer, StatusFD: o.StatusFD,
+		LinkRemap: o.LinkRemap, SkipInFlight: o.SkipInFlight,
 		Trace: c.runtime.Trace, Warn: c.runtime.warn,
 	}, nil
 }

@@ -199,6 +199,8 @@ func TestCheckpoint(t *testing.T) {
 		t.Errorf("pid %d as before", pid)
 	}
 	says(t, exec1(t, s.Container, verb("readlink", "/proc/1/exe")), actorPath)
+	// CRIU has given it a time namespace.
+	expect(t, exec1(t, s.Container, verb("readlink", "/proc/1/ns/time")), exec1(t, s.Container, verb("readlink", "/proc/self/ns/time")))
 	refused(t, s.tryRestore(hull.RestoreOptions{}), hull.ErrExist, "restore box", "already exists")
 
 	// What was restored is saved and restored as any other.
@@ -560,4 +562,48 @@ func TestRestoreHooks(t *testing.T) {
 	}
 	expect(t, []string{"poststop 1", "poststop 2", "prestart", "createRuntime 1", "createRuntime 2"}, names)
 	s.ends()
+}
+
+// A checkpoint that is given up leaves the container as it was.
+func TestCheckpointGivenUp(t *testing.T) {
+	s := counter(t)
+	n := 0
+	for patience := 10 * time.Millisecond; patience < 150*time.Millisecond; patience += 20 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := s.Checkpoint(ctx, hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}, LeaveRunning: true})
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(errorText(err))
+		}
+		wantStatus(t, s.Container, hull.Running)
+		n++
+		s.want("x", n)
+	}
+}
+
+// Where systemd makes the cgroup, it makes it for CRIU, and the restored processes stay in it.
+func TestCheckpointSystemd(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU, hulltest.Systemd)
+	r := newRuntime(t)
+	r.CRIU, r.SystemdCgroup = hulltest.CRIUProgram(), true
+	edits := []func(*specs.Spec){args("sleep", "3600"), func(s *specs.Spec) { s.Linux.CgroupsPath = "system.slice:hull:checkpoint" }}
+	bundle := hulltest.Bundle(t, edits...)
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	image := hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	restored, err := r.Restore(t.Context(), "box", hull.RestoreOptions{CreateOptions: hull.CreateOptions{Bundle: bundle}, ImageOptions: image})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, restored)
+	if cgroup := readFile(t, procPath(restored.Init().Pid, "cgroup")); !strings.Contains(cgroup, "hull-checkpoint.scope") {
+		t.Errorf("it is in %s", cgroup)
+	}
+	says(t, exec1(t, restored, verb("hostname")), "hull")
 }

@@ -50,6 +50,8 @@ func (f *checkpointFlags) register(fs *optionSet) {
 	f.imageFlags.register(fs)
 	fs.boolVar(&f.LeaveRunning, "leave-running", "let the container go on when it is saved")
 	fs.stringVar(&f.ParentPath, "parent-path", "", "`DIR` of an earlier image, relative to that of the image: memory that hasn't changed since is left out")
+	fs.boolVar(&f.LinkRemap, "link-remap", "give open files that have no name any more one, until they are restored")
+	fs.boolVar(&f.SkipInFlight, "tcp-skip-in-flight", "leave out TCP connections that are not accepted yet")
 	fs.boolVar(&f.PreDump, "pre-dump", "save the memory alone, and let the container go on")
 	fs.stringVar(&f.PageServer, "page-server", "", "`ADDRESS:PORT` of the page server that gets the memory")
 	fs.intVar(&f.statusFD, "status-fd", "write a zero byte to the descriptor `N` when lazy pages can be asked for")

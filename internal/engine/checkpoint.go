@@ -36,6 +36,9 @@ type CheckpointRequest struct {
 	PageServer string   // address:port of who takes the memory; or ""
 	StatusFD   *os.File // gets a zero byte when lazy pages can be asked for; or nil
 
+	LinkRemap    bool // files without a name get one until they are restored
+	SkipInFlight bool // connections of TCP that are not accepted yet are left out
+
 	Trace func(line string)
 	Warn  func(line string)
 }

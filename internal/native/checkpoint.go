@@ -50,7 +50,7 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	o := s.options
 	o.Pid = ptr(int32(r.Init.Pid))
 	o.Root = ptr(r.Root())
-	o.LeaveRunning = &r.LeaveRunning
+	o.LeaveRunning, o.LinkRemap, o.TcpSkipInFlight = &r.LeaveRunning, &r.LinkRemap, &r.SkipInFlight
 	o.Ps = ps
 	if r.ParentPath != "" {
 		o.ParentImg, o.TrackMem = &r.ParentPath, ptr(true)
