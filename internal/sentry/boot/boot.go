@@ -107,8 +107,10 @@ func New(o Options) (*Sandbox, error) {
 	if err := s.root.takeTerminal(); err != nil {
 		return nil, err
 	}
-	if err := s.setSysctls(); err != nil {
-		return nil, err
+	if s.restoring == nil { // else they are in the image
+		if err := s.setSysctls(); err != nil {
+			return nil, err
+		}
 	}
 	// Not before: the helpers are attached to by ptrace(2), and are dumpable as the process was that forked the first. Not
 	// later: what comes now reads the container's files.
