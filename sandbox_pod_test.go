@@ -49,6 +49,7 @@ func TestSandboxMember(t *testing.T) {
 		"DefaultDevices":          TestDefaultDevices,
 		"Delete":                  TestDelete,
 		"ExitStatus":              TestExitStatus,
+		"StartHooks":              TestSandboxStartHooks,
 		"HooksStop":               TestHooksStopAtTheFirstFailure,
 		"HostIsOutOfSight":        TestHostIsOutOfSight,
 		"Hostname":                TestHostname,

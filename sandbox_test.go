@@ -275,6 +275,42 @@ func TestDockerNameServer(t *testing.T) {
 	says(t, streams.outcome(t, c.Init()), "10.97.0.3", "10.97.0.3", "192.0.2.2", "192.0.2.2", "connected")
 }
 
+// startContainer hooks are programs of the container's: they see its files, have its user, and run before its program does.
+func TestSandboxStartHooks(t *testing.T) {
+	inside := func(args ...string) specs.Hook {
+		return specs.Hook{Path: hulltest.ProgPath, Args: append([]string{"hook"}, args...)}
+	}
+	hooks := func(list ...specs.Hook) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: list} }
+	}
+	unprivileged := func(s *specs.Spec) { s.Process.User = specs.User{UID: 1000, GID: 1000} }
+	tmp := func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777"}})
+	}
+	says(t, run(t, args("do", "cat", "/tmp/one", ",", "echo", ",", "stat", "/tmp/two"), unprivileged, tmp,
+		hooks(inside("write", "/tmp/one", "first"), inside("write", "/tmp/two", "second"))), "first", "/tmp/two file 0644 1000 1000 6")
+	for name, test := range map[string]struct {
+		hook  specs.Hook
+		words []string
+	}{
+		"fails":   {inside("do", "cat", "/proc/self/fd/0", ",", "exit", "5"), []string{"exit status 5", `"status":"created"`, `"id":"box"`}},
+		"missing": {specs.Hook{Path: "/no/hook"}, []string{"no such file"}},
+		"slow":    {func() specs.Hook { h := inside("sleep", "60"); h.Timeout = ptr(1); return h }(), []string{"ran past its timeout of 1s"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			_, err := tryRun(t, newRuntime(t), args("sleep", "60"), hooks(inside("true"), test.hook))
+			refused(t, err, nil, append([]string{"run box", "hooks.startContainer[1]"}, test.words...)...)
+			c := create(t, newRuntime(t), hull.CreateOptions{}, args("sleep", "60"), hooks(inside("true"), test.hook))
+			refused(t, c.Start(t.Context()), nil, append([]string{"start box", "hooks.startContainer[1]"}, test.words...)...)
+			wantStatus(t, c, hull.Stopped)
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("it takes %v", took)
+			}
+		})
+	}
+}
+
 // counted is what a sandbox's kernel counts.
 type counted struct {
 	Memory, Pids uint64

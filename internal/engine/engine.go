@@ -194,6 +194,7 @@ type ExecRequest struct {
 	IO
 	Init         Init // the container's init
 	Process      *specs.Process
+	Path         string // of the program, in a sandbox, unless that is what process.args[0] names
 	NoNewKeyring bool
 	Cgroups      []string // sub-cgroups; see cgroup.Group.Join
 	AwaitThaw    bool     // wait for as long as the container is paused

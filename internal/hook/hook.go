@@ -38,11 +38,16 @@ func Run(ctx context.Context, dir string, h specs.Hook, state []byte) error {
 
 // RunAllIn is RunAll for hooks that run where a stub is. One without an environment gets env.
 func RunAllIn(ctx context.Context, s *stub.Stub, name string, hooks []specs.Hook, env []string, state []byte) error {
+	return RunAllBy(ctx, name, hooks, env, state, func(ctx context.Context, p *program.Program) error { return p.RunIn(ctx, s) })
+}
+
+// RunAllBy is RunAllIn for hooks that somebody else runs.
+func RunAllBy(ctx context.Context, name string, hooks []specs.Hook, env []string, state []byte, by func(context.Context, *program.Program) error) error {
 	for i, h := range hooks {
 		if h.Env == nil {
 			h.Env = env
 		}
-		if err := run(ctx, h, state, func(ctx context.Context, p *program.Program) error { return p.RunIn(ctx, s) }); err != nil {
+		if err := run(ctx, h, state, by); err != nil {
 			return failure(name, i, h, err)
 		}
 	}

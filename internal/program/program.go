@@ -60,6 +60,25 @@ func (p *Program) Run(ctx context.Context, dir string) error {
 func (p *Program) RunIn(ctx context.Context, s *stub.Stub) error { return p.run(ctx, s, false) }
 
 func (p *Program) run(ctx context.Context, s *stub.Stub, group bool) error {
+	return p.RunBy(ctx, func(stdin, output *os.File) (func(context.Context) error, error) {
+		c, err := p.start(s, stdin, output, group)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error {
+			defer c.pidfd.Close()
+			killed, err := c.wait(ctx), reap(s)
+			if killed != nil {
+				return killed
+			}
+			return err
+		}, nil
+	})
+}
+
+// RunBy is Run for a program that somebody else starts, with these for its standard input and the other two. What start returns
+// waits for the program's end, which it brings about when its context ends, and says how it ended.
+func (p *Program) RunBy(ctx context.Context, start func(stdin, output *os.File) (wait func(context.Context) error, err error)) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -73,25 +92,20 @@ func (p *Program) run(ctx context.Context, s *stub.Stub, group bool) error {
 		return err
 	}
 	defer output.Close()
-	c, err := p.start(s, stdin, w, group)
+	wait, err := start(stdin, w)
 	w.Close()
 	if err != nil {
 		return err
 	}
-	defer c.pidfd.Close()
 	said := make(chan string, 1)
 	go func() {
 		t := &tail{max: outputMax}
 		_, _ = io.Copy(t, output)
 		said <- t.line()
 	}()
-	killed := c.wait(ctx)
+	err = wait(ctx)
 	_ = output.SetReadDeadline(time.Now().Add(drain))
 	line := <-said
-	err = reap(s)
-	if killed != nil {
-		err = killed
-	}
 	if err != nil && line != "" {
 		return fmt.Errorf("%w: %s", err, line)
 	}

@@ -35,10 +35,8 @@ func Check(s *specs.Spec) error {
 	k.process(s.Process)
 	k.linux(s.Linux)
 	k.sysctls(s.Linux, pod != "")
-	if s.Hooks != nil {
-		k.refuse(len(s.Hooks.CreateContainer) > 0, "hooks.createContainer", "its namespaces are the sandbox's, not the host's")
-		k.refuse(len(s.Hooks.StartContainer) > 0, "hooks.startContainer", "a program of the container's can't be run before its own yet")
-	}
+	k.refuse(s.Hooks != nil && len(s.Hooks.CreateContainer) > 0, "hooks.createContainer",
+		"a program of the host can't be where the container's mounts are; createRuntime and startContainer are possible")
 	return errors.Join(k.errs...)
 }
 

@@ -122,7 +122,6 @@ var refused = map[string]func(*specs.Spec){
 	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel ends threads":  filtering(specs.ActKillProcess),
 	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel logs no":       filtering(specs.ActLog),
 	"hooks.createContainer": func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{}}} },
-	"hooks.startContainer":  func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{}}} },
 
 	`mounts[0] "/x": not in a sandbox: remount`:         mounting("tmpfs", "remount"),
 	`mounts[0] "/x": not in a sandbox: tmpcopyup`:       mounting("tmpfs", "tmpcopyup"),

@@ -100,7 +100,7 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error 
 		return err
 	}
 	defer null.Close()
-	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process}
+	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process, Path: r.Path}
 	return noAnswer(wire.Send(int(conn.Fd()), request, streamFDs(&request, null, files)...))
 }
 

@@ -42,7 +42,7 @@ var fields = map[string]string{
 	"mounts.uidMappings": denied, "mounts.gidMappings": denied,
 
 	"hooks.prestart": outside, "hooks.createRuntime": outside, "hooks.createContainer": denied,
-	"hooks.startContainer": denied, "hooks.poststart": outside, "hooks.poststop": outside,
+	"hooks.startContainer": inside, "hooks.poststart": outside, "hooks.poststop": outside,
 
 	"linux.uidMappings": outside, "linux.gidMappings": outside, "linux.sysctl": denied, "linux.resources": outside,
 	"linux.cgroupsPath": outside, "linux.namespaces": outside, "linux.devices": inside, "linux.netDevices": denied,

@@ -178,6 +178,12 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 	}
 	if c.waits() && !c.Park {
+		if c.BeforeStart != nil {
+			if err := c.BeforeStart(p); err != nil {
+				kill(p)
+				return nil, err
+			}
+		}
 		c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
 		if err := e.Start(&c.Container, p.Init, nil); err != nil {
 			kill(p)
@@ -191,8 +197,10 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 
 // waits tells whether the program waits for Start.
 func (c *creation) waits() bool {
-	return c.saved == nil && (c.Park || c.Dir != "" && networkIsFilled(c.Spec))
+	return c.saved == nil && (c.Park || c.Dir != "" && (networkIsFilled(c.Spec) || hasStartHooks(c.Spec)))
 }
+
+func hasStartHooks(s *specs.Spec) bool { return s.Hooks != nil && len(s.Hooks.StartContainer) > 0 }
 
 // kill ends a sandbox that was started.
 func kill(p *engine.Process) {
@@ -503,9 +511,6 @@ func (Engine) Start(c *engine.Container, init engine.Init, _ []stub.Step) error 
 	}
 	return native.Engine{}.Start(c, init, nil)
 }
-
-// StartHooks does nothing: Check refuses those there are.
-func (Engine) StartHooks(context.Context, *engine.ExecRequest) error { return nil }
 
 // Leave waits until nothing is left in its sandbox of a container that is not the first there: the host's files above all. All
 // mounts of a sandbox are its own.

@@ -77,6 +77,7 @@ type Request struct {
 	Op        Op
 	Container string         // the id of the one that it is about
 	Process   *specs.Process `json:",omitempty"` // of Exec
+	Path      string         `json:",omitempty"` // of its program, if that isn't what Process.Args[0] names
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
 	Same   [3]int  `json:",omitempty"`
 	Signal int     `json:",omitempty"`

@@ -215,7 +215,7 @@ func (c *container) newExec(r *wire.Request, fds []int) (p *process, err error) 
 			return err
 		}
 		left = nil
-		p, err = c.newProcess(r.Process, ns, fds, r.Same)
+		p, err = c.newProcess(r.Process, r.Path, ns, fds, r.Same)
 		return err
 	})
 	for _, fd := range left {

@@ -44,7 +44,7 @@ func (c *container) create() error {
 	c.kernel.RegisterContainerName(c.ID, c.name())
 	streams := c.Streams
 	c.Streams = nil // newProcess has them, whatever comes of it
-	c.init, err = c.newProcess(c.Spec.Process, ns, streams, c.Same)
+	c.init, err = c.newProcess(c.Spec.Process, "", ns, streams, c.Same)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,9 @@ func (p *process) wait() unix.WaitStatus {
 }
 
 // newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams; alike says which of
-// these are the same as others. With a terminal there is one stream only, the host's slave.
-func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
+// these are the same as others. With a terminal there is one stream only, the host's slave. file is the program, unless that is
+// what the first argument names.
+func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
 	k := c.kernel
 	args := kernel.CreateProcessArgs{
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: credentials(p, k.RootUserNamespace()),
@@ -126,7 +127,10 @@ func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [
 	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
 		return nil, &fault.Error{Field: "process.env", Err: err}
 	}
-	if args.Filename, err = find(ctx, &args); err != nil {
+	if file == "" {
+		file = p.Args[0]
+	}
+	if args.Filename, err = find(ctx, &args, file); err != nil {
 		return nil, err
 	}
 	args.FDTable = k.NewFDTable()
@@ -143,7 +147,7 @@ func (c *container) newProcess(p *specs.Process, ns *vfs.MountNamespace, stdio [
 	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
 	if made.group, _, err = k.CreateProcess(args); err != nil {
-		return nil, explainLoad(args.Argv[0], err)
+		return nil, explainLoad(file, err)
 	}
 	made.group.Leader().FSContext().SetWorkingDirectory(ctx, dir)
 	if p.Terminal {
@@ -268,8 +272,8 @@ func openDir(ctx context.Context, args *kernel.CreateProcessArgs) (dir vfs.Virtu
 }
 
 // find returns the path of the program, which the process must be able to execute.
-func find(ctx context.Context, args *kernel.CreateProcessArgs) (string, error) {
-	name, worst := args.Argv[0], error(unix.ENOENT)
+func find(ctx context.Context, args *kernel.CreateProcessArgs, name string) (string, error) {
+	worst := error(unix.ENOENT)
 	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name)}
 	for _, file := range candidates(name, args) {
 		err := errnoOf(executable(ctx, args, file))
