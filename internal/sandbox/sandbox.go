@@ -130,6 +130,9 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		return nil, err
 	}
 	if r.Pod != nil {
+		if e.Options != (Options{}) {
+			return nil, &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", r.Pod.ID)}
+		}
 		return c.join(ctx)
 	}
 	program, err := e.open()
