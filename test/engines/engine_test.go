@@ -96,7 +96,7 @@ func (r result) String() string {
 func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
 	argv := append(c.argv[:len(c.argv):len(c.argv)], args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Env, cmd.Dir = append(os.Environ(), c.env...), "/run"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.attr != nil {
 		cmd.SysProcAttr.Credential = c.attr.Credential

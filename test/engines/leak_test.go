@@ -66,7 +66,8 @@ func containerCgroups(t testing.TB) (left []string) {
 			for _, g := range groups {
 				// Podman keeps the cgroups of its monitors and, in some hierarchies, of its pods; their names are ids.
 				if g.IsDir() && (e.Name() != "libpod_parent" || strings.HasPrefix(g.Name(), "libpod-")) {
-					left = append(left, "cgroup "+filepath.Join(dir, e.Name(), g.Name()))
+					procs, _ := os.ReadFile(filepath.Join(dir, e.Name(), g.Name(), "cgroup.procs"))
+					left = append(left, "cgroup "+filepath.Join(dir, e.Name(), g.Name())+" "+strings.ReplaceAll(string(procs), "\n", " "))
 				}
 			}
 		}
@@ -82,7 +83,7 @@ func states() (left []string) {
 			return nil
 		case d.IsDir() && (path == runtimeDir || d.Name() == "rootfs" || d.Name() == "netns"):
 			return fs.SkipDir
-		case !d.IsDir() && d.Name() == "state.copy":
+		case !d.IsDir() && (d.Name() == "state.copy" || d.Name() == "state" || d.Name() == "config.json" && filepath.Dir(filepath.Dir(path)) == "/run/hull"):
 			left = append(left, "state "+path)
 		}
 		return nil

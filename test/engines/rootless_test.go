@@ -67,6 +67,9 @@ func rootless(t testing.TB, c contestant) client {
 
 func TestPodmanRootless(t *testing.T) {
 	each(t, func(t *testing.T, c contestant) {
+		if c.sandbox() {
+			long(t)
+		}
 		p := rootless(t, c)
 		clean(t)
 		t.Cleanup(func() { p.run(t, "system", "migrate") }) // ends the process that holds the user's namespaces
