@@ -12,8 +12,8 @@ import (
 	"hull/internal/sigaction"
 )
 
-// kept are the signals that mean this process: of its timers and children, of pipes that nobody reads.
-var kept = []unix.Signal{unix.SIGURG, unix.SIGPIPE, unix.SIGCHLD}
+// kept are the signals that mean this process: of Go's scheduler and its profiles, of children, of pipes that nobody reads.
+var kept = []unix.Signal{unix.SIGURG, unix.SIGPROF, unix.SIGPIPE, unix.SIGCHLD}
 
 // faults are signals that have a handler of the kernel's, or of Go's runtime; os/signal knows those that somebody has sent.
 var faults = []os.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS}
