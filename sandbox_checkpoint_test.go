@@ -863,3 +863,35 @@ func TestSandboxCheckpointRefused(t *testing.T) {
 	refused(t, c.Checkpoint(t.Context(), options(func(*hull.CheckpointOptions) {})), hull.ErrUnsupported, "the host's network")
 	wantStatus(t, c, hull.Running)
 }
+
+// What the kernel was told is what it does when it is restored; what was written to a root in memory is in the image.
+func TestSandboxCheckpointSettings(t *testing.T) {
+	r := newRuntime(t)
+	r.Sandbox.Overlay = "memory"
+	image := filepath.Join(t.TempDir(), "image")
+	const ports = "net.ipv4.ip_local_port_range"
+	bundle := hulltest.Bundle(t, args("sleep", "3600"), func(s *specs.Spec) {
+		s.Hostname = "saved"
+		s.Linux.Sysctl = map[string]string{ports: "20000 20100"}
+	})
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	see := func(c *hull.Container) {
+		t.Helper()
+		says(t, exec1(t, c, verb("hostname")), "saved (none)")
+		says(t, exec1(t, c, verb("sysctl", ports)), "20000 20100")
+	}
+	see(c)
+	says(t, exec1(t, c, verb("write", "/written", "kept")))
+	checkpoint(t, c, image, false)
+	if _, err := os.Stat(filepath.Join(bundle, "rootfs/written")); err == nil {
+		t.Error("it was written to the host's files")
+	}
+	r.Sandbox.Overlay = "" // it is in the image
+	c = restore(t, r, "box", hull.RestoreOptions{CreateOptions: hull.CreateOptions{Bundle: bundle}, ImageOptions: hull.ImageOptions{Path: image}})
+	see(c)
+	expect(t, outcome{Status: "0", Out: "kept"}, exec1(t, c, verb("cat", "/written")))
+}
