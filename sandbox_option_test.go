@@ -174,3 +174,62 @@ func TestSandboxSysctls(t *testing.T) {
 		}
 	}
 }
+
+// A tmpfs begins with what it covers, which stays as it is.
+func TestSandboxCopyUp(t *testing.T) {
+	bundle := hulltest.Bundle(t, func(s *specs.Spec) {
+		s.Process.Args = hulltest.Args("do", "cat", "/dir/a/text", ",", "stat", "/dir/a/text", ",", "readlink", "/dir/link", ",", "write", "/dir/new", "text")
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dir", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	})
+	dir := filepath.Join(bundle, "rootfs/dir")
+	text := filepath.Join(dir, "a/text")
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a/b"), 0o755), os.WriteFile(text, []byte("text\n"), 0o640),
+		os.Chown(text, 1234, 5678), unix.Chmod(text, 0o4755), os.Link(text, filepath.Join(dir, "z")), os.Symlink("/a/b", filepath.Join(dir, "link")),
+		unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	rt, streams := newRuntime(t), newStreams(t)
+	c, err := rt.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Stdio: streams.stdio()})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, rt, c)
+	out := streams.outcome(t, c.Init())
+	for _, want := range []string{"text\n", "/dir/a/text", "4755", "1234", "5678", "/a/b"} {
+		if !strings.Contains(out.Out, want) || out.Status != "0" {
+			t.Errorf("no %q in %+v", want, out)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("the host has what was written")
+	}
+}
+
+// An idmapped mount shows the ids that its maps say, and gives those to what is made in it.
+func TestSandboxIDMap(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chown(dir, 7003, 7004), os.WriteFile(filepath.Join(dir, "file"), nil, 0o644), os.Chown(filepath.Join(dir, "file"), 7007, 7008)); err != nil {
+		t.Fatal(err)
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 7000, HostID: 0, Size: 1000}}
+	r, streams := newRuntime(t), newStreams(t)
+	bundle := hulltest.Bundle(t, args("do", "stat", "/vol/file", ",", "write", "/vol/new", "x"), func(s *specs.Spec) {
+		s.Process.User = specs.User{UID: 3, GID: 4}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids})
+	})
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Stdio: streams.stdio()})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skipf("needs a file system for temporary files that can be idmapped: %v", err)
+	}
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	if out := streams.outcome(t, c.Init()); !strings.Contains(out.Out, " 7 8 ") || out.Status != "0" {
+		t.Errorf("got %+v", out)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "new"), &st); err != nil || st.Uid != 7003 || st.Gid != 7004 {
+		t.Errorf("on the host it is %d:%d's, %v", st.Uid, st.Gid, err)
+	}
+}

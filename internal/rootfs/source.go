@@ -244,6 +244,16 @@ func idmap(f, ns *os.File, rec bool) error {
 	return nil
 }
 
+// MapIDs makes a detached mount an idmapped one.
+func MapIDs(mount *os.File, ids *mnt.IDMap) error {
+	ns, err := openUserNamespace(source{ids: ids})
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return idmap(mount, ns, false)
+}
+
 // openUserNamespace opens a user namespace, if need be a new one: its only process ends at once, the descriptor keeps
 // it.
 func openUserNamespace(s source) (*os.File, error) {

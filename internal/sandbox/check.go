@@ -31,6 +31,7 @@ func Check(s *specs.Spec) error {
 	}
 	for i := range s.Mounts {
 		k.mount(i, s.Mounts[i])
+		k.idmap(i, s)
 	}
 	k.process(s.Process)
 	k.linux(s.Linux)
@@ -105,8 +106,6 @@ func (k *checker) mount(i int, s specs.Mount) {
 		return
 	}
 	k.refuse(m.Remount, m.Field, "remount")
-	k.refuse(m.CopyUp, m.Field, "tmpcopyup")
-	k.refuse(m.IDMap != nil, m.Field, "idmapped mounts")
 	k.refuse((m.Attr.Set|m.Rec.Set)&unix.MOUNT_ATTR_NOSYMFOLLOW != 0, m.Field, "nosymfollow")
 	k.refuse(m.Super&^unix.MS_SILENT != 0, m.Field, "options of a superblock, as sync and mand")
 	for _, p := range m.Propagation {
@@ -131,6 +130,58 @@ func (k *checker) mount(i int, s specs.Mount) {
 			}
 		}
 	}
+}
+
+// idmap looks for the maps of an idmapped mount.
+func (k *checker) idmap(i int, s *specs.Spec) {
+	m, err := mnt.Parse(i, s.Mounts[i], "/")
+	if err != nil || m.IDMap == nil {
+		return
+	}
+	ids := idMaps(&m, s)
+	if ids == nil {
+		k.errs = append(k.errs, fault.Spec(m.Field+": options", "idmap needs uidMappings and gidMappings, here or of a user namespace of the container"))
+		return
+	}
+	var l specs.Linux
+	if ownUsers(s) {
+		l = *s.Linux
+	}
+	// Who makes a file is that root at first, for the host's kernel.
+	k.refuse((m.Attr.Set|m.Rec.Set)&unix.MOUNT_ATTR_RDONLY == 0 && !(shows(ids.UID, rootOf(l.UIDMappings)) && shows(ids.GID, rootOf(l.GIDMappings))),
+		m.Field, "an idmapped mount that isn't read-only and doesn't show the ids of the sandbox's root, by whom files are made")
+}
+
+// rootOf returns what id of the host's 0 is.
+func rootOf(maps []specs.LinuxIDMapping) uint32 {
+	for _, m := range maps {
+		if m.ContainerID == 0 {
+			return m.HostID
+		}
+	}
+	return 0
+}
+
+// shows tells whether a mount shows files as the id's.
+func shows(maps []specs.LinuxIDMapping, id uint32) bool {
+	return slices.ContainsFunc(maps, func(m specs.LinuxIDMapping) bool { return id >= m.HostID && id-m.HostID < m.Size })
+}
+
+func ownUsers(s *specs.Spec) bool {
+	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace })
+}
+
+// idMaps returns those of an idmapped mount: its own, or else the container's.
+func idMaps(m *mnt.Mount, s *specs.Spec) *mnt.IDMap {
+	switch l := s.Linux; {
+	case m.IDMap == nil:
+		return nil
+	case m.IDMap.UID != nil:
+		return m.IDMap
+	case ownUsers(s):
+		return &mnt.IDMap{UID: l.UIDMappings, GID: l.GIDMappings, Recursive: m.IDMap.Recursive}
+	}
+	return nil
 }
 
 // badNumber says what is wrong with the value of an option: the sandbox's kernel would only say that something is.

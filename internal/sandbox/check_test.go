@@ -124,16 +124,18 @@ var refused = map[string]func(*specs.Spec){
 	"hooks.createContainer": func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{}}} },
 
 	`mounts[0] "/x": not in a sandbox: remount`:         mounting("tmpfs", "remount"),
-	`mounts[0] "/x": not in a sandbox: tmpcopyup`:       mounting("tmpfs", "tmpcopyup"),
 	`mounts[0] "/x": not in a sandbox: nosymfollow`:     mounting("tmpfs", "nosymfollow"),
 	`mounts[0] "/x": not in a sandbox: options of a su`: mounting("tmpfs", "sync"),
 	`mounts[0] "/x": not in a sandbox: rslave`:          mounting("bind", "rslave"),
 	`mounts[0] "/x": not in a sandbox: shared`:          mounting("bind", "shared"),
-	`mounts[0] "/x": not in a sandbox: idmapped`:        mounting("bind", "idmap"),
-	`mounts[0] "/x": not in a sandbox: its kernel has`:  mounting("ext4"),
-	`mounts[0] "/x": not in a sandbox: option "huge`:    mounting("tmpfs", "huge=always"),
-	`mounts[0] "/x": not in a sandbox: option "size=5`:  mounting("tmpfs", "size=50%"),
-	`mounts[0] "/x": not in a sandbox: option "hidepi`:  mounting("proc", "hidepid=2"),
+	`mounts[0] "/x": not in a sandbox: an idmapped`: func(s *specs.Spec) {
+		ids := []specs.LinuxIDMapping{{HostID: 5000, Size: 1000}}
+		s.Mounts = []specs.Mount{{Destination: "/x", Source: "/y", Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}}
+	},
+	`mounts[0] "/x": not in a sandbox: its kernel has`: mounting("ext4"),
+	`mounts[0] "/x": not in a sandbox: option "huge`:   mounting("tmpfs", "huge=always"),
+	`mounts[0] "/x": not in a sandbox: option "size=5`: mounting("tmpfs", "size=50%"),
+	`mounts[0] "/x": not in a sandbox: option "hidepi`: mounting("proc", "hidepid=2"),
 }
 
 func without(kind specs.LinuxNamespaceType) func(*specs.Spec) {

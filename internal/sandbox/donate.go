@@ -15,6 +15,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/mnt"
 	"hull/internal/overlay"
+	"hull/internal/rootfs"
 )
 
 // A tree is a part of the host's files that the sandbox is given: a detached copy of one mount, without what is mounted
@@ -36,7 +37,7 @@ func (c *creation) giveRoot() error {
 	if c.Spec.Root.Readonly {
 		attr.Set = unix.MOUNT_ATTR_RDONLY
 	}
-	trees, err := donate(nil, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, true)
+	trees, err := donate(nil, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, nil, true)
 	c.giveTrees(trees)
 	return err
 }
@@ -55,7 +56,7 @@ func (c *creation) giveBinds(mounts []specs.Mount) error {
 		if !m.Bind {
 			continue
 		}
-		trees, err := donate(nil, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, m.Recursive)
+		trees, err := donate(nil, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, idMaps(&m, c.Spec), m.Recursive)
 		c.giveTrees(trees)
 		if err != nil {
 			return err
@@ -80,12 +81,12 @@ func (c *creation) giveTree(f *os.File, below string) {
 }
 
 // donate adds what is at path on the host, to be mounted at destination.
-func donate(trees []tree, field, path, destination string, points []string, attr, rec mnt.Attr, recursive bool) ([]tree, error) {
+func donate(trees []tree, field, path, destination string, points []string, attr, rec mnt.Attr, ids *mnt.IDMap, recursive bool) ([]tree, error) {
 	given := path
 	path, err := filepath.EvalSymlinks(path) // to know what is mounted below
 	var f *os.File
 	if err == nil {
-		f, err = openTree(path, attr.Set|rec.Set)
+		f, err = openTree(path, attr.Set|rec.Set, ids)
 	}
 	if err != nil {
 		return trees, &fault.Error{Field: field, Step: "open_tree " + strconv.Quote(given), Err: cause(err)}
@@ -94,13 +95,16 @@ func donate(trees []tree, field, path, destination string, points []string, attr
 	if !recursive {
 		return trees, nil
 	}
+	if ids != nil && !ids.Recursive {
+		ids = nil
+	}
 	inside := strings.TrimSuffix(path, "/") + "/"
 	for _, p := range points {
 		rel, ok := strings.CutPrefix(p, inside)
 		if !ok || rel == "" {
 			continue
 		}
-		f, err := openTree(p, rec.Set)
+		f, err := openTree(p, rec.Set, ids)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
 			continue // covered by another mount, or gone
 		}
@@ -123,7 +127,7 @@ func cause(err error) error {
 
 // openTree returns a detached copy of the mount at path, which has no links: who can write to what is on the way there, as
 // another container that has the same volume, could have put one in since the list of mounts was read.
-func openTree(path string, set uint64) (*os.File, error) {
+func openTree(path string, set uint64, ids *mnt.IDMap) (*os.File, error) {
 	at, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
 		return nil, err
@@ -136,6 +140,12 @@ func openTree(path string, set uint64) (*os.File, error) {
 	if err := checkFileSystem(f); err != nil {
 		f.Close()
 		return nil, err
+	}
+	if ids != nil {
+		if err := rootfs.MapIDs(f, ids); err != nil {
+			f.Close()
+			return nil, explainIDMap(err)
+		}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -151,6 +161,15 @@ func openTree(path string, set uint64) (*os.File, error) {
 	}
 	f.Close()
 	return nil, errors.New("not in a sandbox: only directories and regular files of the host")
+}
+
+// explainIDMap says what an errno of idmapping stands for.
+func explainIDMap(err error) error {
+	e := &fault.Error{Step: "idmap", Err: cause(err)}
+	if errors.Is(err, unix.EINVAL) {
+		e.Hint = "the file system of the source may not support idmapped mounts in this kernel"
+	}
+	return e
 }
 
 // cloneMount returns a detached copy of the mount that at is open in, from there on. Programs of the sandbox are none of the

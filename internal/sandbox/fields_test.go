@@ -39,7 +39,7 @@ var fields = map[string]string{
 	"root.path": outside, "root.readonly": both,
 
 	"mounts.destination": inside, "mounts.type": inside, "mounts.source": outside, "mounts.options": both,
-	"mounts.uidMappings": denied, "mounts.gidMappings": denied,
+	"mounts.uidMappings": outside, "mounts.gidMappings": outside,
 
 	"hooks.prestart": outside, "hooks.createRuntime": outside, "hooks.createContainer": denied,
 	"hooks.startContainer": inside, "hooks.poststart": outside, "hooks.poststop": outside,

@@ -320,6 +320,11 @@ func (m *mounter) mount(p *mnt.Mount, made madeMount) error {
 	if made.error != nil {
 		return made.error
 	}
+	if p.CopyUp {
+		if err := m.copyUp(p, made.Mount); err != nil {
+			return err
+		}
+	}
 	return m.attach(p, made.Mount)
 }
 
