@@ -404,6 +404,82 @@ func TestSandboxPodThatCannotBe(t *testing.T) {
 	refused(t, err, hull.ErrBadState, "sandbox-id", `"box"`, "is stopped")
 }
 
+// cri adds to a configuration what containerd's plugin for CRI writes into those of all containers (internal/cri/server/podsandbox,
+// internal/cri/server/container_create.go), as far as it isn't the example's.
+func cri(name, shm string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		for key, value := range map[string]string{
+			"io.kubernetes.cri.sandbox-name": "web", "io.kubernetes.cri.sandbox-namespace": "default", "io.kubernetes.cri.sandbox-uid": "4d21",
+			"io.kubernetes.cri.container-name": name, "io.kubernetes.cri.image-name": "example.test/" + name + ":1",
+		} {
+			s.Annotations[key] = value
+		}
+		s.Process.NoNewPrivileges = true
+		s.Process.Env = append(s.Process.Env, "HOSTNAME=web", "KUBERNETES_SERVICE_HOST=10.96.0.1")
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/shm" || m.Destination == "/sys/fs/cgroup" })
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+			specs.Mount{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind"}},
+			specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: "/etc/resolv.conf", Options: []string{"rbind", "rprivate", "ro"}},
+		)
+		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(2))}}
+		s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+		s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"}
+	}
+}
+
+// A pod as Kubernetes has it by containerd: a pause container, and two beside it, with pid namespaces of their own or the pod's.
+func TestSandboxPodOfCRI(t *testing.T) {
+	shm := t.TempDir()
+	for _, shared := range []bool{false, true} {
+		t.Run(fmt.Sprintf("shared pids %v", shared), func(t *testing.T) {
+			r := newRuntime(t)
+			r.Isolation = ""
+			pause := runningIn(t, r, ofPod("sandbox", "box"), cri("pause", shm), func(s *specs.Spec) {
+				s.Annotations[hull.IsolationAnnotation] = "sandbox"
+				s.Hostname, s.Root.Readonly, s.Process.OOMScoreAdj = "web", true, ptr(500) // -998, but not everyone may
+				s.Process.User = specs.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}}
+			})
+			var members []*hull.Container
+			for _, name := range []string{"app", "sidecar"} {
+				edits := []func(*specs.Spec){cri(name, shm), func(s *specs.Spec) {
+					s.Process.OOMScoreAdj = ptr(1000)
+					s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}
+				}}
+				if shared {
+					edits = append(edits, podPIDs(pause))
+				}
+				members = append(members, runningMember(t, r, pause, name, edits...))
+			}
+			app, sidecar := members[0], members[1]
+			says(t, exec1(t, app, verb("do", "write", "/dev/shm/from-app", "hello", ",", "hostname")), "web (none)")
+			says(t, exec1(t, sidecar, verb("do", "cat", "/dev/shm/from-app", ",", "echo", ",", "env", "HOSTNAME")), "hello", "web")
+			first := "Name:\ttestprog"
+			if got := exec1(t, sidecar, verb("cat", "/proc/1/status")); !strings.HasPrefix(got.Out, first) {
+				t.Errorf("process 1: %+v", got)
+			}
+			list, err := pause.Inside()
+			if err != nil || len(list) != 1 {
+				t.Errorf("the pause container's processes: %v, %v", list, err)
+			}
+			for _, c := range members {
+				expect(t, hull.Sandbox, c.Isolation())
+				if err := c.Signal(unix.SIGKILL, false); err != nil {
+					t.Error(errorText(err))
+				}
+				expect(t, "signal SIGKILL", wait(t, c.Init()))
+				if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+					t.Error(errorText(err))
+				}
+			}
+			wantStatus(t, pause, hull.Running)
+			if err := os.Remove(filepath.Join(shm, "from-app")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Whoever comes and goes leaves nothing in the sandbox.
 func TestSandboxPodLeaks(t *testing.T) {
 	r, pod := newPod(t)

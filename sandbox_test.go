@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -309,6 +310,92 @@ func TestSandboxStartHooks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A process of exec gets further descriptors, of kinds that its kernel can make files of.
+func TestSandboxExtraFiles(t *testing.T) {
+	c := running(t)
+	extra := func(files ...*os.File) (outcome, error) {
+		p := c.ProcessSpec()
+		p.Args = hulltest.Args("do", "fds", ",", "cat", "/proc/self/fd/3")
+		streams := newStreams(t)
+		proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Stdio: streams.stdio(), ExtraFiles: files})
+		if err != nil {
+			return outcome{}, err
+		}
+		return streams.outcome(t, proc), nil
+	}
+	regular, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer regular.Close()
+	if _, err := regular.WriteString("what is in it\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := regular.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	defer w.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected, peer := os.NewFile(uintptr(pair[0]), "connected"), os.NewFile(uintptr(pair[1]), "peer")
+	defer connected.Close()
+	defer peer.Close()
+	got, err := extra(regular, pipe, connected)
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	if got.Status != "0" || !strings.HasSuffix(got.Out, "what is in it\n") {
+		t.Errorf("got %+v", got)
+	}
+	socket := func(family int, address unix.Sockaddr) *os.File {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, address)
+		}
+		if err == nil {
+			err = unix.Listen(fd, 1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "socket")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	open := func(name string, flags int) *os.File {
+		f, err := os.OpenFile(name, flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	for name, test := range map[string]struct {
+		file *os.File
+		word string
+	}{
+		"listening": {socket(unix.AF_UNIX, &unix.SockaddrUnix{Name: "@hulltest-" + strconv.Itoa(os.Getpid())}), "a socket that listens"},
+		"inet":      {socket(unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), "another family"},
+		"directory": {open("/", os.O_RDONLY), "neither a regular file"},
+		"device":    {open("/dev/null", os.O_RDWR), "neither a regular file"},
+		"place":     {open(regular.Name(), unix.O_PATH), "O_PATH"},
+		"proc":      {open("/proc/self/status", os.O_RDONLY), "host's kernel shows itself"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := extra(regular, test.file)
+			refused(t, err, hull.ErrUnsupported, "exec box", test.word)
+		})
+	}
+	says(t, exec1(t, c, verb("echo", "goes on")), "goes on")
 }
 
 // counted is what a sandbox's kernel counts.

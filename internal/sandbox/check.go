@@ -315,6 +315,35 @@ func (k *checker) streams(stdio [3]*os.File) {
 	}
 }
 
+// extra refuses descriptors that the sandbox's kernel can't make files of, or that lead to more of the host than they are.
+func (k *checker) extra(files []*os.File) {
+	const most = wire.MaxFiles - 3 // beside the standard streams
+	k.refuse(len(files) > most, "", fmt.Sprintf("%d descriptors beside the standard streams; at most %d", len(files), most))
+	for i, f := range files {
+		name := fmt.Sprintf("descriptor %d", 3+i)
+		fd := int(f.Fd())
+		var st unix.Stat_t
+		err := unix.Fstat(fd, &st)
+		k.take(os.NewSyscallError("fstat", err))
+		flags, ferr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		k.take(os.NewSyscallError("fcntl F_GETFL", ferr))
+		k.refuse(flags&unix.O_PATH != 0, name, "a place in the host's files that isn't open (O_PATH)")
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG, unix.S_IFIFO:
+			k.take(checkFileSystem(f))
+		case unix.S_IFSOCK:
+			family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+			k.take(os.NewSyscallError("getsockopt SO_DOMAIN", err))
+			listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+			k.take(os.NewSyscallError("getsockopt SO_ACCEPTCONN", err))
+			k.refuse(family != unix.AF_UNIX, name, "a socket of another family than AF_UNIX")
+			k.refuse(family == unix.AF_UNIX && listens != 0, name, "a socket that listens: its kernel can't take the host's connections")
+		default:
+			k.refuse(true, name, "neither a regular file, a pipe nor a socket")
+		}
+	}
+}
+
 // known tells whether the sandbox's kernel has that device.
 func known(d specs.LinuxDevice) bool {
 	if d.Type != "c" && d.Type != "u" {

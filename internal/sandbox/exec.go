@@ -20,7 +20,7 @@ import (
 func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process, err error) {
 	k := &checker{}
 	k.process(r.Process)
-	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
+	k.extra(r.Extra)
 	k.refuse(len(r.Cgroups) > 0, "", "sub-cgroups: its processes are none of the host's")
 	k.streams(r.Stdio)
 	if err := errors.Join(k.errs...); err != nil {
@@ -45,9 +45,9 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 		}()
 		defer slave.Close()
 		cfg.Extra = append(cfg.Extra, slave)
-		err = requestExec(conn, r, slave)
+		err = requestExec(conn, r, append([]*os.File{slave}, r.Extra...))
 	} else {
-		err = requestExec(conn, r, r.Stdio[:]...)
+		err = requestExec(conn, r, append(r.Stdio[:len(r.Stdio):len(r.Stdio)], r.Extra...))
 	}
 	if err != nil {
 		return nil, err
@@ -93,14 +93,14 @@ func end(pidfd *os.File) {
 	pidfd.Close()
 }
 
-// requestExec asks the sandbox to make the process, with these files: its standard streams, or its terminal.
-func requestExec(conn *os.File, r *engine.ExecRequest, files ...*os.File) error {
+// requestExec asks the sandbox to make the process, with these files: its standard streams, or its terminal, and what comes behind.
+func requestExec(conn *os.File, r *engine.ExecRequest, files []*os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process, Path: r.Path}
+	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process, Path: r.Path, Extra: len(r.Extra)}
 	return noAnswer(wire.Send(int(conn.Fd()), request, streamFDs(&request, null, files)...))
 }
 
@@ -113,6 +113,9 @@ func streamFDs(r *wire.Request, null *os.File, files []*os.File) []int {
 			f = null
 		}
 		fds[i] = int(f.Fd())
+		if i >= len(r.Same) {
+			continue
+		}
 		r.Same[i] = i
 		for j := range i {
 			if same(fds[i], fds[j]) {

@@ -80,6 +80,7 @@ type Request struct {
 	Path      string         `json:",omitempty"` // of its program, if that isn't what Process.Args[0] names
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
 	Same   [3]int  `json:",omitempty"`
+	Extra  int     `json:",omitempty"` // how many of Exec's descriptors come behind the streams: 3 and so on of the process
 	Signal int     `json:",omitempty"`
 	Member *Member `json:",omitempty"` // of Create
 	Links  []Link  `json:",omitempty"` // of Network

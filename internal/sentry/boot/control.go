@@ -235,8 +235,8 @@ func (c *container) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, er
 	switch {
 	case r.Process == nil || len(r.Process.Args) == 0:
 		return nil, fault.Spec("process.args", "must name a program")
-	case r.Process.Terminal && fds != 1, !r.Process.Terminal && fds != streams:
-		return nil, fmt.Errorf("%d standard streams", fds)
+	case r.Extra < 0, r.Process.Terminal && fds-r.Extra != 1, !r.Process.Terminal && fds-r.Extra != streams:
+		return nil, fmt.Errorf("%d standard streams", fds-r.Extra)
 	}
 	if err := c.wake(); err != nil {
 		return nil, err

@@ -89,7 +89,8 @@ func (p *process) wait() unix.WaitStatus {
 }
 
 // newProcess makes a process that waits to be started. It takes over a reference to ns, and the streams; alike says which of
-// these are the same as others. With a terminal there is one stream only, the host's slave. file is the program, unless that is
+// these are the same as others. With a terminal there is one stream only, the host's slave.
+// What comes behind the streams are further descriptors of the process, from 3 on. file is the program, unless that is
 // what the first argument names.
 func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
 	k := c.kernel
@@ -135,6 +136,16 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 	}
 	args.FDTable = k.NewFDTable()
 	defer args.FDTable.DecRef(ctx)
+	own := streams
+	if p.Terminal {
+		own = 1
+	}
+	if extra := stdio[own:]; len(extra) > 0 {
+		stdio = stdio[:own]
+		if err := c.importExtra(ctx, args.FDTable, extra, p.User); err != nil {
+			return nil, err
+		}
+	}
 	if !p.Terminal {
 		given := stdio
 		stdio = nil

@@ -231,6 +231,29 @@ func (c *container) importStreams(ctx context.Context, table *kernel.FDTable, st
 	return files, nil
 }
 
+// importExtra makes the host's descriptors, which it takes over, those from 3 on of a process.
+func (c *container) importExtra(ctx context.Context, table *kernel.FDTable, extra []int, u specs.User) error {
+	for i, fd := range extra {
+		number := streams + i
+		f, err := c.newStream(ctx, number, fd, u)
+		if err != nil {
+			for _, fd := range extra[i:] {
+				unix.Close(fd)
+			}
+			return fmt.Errorf("descriptor %d: %w", number, errnoOf(err))
+		}
+		_, err = table.NewFDAt(ctx, int32(number), f, kernel.FDFlags{})
+		f.DecRef(ctx) // the table has one
+		if err != nil {
+			for _, fd := range extra[i+1:] {
+				unix.Close(fd)
+			}
+			return fmt.Errorf("descriptor %d: %w", number, errnoOf(err))
+		}
+	}
+	return nil
+}
+
 // closeStreams gives files up: who waits for the end of a pipe must not wait for this process.
 func (s *Sandbox) closeStreams(files []*vfs.FileDescription) {
 	for _, f := range files {
