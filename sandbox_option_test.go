@@ -3,6 +3,7 @@ package hull_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,7 +135,7 @@ func TestSandboxFifo(t *testing.T) {
 
 // Options that can't be are refused before anything is made.
 func TestSandboxOptions(t *testing.T) {
-	for _, o := range []hull.SandboxOptions{{Overlay: "disk"}, {Overlay: "dir=relative"}, {FileAccess: "both"}, {FileAccessMounts: "x"}, {HostFifo: "all"}} {
+	for _, o := range []hull.SandboxOptions{{Overlay: "disk"}, {Overlay: "dir=relative"}, {FileAccess: "both"}, {FileAccessMounts: "x"}, {HostFifo: "all"}, {HostUDS: "x"}} {
 		rt := newRuntime(t)
 		rt.Sandbox = o
 		_, err := rt.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
@@ -231,5 +232,33 @@ func TestSandboxIDMap(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(dir, "new"), &st); err != nil || st.Uid != 7003 || st.Gid != 7004 {
 		t.Errorf("on the host it is %d:%d's, %v", st.Uid, st.Gid, err)
+	}
+}
+
+// Sockets of the host's in a mount are connected with where that is chosen.
+func TestSandboxHostSockets(t *testing.T) {
+	for _, option := range []string{"none", "open"} {
+		t.Run(option, func(t *testing.T) {
+			rt, streams, dir := newRuntime(t), newStreams(t), t.TempDir()
+			rt.Sandbox.HostUDS = option
+			l, err := net.Listen("unix", filepath.Join(dir, "@s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "@s"), 0o777)); err != nil {
+				t.Fatal(err)
+			}
+			c := create(t, rt, hull.CreateOptions{Stdio: streams.stdio()}, args("connect", "unix", "/vol/@s"), func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind"}})
+			})
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(errorText(err))
+			}
+			out := streams.outcome(t, c.Init())
+			if want := map[string]string{"none": "refused", "open": "connected"}[option]; !strings.Contains(out.Out+out.Err, want) {
+				t.Errorf("got %+v, want %s", out, want)
+			}
+		})
 	}
 }

@@ -21,6 +21,7 @@ type Options struct {
 	FileAccess       string
 	FileAccessMounts string
 	HostFifo         string
+	HostUDS          string
 	Platform         string
 }
 
@@ -50,7 +51,11 @@ func (o Options) Check() error {
 	if !ok && o.Platform != "" {
 		return oneOf("platform", o.Platform, "systrap")
 	}
+	if o.HostUDS == "create" || o.HostUDS == "all" {
+		return &fault.Error{Step: "host-uds " + o.HostUDS, Kind: fault.Unsupported, Err: errors.New("sockets of the container's programs are its kernel's own, also those in the host's directories; open is possible")}
+	}
 	return errors.Join(
+		oneOf("host-uds", o.HostUDS, "none", wire.Open),
 		oneOf("file-access", o.FileAccess, wire.Exclusive, wire.Shared),
 		oneOf("file-access-mounts", o.FileAccessMounts, wire.Shared, wire.Exclusive),
 		oneOf("host-fifo", o.HostFifo, "none", wire.Open))
@@ -66,7 +71,7 @@ func oneOf(name, value string, values ...string) error {
 // giveOptions passes what isn't the default.
 func (c *creation) giveOptions(o Options) error {
 	for _, f := range []struct{ name, value string }{
-		{"file-access", o.FileAccess}, {"file-access-mounts", o.FileAccessMounts}, {"host-fifo", o.HostFifo},
+		{"file-access", o.FileAccess}, {"file-access-mounts", o.FileAccessMounts}, {"host-fifo", o.HostFifo}, {"host-uds", o.HostUDS},
 	} {
 		if f.value != "" && f.value != "none" {
 			c.flags = append(c.flags, "--"+f.name, f.value)

@@ -42,6 +42,8 @@ type Options struct {
 	OverlayFD int
 	// SharedRoot says that others than the container change its root, ExclusiveMounts that none does what is mounted into it.
 	SharedRoot, ExclusiveMounts bool
+	// HostSockets says that programs connect with sockets that programs of the host have in donated mounts.
+	HostSockets bool
 	// Fifos says that FIFOs are opened together with programs of the host.
 	Fifos bool
 }
@@ -84,7 +86,7 @@ type Sandbox struct {
 // New makes a sandbox whose container waits for Run.
 func New(o Options) (*Sandbox, error) {
 	unix.Umask(0) // the kernel applies that of each process itself
-	s := &Sandbox{Options: o, server: fileserver.New(), going: make(chan struct{})}
+	s := &Sandbox{Options: o, server: fileserver.New(o.HostSockets), going: make(chan struct{})}
 	for _, fd := range o.Image {
 		if s.restoring == nil {
 			s.restoring = new(restoring)

@@ -114,6 +114,7 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	is(&o.SharedRoot, "file-access", wire.Shared)
 	is(&o.ExclusiveMounts, "file-access-mounts", wire.Exclusive)
 	is(&o.Fifos, "host-fifo", wire.Open)
+	is(&o.HostSockets, "host-uds", wire.Open)
 	links := fs.Int("links-fd", -1, "")
 	fs.Func("restore-fds", "", func(v string) error {
 		for n := range strings.SplitSeq(v, ",") {

@@ -8,6 +8,8 @@
 package fileserver
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -19,10 +21,14 @@ import (
 const maxMessage = 64 << 10
 
 // Server serves donated mounts.
-type Server struct{ lisafs *lisafs.Server }
+type Server struct {
+	lisafs  *lisafs.Server
+	sockets bool // are connected with
+	cwd     sync.Mutex
+}
 
-// New returns a server of nothing yet.
-func New() *Server { return &Server{lisafs.NewServer()} }
+// New returns a server of nothing yet. sockets says that those in what it serves may be connected with.
+func New(sockets bool) *Server { return &Server{lisafs: lisafs.NewServer(), sockets: sockets} }
 
 // Serve serves the directory or file that root is open at, which it takes over, and returns the descriptor of the socket
 // that the kernel's file system speaks through.
@@ -31,7 +37,7 @@ func (s *Server) Serve(root int, readonly bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	conn, err := s.lisafs.CreateConnection(ours, "/", lisafs.ConnectionOpts{Readonly: readonly}, &mount{root: root})
+	conn, err := s.lisafs.CreateConnection(ours, "/", lisafs.ConnectionOpts{Readonly: readonly}, &mount{server: s, root: root})
 	if err != nil {
 		ours.Close()
 		theirs.Close()
@@ -42,7 +48,10 @@ func (s *Server) Serve(root int, readonly bool) (int, error) {
 }
 
 // mount is one connection: one donated mount.
-type mount struct{ root int }
+type mount struct {
+	server *Server
+	root   int
+}
 
 // Mount implements lisafs.ConnectionImpl.
 func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
@@ -50,7 +59,7 @@ func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlF
 	if err != nil {
 		return nil, stat, -1, err
 	}
-	f := &file{fd: m.root, dir: isDir(stat)}
+	f := &file{server: m.server, fd: m.root, dir: isDir(stat)}
 	donated, err := f.open(unix.O_RDONLY)
 	if err != nil {
 		return nil, stat, -1, err
@@ -92,8 +101,10 @@ func statx(fd int) (s lisafs.Statx, err error) {
 // file is the root of a mount, or a file below it.
 type file struct {
 	refused
+	server  *Server
 	control lisafs.ControlFD
-	fd      int // O_PATH, but for a root that is no directory
+	socket  *socket // what it takes to connect with it, if it is one; or nil
+	fd      int     // O_PATH, but for a root that is no directory
 	dir     bool
 }
 
@@ -117,7 +128,13 @@ func (f *file) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 		unix.Close(fd)
 		return nil, stat, err
 	}
-	child := &file{fd: fd, dir: isDir(stat)}
+	child := &file{server: f.server, fd: fd, dir: isDir(stat)}
+	if f.server.sockets && f.dir && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		if child.socket, err = newSocket(f.fd, name); err != nil {
+			unix.Close(fd)
+			return nil, stat, err
+		}
+	}
 	child.control.Init(f.control.Conn(), below(f.control.Node(), name), linux.FileMode(stat.Mode), child)
 	return child.FD(), stat, nil
 }
@@ -136,7 +153,12 @@ func below(dir *lisafs.Node, name string) (node *lisafs.Node) {
 }
 
 // Close implements lisafs.ControlFDImpl.
-func (f *file) Close() { unix.Close(f.fd) }
+func (f *file) Close() {
+	unix.Close(f.fd)
+	if f.socket != nil {
+		unix.Close(f.socket.dir)
+	}
+}
 
 // Stat implements lisafs.ControlFDImpl.
 func (f *file) Stat() (lisafs.Statx, error) { return statx(f.fd) }

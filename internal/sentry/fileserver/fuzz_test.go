@@ -37,7 +37,7 @@ func FuzzServer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := New().Serve(fd, false)
+		client, err := New(false).Serve(fd, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -100,7 +100,6 @@ func (refused) Link(lisafs.ControlFDImpl, string) (*lisafs.ControlFD, lisafs.Sta
 	return nil, lisafs.Statx{}, unix.EOPNOTSUPP
 }
 func (refused) Readlink(func(uint32) []byte) (uint16, error) { return 0, unix.EOPNOTSUPP }
-func (refused) Connect(uint32) (int, error)                  { return -1, unix.ECONNREFUSED }
 func (refused) ConnectWithCreds(uint32, lisafs.UID, lisafs.GID) (int, error) {
 	return -1, unix.ECONNREFUSED
 }

@@ -6,6 +6,8 @@ import "golang.org/x/sys/unix"
 type Sockets struct {
 	Types   []Type
 	Options []Option
+	// Unix are those of programs of the host that are in donated mounts, to be connected with: these, and none of the others.
+	Unix bool
 }
 
 // Type is one of socket(2).
@@ -21,6 +23,15 @@ type Option struct {
 func (s *Sockets) rules() []rule {
 	if s == nil {
 		return nil
+	}
+	if s.Unix {
+		// By a name alone, below a directory that is open: the address has no place in a filter. What there is of names are those
+		// in the donated mounts; the network namespace, which abstract ones are of, is the container's own.
+		return []rule{
+			{"socket", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), is(2, 0)}},
+			{"socket", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), is(2, 0)}},
+			{"fchdir", []condition{fd(0)}}, {"connect", []condition{fd(0)}},
+		}
 	}
 	list := []rule{
 		{"bind", []condition{fd(0)}}, {"listen", []condition{fd(0)}}, {"connect", []condition{fd(0)}},
