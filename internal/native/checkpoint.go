@@ -65,7 +65,7 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	} else {
 		o.TrackMem = ptr(true)
 	}
-	return s.run(ctx, kind, func(n criu.Notification) error {
+	err = s.run(ctx, kind, func(n criu.Notification) error {
 		if n.File != nil {
 			n.File.Close()
 		}
@@ -75,6 +75,13 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 		}
 		return nil
 	})
+	if err != nil && !r.Paused && r.Cgroup.Tracks() {
+		// A CRIU that was killed has not thawed what it had frozen.
+		s.Close()
+		s.wait()
+		err = errors.Join(err, r.Cgroup.Thaw())
+	}
+	return err
 }
 
 // canDump returns an error if CRIU, or the kernel, is too old for what is asked.

@@ -213,9 +213,11 @@ func (s *service) explainStart(ctx context.Context, program string, err error) e
 	return &fault.Error{Step: program, Kind: fault.Unsupported, Err: errors.New(said), Hint: "criu check says whether this CRIU works with this kernel"}
 }
 
-// said returns the first error that CRIU has written to its standard error, once it has ended.
+// said returns the first error that a CRIU that has ended has written to its standard error. Processes that it has left have
+// that open, too: the end is not waited for.
 func (s *service) said() string {
-	_ = s.stderr.SetReadDeadline(time.Now().Add(criuPatience))
+	s.wait()
+	_ = s.stderr.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	const most = 64 << 10
 	b, _ := io.ReadAll(io.LimitReader(s.stderr, most))
 	return criu.FirstError(bytes.NewReader(b))
@@ -224,7 +226,9 @@ func (s *service) said() string {
 // run has CRIU do what was asked, by its options.
 func (s *service) run(ctx context.Context, kind rpc.CriuReqType, notify func(criu.Notification) error) error {
 	s.tell(kind.String())
-	_, err := s.Do(ctx, &rpc.CriuReq{Type: &kind, Opts: s.options}, func(n criu.Notification) error {
+	alive, done := s.whileAlive(ctx)
+	defer done()
+	_, err := s.Do(alive, &rpc.CriuReq{Type: &kind, Opts: s.options}, func(n criu.Notification) error {
 		s.tell(n.Step)
 		return notify(n)
 	})
@@ -248,9 +252,34 @@ func (s *service) run(ctx context.Context, kind rpc.CriuReqType, notify func(cri
 	}
 	path := s.work.Name() + "/" + s.log
 	if why == "" {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it has ended, or was killed, before it was done")
+		}
 		return &fault.Error{Step: "CRIU", Err: err, Hint: "its log is " + path}
 	}
 	return &fault.Error{Step: "CRIU", Err: errors.Join(errors.New(why)), Hint: hintOf(why) + "the whole log is " + path}
+}
+
+// whileAlive returns a context that ends soon after CRIU, by io.EOF: processes that it leaves when it is killed have its end of
+// the connection, too. What it has said before it ended is read by then. done is called when nothing is waited for any more.
+func (s *service) whileAlive(ctx context.Context) (alive context.Context, done func()) {
+	alive, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for alive.Err() == nil {
+			fds := []unix.PollFd{{Fd: int32(s.process.PidFD.Fd()), Events: unix.POLLIN}}
+			if n, _ := unix.Poll(fds, 50); n > 0 {
+				select {
+				case <-alive.Done():
+				case <-time.After(500 * time.Millisecond):
+					cancel(io.EOF)
+				}
+				return
+			}
+		}
+	}()
+	return alive, func() { cancel(nil); <-ended }
 }
 
 // tell traces what CRIU is at.
