@@ -850,6 +850,25 @@ func TestSandboxCheckpointRefused(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	d.step(1)
+	// A socket that a process was given, for as long as it has it.
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket")
+	defer ours.Close()
+	p := c.ProcessSpec()
+	p.Args = hulltest.Args("sleep", "3600")
+	e, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Stdio: hull.Stdio{In: theirs}})
+	theirs.Close()
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	refused(t, c.Checkpoint(t.Context(), options(func(*hull.CheckpointOptions) {})), hull.ErrUnsupported, "a socket of the host's")
+	if err := e.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	_, _ = e.Wait()
 	if _, err := os.Stat(image); err == nil {
 		t.Error("a directory is left")
 	}

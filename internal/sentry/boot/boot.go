@@ -71,8 +71,9 @@ type Sandbox struct {
 	pausing sync.Mutex
 	paused  bool // with pausing: all of the kernel
 
-	terminals terminals
-	filter    *filter.Filter // until it is over the process
+	terminals   terminals
+	hostSockets hostSockets
+	filter      *filter.Filter // until it is over the process
 
 	restoring *restoring // or nil
 	restored  atomic.Bool

@@ -151,10 +151,8 @@ func (s *Sandbox) savable() error {
 	if s.written != nil {
 		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")
 	}
-	for i, kind := range s.root.kinds {
-		if kind == socketStream {
-			return refuse(fmt.Sprintf("standard stream %d is a socket", i))
-		}
+	if s.hostSockets.open(s.kernel.SupervisorContext()) {
+		return refuse("a process has a socket of the host's open that it was given as a stream: it can't be saved")
 	}
 	return nil
 }

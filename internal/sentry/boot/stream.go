@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -287,6 +288,32 @@ const (
 	socketStream
 )
 
+// hostSockets are files that are sockets of the host's. The kernel would save them by the numbers of their descriptors.
+type hostSockets struct {
+	mu   sync.Mutex
+	list []*vfs.FileDescription
+}
+
+func (h *hostSockets) add(f *vfs.FileDescription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.list = append(h.list, f)
+}
+
+// open tells whether some process has one of them open.
+func (h *hostSockets) open(ctx context.Context) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.list = slices.DeleteFunc(h.list, func(f *vfs.FileDescription) bool {
+		if !f.TryIncRef() {
+			return true
+		}
+		f.DecRef(ctx)
+		return false
+	})
+	return len(h.list) > 0
+}
+
 // newStream makes a stream of a descriptor. Those of the container's first process, which is not there yet, are there again when it
 // is restored; those of others are not.
 func (c *container) newStream(ctx context.Context, number, fd int, u specs.User) (*vfs.FileDescription, error) {
@@ -297,6 +324,9 @@ func (c *container) newStream(ctx context.Context, number, fd int, u specs.User)
 		c.kinds[number] = kind
 	}
 	f, err := host.NewFD(ctx, c.kernel.HostMount(), fd, o)
+	if err == nil && kind == socketStream {
+		c.hostSockets.add(f)
+	}
 	if err != nil || kind != heldStream {
 		return f, err
 	}
