@@ -138,25 +138,28 @@ func (w watch) leakedProcesses() ([]string, error) {
 	var leaks []string
 	for _, proc := range procs {
 		pid := filepath.Base(proc)
-		if pid != self && (parent(proc) == self || w.uses(proc)) {
+		state, ppid := parent(proc)
+		// One that has ended is the init's of the machine to reap, which may take longer than settle where that has much to do.
+		ended := state == "Z" && ppid == "1"
+		if pid != self && !ended && (ppid == self || w.uses(proc)) {
 			leaks = append(leaks, describe(pid))
 		}
 	}
 	return leaks, nil
 }
 
-// parent returns the id of a process's parent, or "" if it has ended.
-func parent(proc string) string {
+// parent returns a process's state and the id of its parent, or "" if it has been reaped.
+func parent(proc string) (state, ppid string) {
 	content, err := os.ReadFile(filepath.Join(proc, "stat"))
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	// PID (NAME) STATE PPID …, where the name may have anything in it.
 	end := bytes.LastIndexByte(content, ')')
 	if fields := strings.Fields(string(content[end+1:])); end >= 0 && len(fields) > 1 {
-		return fields[1]
+		return fields[0], fields[1]
 	}
-	return ""
+	return "", ""
 }
 
 // uses tells whether the process's program, directory or root is below w.dir, or its cgroup has the token in its name.
