@@ -605,5 +605,5 @@ func TestCheckpointSystemd(t *testing.T) {
 	if cgroup := readFile(t, procPath(restored.Init().Pid, "cgroup")); !strings.Contains(cgroup, "hull-checkpoint.scope") {
 		t.Errorf("it is in %s", cgroup)
 	}
-	says(t, exec1(t, restored, verb("hostname")), "hull")
+	says(t, exec1(t, restored, verb("readlink", "/proc/1/exe")), hulltest.ProgPath)
 }
