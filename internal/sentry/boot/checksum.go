@@ -17,8 +17,9 @@ import (
 	"hull/internal/sandbox/image"
 )
 
-// castagnoli is the polynomial of the checksums: processors have an instruction for it.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli returns the polynomial of the checksums: processors have an instruction for it. The tables that it takes are made at the
+// first call, not at each start of a sandbox.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 var errChecksum = errors.New("the checksum differs")
 
@@ -53,7 +54,7 @@ func (w *sumWriter) Write(p []byte) (int, error) {
 
 func (w *sumWriter) write(p []byte) {
 	if w.err == nil {
-		w.Checksum = crc32.Update(w.Checksum, castagnoli, p)
+		w.Checksum = crc32.Update(w.Checksum, castagnoli(), p)
 		w.Length += int64(len(p))
 		_, w.err = w.f.Write(p)
 	}
@@ -79,7 +80,7 @@ func readChecked(f *os.File, want image.File) ([]byte, error) {
 		}
 		return nil, err
 	}
-	if crc32.Checksum(b, castagnoli) != want.Checksum {
+	if crc32.Checksum(b, castagnoli()) != want.Checksum {
 		return nil, errChecksum
 	}
 	return b, nil
@@ -94,7 +95,7 @@ func (s *pageSums) add(offset int64, parts ...[]byte) {
 	for _, p := range parts {
 		for len(p) > 0 {
 			n := min(len(p), hostarch.PageSize)
-			s.Checksum += crc32.Update(uint32(offset/hostarch.PageSize), castagnoli, p[:n])
+			s.Checksum += crc32.Update(uint32(offset/hostarch.PageSize), castagnoli(), p[:n])
 			p, offset = p[n:], offset+int64(n)
 			s.Length += int64(n)
 		}
