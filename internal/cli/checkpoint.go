@@ -66,7 +66,7 @@ func checkpointCommand() *Command {
 		Long: `Saves the processes of a container in files, from which hull restore brings them back, as often as one likes, and deletes the container, unless it is to be left running. If something goes wrong, the container goes on.
 
 For native isolation the work is done by CRIU, which is a program of its own; hull --criu names one that is not in PATH. A sandbox is saved by its kernel, and refuses the options of CRIU's that it can't do.`,
-		Examples: `hull checkpoint --image-path /var/lib/saved/web1 web1`,
+		Examples: `hull checkpoint --image-path /srv/saved/web1 web1`,
 		Args:     arity{1, 1},
 		Flags:    f.register,
 		Run: func(env *Env, args []string) error {
@@ -123,7 +123,7 @@ func restoreCommand() *Command {
 		Summary:  "bring back a container that was saved",
 		Usage:    "[options] CONTAINER-ID",
 		Long:     `Makes a container, by the id given, that goes on where one was saved by hull checkpoint, and stays with it as hull run does. The bundle is that of the saved one. Who can write the image decides what runs in the container, and with which rights: restore only what you would run as root.`,
-		Examples: `hull restore --image-path /var/lib/saved/web1 --bundle /srv/web1 --detach web1`,
+		Examples: `hull restore --image-path /srv/saved/web1 --bundle /srv/web1 --detach web1`,
 		Exit:     `As of hull run.`,
 		Args:     arity{1, 1},
 		Flags:    f.register,
