@@ -205,7 +205,7 @@ func TestSandboxPod(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].Command != "testprog" {
 			t.Errorf("%s: processes %v, %v", c.ID(), list, err)
 		}
-		if got := inside(t, c); got.Pids < 1 || got.Memory < 1<<18 || got.CPU.User+got.CPU.Kernel == 0 {
+		if got := inside(t, c); got.Pids < 1 || got.Memory < 1<<18 { // its time on a processor may be less than a tick
 			t.Errorf("%s: %+v", c.ID(), got)
 		}
 		pids, err := c.Processes()
