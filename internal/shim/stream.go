@@ -84,7 +84,7 @@ func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err er
 func (st *streams) openOut(s containerd.Streams) (err error) {
 	if s.Terminal {
 		if s.Out != "" {
-			st.out, err = openFIFO(s.Out, unix.O_RDWR|unix.O_NONBLOCK)
+			st.out, err = openRead(s.Out)
 		}
 		return err
 	}
@@ -95,7 +95,7 @@ func (st *streams) openOut(s containerd.Streams) (err error) {
 		if o.path == "" {
 			continue
 		}
-		held, err := openFIFO(o.path, unix.O_RDWR|unix.O_NONBLOCK)
+		held, err := openRead(o.path)
 		if err != nil {
 			return err
 		}
@@ -152,6 +152,26 @@ func openFIFO(path string, flags int) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: errors.Join(errors.New("is no FIFO"), err)}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// readerPatience is how long a FIFO's reader may take to come.
+const readerPatience = 5 * time.Second
+
+// openRead opens a FIFO for reading and writing once somebody else has it open for reading, or is about to: what a process writes
+// that ends at once would be gone with it else, before containerd has come to open the FIFO.
+func openRead(path string) (*os.File, error) {
+	for deadline := time.Now().Add(readerPatience); ; time.Sleep(time.Millisecond) {
+		f, err := openFIFO(path, unix.O_WRONLY|unix.O_NONBLOCK)
+		if errors.Is(err, unix.ENXIO) && time.Now().Before(deadline) { // nobody reads (fifo(7))
+			continue
+		}
+		if err == nil {
+			defer f.Close()
+		} else if !errors.Is(err, unix.ENXIO) {
+			return nil, err
+		}
+		return openFIFO(path, unix.O_RDWR|unix.O_NONBLOCK)
+	}
 }
 
 // closeStdio closes the process's ends, which it has, or won't have.

@@ -402,6 +402,20 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// TestLateReader has nobody read yet when a process is to be started that ends at once.
+func TestLateReader(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("late", hulltest.Bundle(t, args("echo", "hello")))
+	out := d.fifo("out")
+	said := make(chan string, 1)
+	time.AfterFunc(200*time.Millisecond, func() { said <- <-d.reader(out) })
+	s.create(&task.CreateTaskRequest{Stdout: out})
+	s.run("")
+	if got := <-said; got != "hello\n" {
+		t.Errorf("said %q", got)
+	}
+}
+
 // TestControl pauses, resumes, updates, counts and kills.
 func TestControl(t *testing.T) {
 	d := newDaemon(t)
@@ -539,7 +553,12 @@ func TestErrors(t *testing.T) {
 	s := d.start("errors", hulltest.Bundle(t, func(s *specs.Spec) { s.Process.Args = []string{"nosuchprogram"} }))
 	ctx := t.Context()
 	r := &task.CreateTaskRequest{ID: s.id, Bundle: s.bundle, Options: s.options(), Stdout: d.fifo("out")}
-	_, err := s.Create(ctx, r)
+	reader, err := os.OpenFile(r.Stdout, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	_, err = s.Create(ctx, r)
 	if err == nil || !strings.Contains(err.Error(), "OCI runtime create failed: ") || !strings.Contains(err.Error(), `exec: "nosuchprogram": executable file not found in $PATH`) {
 		t.Errorf("%v", err)
 	}
