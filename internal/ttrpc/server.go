@@ -8,10 +8,16 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxCalls bounds the calls of one connection that are under way. containerd waits for each process by one.
 const maxCalls = 8192
+
+// acceptPause is how long a server that lacks descriptors or memory waits before it takes another connection.
+const acceptPause = 100 * time.Millisecond
 
 // Handler answers a call: method of service, with the message that it is given.
 type Handler func(ctx context.Context, service, method string, payload []byte) ([]byte, error)
@@ -34,6 +40,11 @@ func (s *Server) Serve(l net.Listener) error {
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
+			}
+			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
+				s.Log(err)
+				time.Sleep(acceptPause) // it passes, and the server's other connections are no worse for it
+				continue
 			}
 			return err
 		}
