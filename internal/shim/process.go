@@ -3,6 +3,7 @@ package shim
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,12 +22,12 @@ type process struct {
 	want  containerd.Streams
 	spec  *specs.Process // of an exec
 	ended chan struct{}  // closed when its end is known and told
+	hull  atomic.Pointer[hull.Process]
 
 	mu      sync.Mutex // held while it is started, so that its end is told after its start
 	status  containerd.Status
 	streams *streams
-	console *os.File // master of its terminal, until streams has it
-	hull    *hull.Process
+	console *os.File        // master of its terminal, until streams has it
 	exit    containerd.Exit // Pid from the start on
 }
 
@@ -50,13 +51,14 @@ func (p *process) consoleOf() hull.Console {
 
 // begin notes a process that hull has made, and connects its streams. The caller has p.mu.
 func (p *process) begin(h *hull.Process, status containerd.Status) error {
-	p.hull, p.status, p.exit.Pid = h, status, h.Pid
+	p.status, p.exit.Pid = status, h.Pid
+	p.hull.Store(h)
 	return p.streams.run(p.console)
 }
 
 // wait waits for the process, and notes how it has ended.
 func (p *process) wait() error {
-	ws, err := p.hull.Wait()
+	ws, err := p.hull.Load().Wait()
 	at := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,6 +80,22 @@ func (p *process) wait() error {
 func (p *process) state() (containerd.Status, containerd.Exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.status, p.exit
+}
+
+// retire sees to it that a process that was not made never will be, and that nobody waits for it: containerd doesn't tell a shim that
+// it has stopped waiting. It returns what state does.
+func (p *process) retire() (containerd.Status, containerd.Exit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status == containerd.Created && p.hull.Load() == nil {
+		p.status = containerd.Stopped
+		p.exit.Status, p.exit.At = signalled+int(unix.SIGKILL), time.Now()
+		if p.streams != nil {
+			p.abandon()
+		}
+		close(p.ended)
+	}
 	return p.status, p.exit
 }
 

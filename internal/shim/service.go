@@ -29,7 +29,7 @@ type service struct {
 
 	mu       sync.Mutex
 	tasks    map[string]*task
-	creating int
+	creating map[string]bool // ids
 	end      sync.Once
 
 	idle *time.Timer
@@ -65,7 +65,8 @@ func (c *command) serve() error {
 	}
 	path := l.Addr().String()
 	s := &service{
-		namespace: c.namespace, debug: c.debug, sandbox: c.sandbox, log: log, over: make(chan struct{}), tasks: make(map[string]*task),
+		namespace: c.namespace, debug: c.debug, sandbox: c.sandbox, log: log, over: make(chan struct{}),
+		tasks: make(map[string]*task), creating: make(map[string]bool),
 		events: newPublisher(os.Getenv("TTRPC_ADDRESS"), c.namespace, log.error),
 	}
 	s.idle = time.AfterFunc(idleAfter, func() {
@@ -106,10 +107,7 @@ func openLog() (*logFile, error) {
 func (s *service) made(id string) (*task, error) {
 	t, err := s.task(id)
 	if err == nil {
-		if t.init.mu.Lock(); t.container == nil {
-			err = failed("the container is still to be restored")
-		}
-		t.init.mu.Unlock()
+		err = t.wantMade()
 	}
 	return t, err
 }
@@ -179,27 +177,27 @@ func with[T any, P interface {
 
 func (s *service) callCreate(ctx context.Context, r *containerd.CreateRequest) (containerd.Message, error) {
 	s.mu.Lock()
-	taken := s.tasks[r.ID] != nil
-	s.creating++
+	if s.tasks[r.ID] != nil || s.creating[r.ID] {
+		s.mu.Unlock()
+		return nil, &ttrpc.Error{Code: ttrpc.AlreadyExists, Message: "container " + r.ID + ": already exists"}
+	}
+	s.creating[r.ID] = true
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.creating--
+		delete(s.creating, r.ID)
 		s.mu.Unlock()
 	}()
-	if taken {
-		return nil, &ttrpc.Error{Code: ttrpc.AlreadyExists, Message: "container " + r.ID + ": already exists"}
-	}
 	t, err := s.create(context.WithoutCancel(ctx), r)
 	if err != nil {
 		return nil, err
 	}
+	pid, made := t.init.exit.Pid, t.container != nil // before another call can restore it
 	s.mu.Lock()
 	s.tasks[r.ID] = t
 	s.mu.Unlock()
-	s.events.publish(&containerd.TaskCreate{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Streams: r.Streams, Pid: t.init.exit.Pid})
-	pid := t.init.exit.Pid
-	if t.container != nil {
+	s.events.publish(&containerd.TaskCreate{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Streams: r.Streams, Pid: pid})
+	if made {
 		t.watch()
 	}
 	return &containerd.PidResponse{Pid: pid}, nil
@@ -353,7 +351,7 @@ func (s *service) callResize(_ context.Context, r *containerd.ResizeRequest) (co
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.want.Terminal || p.hull == nil || p.status == containerd.Stopped {
+	if !p.want.Terminal || p.hull.Load() == nil || p.status == containerd.Stopped {
 		return containerd.Empty{}, nil
 	}
 	return containerd.Empty{}, p.streams.resize(r.Width, r.Height)
@@ -367,7 +365,7 @@ func (s *service) callClose(_ context.Context, r *containerd.CloseRequest) (cont
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.Stdin && !p.want.Terminal && p.streams != nil {
-		p.streams.closeIn()
+		p.streams.endIn()
 	}
 	return containerd.Empty{}, nil
 }
@@ -392,7 +390,7 @@ func (s *service) callConnect(_ context.Context, r *containerd.ProcessRequest) (
 func (s *service) callShutdown(context.Context, *containerd.ProcessRequest) (containerd.Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tasks) == 0 && s.creating == 0 {
+	if len(s.tasks) == 0 && len(s.creating) == 0 {
 		s.end.Do(func() { close(s.over) })
 	}
 	return containerd.Empty{}, nil

@@ -23,14 +23,14 @@ import (
 //	with      stdin   FIFO ── shim ──> master of the terminal
 //	          stdout  FIFO <── shim ── master
 //
-// A FIFO that the process writes to itself costs the shim neither memory nor time. The shim has each open for reading and
-// writing: so a restart of containerd means neither SIGPIPE nor an end of file to the process.
+// A FIFO that the process writes to itself costs the shim neither memory nor time. The shim has both ends of each open: so a restart of containerd means neither SIGPIPE nor an end of file to the process.
 type streams struct {
 	stdio  hull.Stdio // what the process gets; closed once it has it
 	held   []*os.File // FIFOs that stay open while it runs
 	logger *logger    // or nil
 
 	in    *os.File // FIFO that is copied from; or nil
+	inEnd *os.File // the shim's own writer of it: while that is open, there is no end of file
 	inTo  *os.File // pipe or master that it is copied to
 	out   *os.File // FIFO that the master is copied to; or nil
 	close sync.Once
@@ -63,7 +63,10 @@ func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err er
 	if s.In == "" {
 		return st, nil
 	}
-	if st.in, err = openFIFO(s.In, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
+	if st.in, err = openFIFO(s.In, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+		return nil, err
+	}
+	if st.inEnd, err = openFIFO(s.In, unix.O_WRONLY|unix.O_NONBLOCK); err != nil {
 		return nil, err
 	}
 	if s.Terminal {
@@ -215,7 +218,7 @@ func pollable(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// copyIn copies standard input until it is closed.
+// copyIn copies standard input to its end.
 func (st *streams) copyIn(terminal bool) {
 	buf := make([]byte, 4096)
 	for {
@@ -232,10 +235,18 @@ func (st *streams) copyIn(terminal bool) {
 	}
 }
 
-// closeIn ends standard input of a process without a terminal.
+// endIn has standard input of a process without a terminal end, once what is in the FIFO is copied and no other has it open for
+// writing.
+func (st *streams) endIn() {
+	if st.inEnd != nil {
+		st.inEnd.Close()
+	}
+}
+
+// closeIn closes what standard input is copied between, wherever the copying is.
 func (st *streams) closeIn() {
 	st.close.Do(func() {
-		for _, f := range []*os.File{st.in, st.inTo} {
+		for _, f := range []*os.File{st.in, st.inEnd, st.inTo} {
 			if f != nil {
 				f.Close()
 			}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,12 +86,24 @@ func (t *task) made(c *hull.Container, err error) error {
 		t.init.abandon()
 		return err
 	}
-	t.container = c
 	for _, ns := range c.Spec().Linux.Namespaces {
 		t.ownPids = t.ownPids || ns.Type == specs.PIDNamespace && ns.Path == ""
 	}
 	if err := t.init.begin(c.Init(), containerd.Created); err != nil {
+		t.init.hull.Store(nil)
+		t.init.abandon()
 		return errors.Join(err, c.Delete(context.Background(), hull.DeleteOptions{Force: true}))
+	}
+	t.container = c
+	return nil
+}
+
+// wantMade returns an error if there is no more of the container than an image that start restores.
+func (t *task) wantMade() error {
+	t.init.mu.Lock()
+	defer t.init.mu.Unlock()
+	if t.container == nil {
+		return failed("the container is still to be restored")
 	}
 	return nil
 }
@@ -214,7 +228,7 @@ func (t *task) announce(r *containerd.ExecRequest) error {
 func (t *task) startExec(ctx context.Context, p *process) (_ int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.status != containerd.Created || p.hull != nil {
+	if p.status != containerd.Created || p.hull.Load() != nil {
 		return 0, failed("the process has been started")
 	}
 	t.mu.Lock()
@@ -282,15 +296,15 @@ func (t *task) kill(p *process, sig unix.Signal, all bool) error {
 		return alreadyEnded()
 	}
 	var err error
-	switch {
-	case t.container == nil:
-		return failed("the container is still to be restored")
-	case p == t.init:
+	if p == t.init {
+		if err := t.wantMade(); err != nil {
+			return err
+		}
 		err = t.container.Signal(sig, all)
-	case p.hull == nil:
+	} else if h := p.hull.Load(); h == nil {
 		return failed("the process has not been started")
-	default:
-		err = p.hull.Signal(sig)
+	} else {
+		err = h.Signal(sig)
 	}
 	if errors.Is(err, hull.ErrBadState) || errors.Is(err, unix.ESRCH) || isDone(err) {
 		return alreadyEnded()
@@ -300,7 +314,7 @@ func (t *task) kill(p *process, sig unix.Signal, all bool) error {
 
 // delete takes away a process that has ended or was not started; with the first, the container.
 func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) {
-	status, exit := p.state()
+	status, exit := p.retire()
 	if status == containerd.Running {
 		return exit, failed("the process runs")
 	}
@@ -308,9 +322,7 @@ func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) 
 		t.mu.Lock()
 		delete(t.execs, p.id)
 		t.mu.Unlock()
-		if p.hull != nil {
-			<-p.ended
-		}
+		<-p.ended
 		return exit, nil
 	}
 	if t.container != nil {
@@ -321,6 +333,12 @@ func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) 
 	}
 	if err := unmountRootfs(t.kept.Bundle); err != nil {
 		return exit, err
+	}
+	t.mu.Lock()
+	execs := slices.Collect(maps.Values(t.execs))
+	t.mu.Unlock()
+	for _, e := range execs {
+		e.retire()
 	}
 	_, exit = t.init.state()
 	t.service.events.publish(&containerd.TaskDelete{ID: t.id, Exit: exit})
@@ -347,8 +365,8 @@ func (t *task) pids() (containerd.PidsResponse, error) {
 	ids := make(map[int]string)
 	t.mu.Lock()
 	for id, p := range t.execs {
-		if p.hull != nil {
-			ids[p.hull.Pid] = id
+		if h := p.hull.Load(); h != nil {
+			ids[h.Pid] = id
 		}
 	}
 	t.mu.Unlock()

@@ -416,6 +416,76 @@ func TestLateReader(t *testing.T) {
 	}
 }
 
+// TestStdinToItsEnd has standard input closed while most of it is still on its way: it is read to its end.
+func TestStdinToItsEnd(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("stdin", hulltest.Bundle(t, args("cat")))
+	in, out := d.fifo("in"), d.fifo("out")
+	idle, err := os.OpenFile(out, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.create(&task.CreateTaskRequest{Stdin: in, Stdout: out})
+	s.run("")
+	event[*events.TaskStart](d)
+	const size = 150 << 10 // more than two of the pipes between here and the program take: nobody reads its output yet
+	if err := os.WriteFile(in, bytes.Repeat([]byte("x"), size), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CloseIO(t.Context(), &task.CloseIORequest{ID: s.id, Stdin: true}); err != nil {
+		t.Fatal(err)
+	}
+	said := d.reader(out)
+	idle.Close()
+	if got := <-said; len(got) != size {
+		t.Errorf("%d bytes of %d came through", len(got), size)
+	}
+	event[*events.TaskExit](d)
+}
+
+// TestNeverStarted waits for what never runs: an exec whose start fails, and a container that is deleted before it is restored.
+// containerd doesn't tell a shim that it has stopped waiting.
+func TestNeverStarted(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("never", hulltest.Bundle(t, args("sleep", "100")))
+	ctx := withTimeout(t, 20*time.Second)
+	s.create(&task.CreateTaskRequest{})
+	s.run("")
+	spec, err := json.Marshal(&specs.Process{Args: []string{"nosuchprogram"}, Cwd: "/", Env: []string{"PATH=/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Exec(ctx, &task.ExecProcessRequest{ID: s.id, ExecID: "e", Spec: &anypb.Any{Value: spec}}); err != nil {
+		t.Fatal(err)
+	}
+	never := func(s *shim, execID string) {
+		t.Helper()
+		waited := make(chan error, 1)
+		go func() {
+			_, err := s.Wait(ctx, &task.WaitRequest{ID: s.id, ExecID: execID})
+			waited <- err
+		}()
+		time.Sleep(50 * time.Millisecond)
+		if execID != "" {
+			if _, err := s.Start(ctx, &task.StartRequest{ID: s.id, ExecID: execID}); err == nil {
+				t.Error("the start of a program that isn't there succeeds")
+			}
+		}
+		if _, err := s.Delete(ctx, &task.DeleteRequest{ID: s.id, ExecID: execID}); err != nil {
+			t.Error(err)
+		}
+		if err := <-waited; err != nil {
+			t.Errorf("wait: %v", err)
+		}
+	}
+	never(s, "e")
+	saved := d.start("saved", hulltest.Bundle(t, args("sleep", "100")))
+	if _, err := saved.Create(ctx, &task.CreateTaskRequest{ID: saved.id, Bundle: saved.bundle, Options: saved.options(), Checkpoint: "/nowhere"}); err != nil {
+		t.Fatal(err)
+	}
+	never(saved, "")
+}
+
 // TestControl pauses, resumes, updates, counts and kills.
 func TestControl(t *testing.T) {
 	d := newDaemon(t)
