@@ -371,6 +371,15 @@ func TestSandboxExtraFiles(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
+	unconnected := func(kind int) *os.File {
+		fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "socket")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
 	open := func(name string, flags int) *os.File {
 		f, err := os.OpenFile(name, flags, 0)
 		if err != nil {
@@ -385,6 +394,8 @@ func TestSandboxExtraFiles(t *testing.T) {
 	}{
 		"listening": {socket(unix.AF_UNIX, &unix.SockaddrUnix{Name: "@hulltest-" + strconv.Itoa(os.Getpid())}), "a socket that listens"},
 		"inet":      {socket(unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), "another family"},
+		"datagrams": {unconnected(unix.SOCK_DGRAM), "a socket of datagrams"},
+		"to be":     {unconnected(unix.SOCK_STREAM), "isn't connected"},
 		"directory": {open("/", os.O_RDONLY), "neither a regular file"},
 		"device":    {open("/dev/null", os.O_RDWR), "neither a regular file"},
 		"place":     {open(regular.Name(), unix.O_PATH), "O_PATH"},

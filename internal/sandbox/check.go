@@ -338,10 +338,21 @@ func (k *checker) extra(files []*os.File) {
 			k.take(os.NewSyscallError("getsockopt SO_ACCEPTCONN", err))
 			k.refuse(family != unix.AF_UNIX, name, "a socket of another family than AF_UNIX")
 			k.refuse(family == unix.AF_UNIX && listens != 0, name, "a socket that listens: its kernel can't take the host's connections")
+			k.refuse(family == unix.AF_UNIX && listens == 0 && !connected(fd), name, "a socket of datagrams, or one that isn't connected: it could be sent to any of the host's")
 		default:
 			k.refuse(true, name, "neither a regular file, a pipe nor a socket")
 		}
 	}
+}
+
+// connected tells whether a socket leads to its other end and nowhere else: a datagram has an address, whatever it is connected with.
+func connected(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind == unix.SOCK_DGRAM {
+		return false
+	}
+	_, err = unix.Getpeername(fd)
+	return err == nil
 }
 
 // known tells whether the sandbox's kernel has that device.
