@@ -3,6 +3,7 @@ package hull_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -477,13 +478,7 @@ func TestSandboxPodOfCRI(t *testing.T) {
 // Whoever comes and goes leaves nothing in the sandbox.
 func TestSandboxPodLeaks(t *testing.T) {
 	r, pod := newPod(t)
-	open := func() int {
-		fds, err := os.ReadDir(procPath(pod.Init().Pid, "fd"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(fds)
-	}
+	volume := t.TempDir()
 	round := func(n int) {
 		c := runningMember(t, r, pod, "m"+strconv.Itoa(n))
 		says(t, exec1(t, c, verb("echo", "here")), "here")
@@ -494,17 +489,66 @@ func TestSandboxPodLeaks(t *testing.T) {
 			s.Process.Args = []string{"/no/program"}
 		})})
 		refused(t, err, unix.ENOENT)
+		_, err = r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod), func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/version/below", Source: volume, Options: []string{"bind"}})
+		})})
+		refused(t, err, unix.ENOTDIR)
 	}
 	for n := range 3 {
 		round(n)
 	}
-	before := open()
+	before := filesOf(t, pod)
 	for n := range 10 {
 		round(3 + n)
 	}
-	if after := open(); after > before+3 {
+	if after := filesOf(t, pod); after > before+3 {
 		t.Errorf("%d open files, before %d", after, before)
 	}
+}
+
+// filesOf returns how many files the sandbox of a pod has open.
+func filesOf(t *testing.T, pod *hull.Container) int {
+	t.Helper()
+	fds, err := os.ReadDir(procPath(pod.Init().Pid, "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+// A container of a pod whose terminal can't be where it belongs isn't made, and nothing of it stays.
+func TestSandboxPodConsoleThatCannotBe(t *testing.T) {
+	r, pod := newPod(t)
+	dev := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dev, "pts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/proc/version/below", filepath.Join(dev, "console")); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "socket")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	create := func() {
+		_, err = r.Create(t.Context(), "x", hull.CreateOptions{ConsoleSocket: socket, Bundle: hulltest.Bundle(t, inPod(pod), withTerminal, func(s *specs.Spec) {
+			s.Mounts = append(slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") }),
+				specs.Mount{Destination: "/dev", Source: dev, Options: []string{"bind"}},
+				specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance"}})
+		})})
+		refused(t, err, unix.ENOTDIR, "/dev/console")
+	}
+	create()
+	before := filesOf(t, pod)
+	for range 5 {
+		create()
+	}
+	if after := filesOf(t, pod); after > before+3 {
+		t.Errorf("%d open files, before %d", after, before)
+	}
+	runningMember(t, r, pod, "x")
 }
 
 // When the process that stands for a container is killed, the container is, whatever state it is in.

@@ -118,7 +118,7 @@ func (c *container) prepareMounts() (*mounter, error) {
 }
 
 // mountAll makes the container's mount namespace.
-func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
+func (m *mounter) mountAll() (_ *vfs.MountNamespace, err error) {
 	c := m.container
 	defer func() {
 		for _, made := range m.made {
@@ -126,11 +126,15 @@ func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
 				made.DecRef(m.ctx) // what is attached is the namespace's
 			}
 		}
+		if err != nil {
+			m.ns.DecRef(c.kernel.SupervisorContext()) // with what of the host's files is mounted there
+		}
 	}()
-	var err error
-	if m.Files, err = c.trees(); err != nil {
+	trees, err := c.trees()
+	if err != nil {
 		return nil, err
 	}
+	m.Files = trees
 	if err := m.mountRoot(); err != nil {
 		return nil, fieldError("root.path", err)
 	}
@@ -253,12 +257,8 @@ func (c *container) trees() ([]Tree, error) {
 	return trees, nil
 }
 
-// nextTree returns the next of the donated trees.
-func (m *mounter) nextTree() Tree {
-	t := m.Files[0]
-	m.Files = m.Files[1:]
-	return t
-}
+// nextTree returns the next of the donated trees. It is the container's until donated has it served.
+func (m *mounter) nextTree() Tree { return m.Files[0] }
 
 // mountBelow mounts the trees that were found on the host below the one before them.
 func (m *mounter) mountBelow(parent *mnt.Mount, exclusive bool) error {
@@ -279,6 +279,7 @@ func (m *mounter) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.Files = m.Files[1:]
 	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,directfs", socket, socket)
 	if !m.Fifos {
 		data += ",disable_fifo_open"

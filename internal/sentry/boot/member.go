@@ -58,6 +58,21 @@ func (l *members) find(id string) *member {
 	return l.byID[id]
 }
 
+// hangUp has what waits for messages at the connection of a member find its end, and returns the member, or nil. It is closed by
+// who has removed the member: meanwhile its number is no other file's.
+func (l *members) hangUp(id string) *member {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.byID[id]
+	if m == nil {
+		return nil
+	}
+	if err := unix.Shutdown(m.conn, unix.SHUT_RD); err != nil && err != unix.ENOTCONN {
+		log.Warningf("shutdown: %v", err)
+	}
+	return m
+}
+
 // count returns how many there are.
 func (l *members) count() int {
 	l.mu.Lock()
@@ -122,9 +137,7 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 		end, err = m.awaitStart(conn)
 	}
 	if err != nil || end != (wire.End{}) {
-		m.kill(m.init.group)
-		m.kernel.StartProcess(m.init.group) // or it would never end
-		m.end()
+		m.giveUp()
 		if err == nil {
 			_ = wire.SendEnd(conn, end)
 		}
@@ -172,6 +185,16 @@ func (m *member) resume() {
 	}
 }
 
+// giveUp ends the container, whose program was not started.
+func (m *member) giveUp() {
+	m.kill(m.init.group)
+	m.kernel.StartProcess(m.init.group) // or it would never end
+	m.end()
+	if t := m.init.terminal; t != nil {
+		t.close()
+	}
+}
+
 // end ends all that is left of the container's processes.
 func (m *member) end() {
 	m.adding.Lock()
@@ -214,7 +237,11 @@ func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, erro
 		err = m.create()
 	}
 	if err != nil {
-		m.end()
+		if m.init != nil { // what failed came after
+			m.giveUp()
+		} else {
+			m.end()
+		}
 		m.release()
 		s.members.remove(m)
 		return nil, err
@@ -361,13 +388,9 @@ func checkTrees(mounts []specs.Mount, bundle string, trees []Tree) error {
 
 // discard ends a member and waits until nothing is left of it. Without one of that id there is nothing to do.
 func (s *Sandbox) discard(id string) error {
-	m := s.members.find(id)
+	m := s.members.hangUp(id)
 	if m == nil {
 		return nil
-	}
-	// What waits for messages at the connection finds its end.
-	if err := unix.Shutdown(m.conn, unix.SHUT_RD); err != nil && err != unix.ENOTCONN {
-		log.Warningf("shutdown: %v", err)
 	}
 	if !m.waitGone() {
 		return &fault.Error{Kind: fault.BadState, Err: fmt.Errorf("processes of %s do not end", id)}
