@@ -129,6 +129,8 @@ type handler struct {
 	anyName  bool
 	complain func(string)
 
+	turn sync.Mutex // while containers are asked
+
 	mu   sync.Mutex
 	busy map[string]bool // containers that have not answered yet
 }

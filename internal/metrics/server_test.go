@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,6 +81,23 @@ func TestMetrics(t *testing.T) {
 		!strings.Contains(got, `hull_container_answers{id="own"} 1`) {
 		t.Errorf("paused:\n%s", got)
 	}
+}
+
+// TestTogether has several ask at once: none is told that a container doesn't answer because it answers another.
+func TestTogether(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	rt := &hull.Runtime{Root: filepath.Join(t.TempDir(), "state")}
+	h := &handler{runtime: rt, complain: func(line string) { t.Error(line) }}
+	box(t, rt, "plain", hull.Native)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if got := ask(h, "GET", "http://localhost/metrics").Body.String(); !strings.Contains(got, `hull_container_answers{id="plain"} 1`) {
+				t.Error("it doesn't answer")
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestRequests(t *testing.T) {

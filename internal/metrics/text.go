@@ -138,6 +138,8 @@ func quoted(s string) string { return quotation.Replace(s) }
 
 // collect asks all containers at once. One that doesn't answer in time is left alone until it has.
 func (h *handler) collect() ([]*sample, error) {
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	states, err := h.runtime.List()
 	if err != nil {
 		return nil, err
