@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -361,7 +362,7 @@ func (s *service) setOptions(o *begin, dirs int) error {
 		s.options.ConfigFile = &file
 	}
 	if i.WorkPath == "" {
-		return nil
+		return s.clearWork()
 	}
 	if err := os.Mkdir(i.WorkPath, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -371,6 +372,17 @@ func (s *service) setOptions(o *begin, dirs int) error {
 		return &os.PathError{Op: "open", Path: i.WorkPath, Err: err}
 	}
 	s.work, s.options.WorkDirFd = os.NewFile(uintptr(fd), i.WorkPath), ptr(int32(dirs+1))
+	return s.clearWork()
+}
+
+// clearWork takes away what is in the place of the files that CRIU writes beside an image: it follows links, and whoever has made the
+// image could have put one there that leads to a file of the host's.
+func (s *service) clearWork() error {
+	for _, name := range []string{s.log, "stats-" + strings.TrimSuffix(s.log, ".log")} {
+		if err := unix.Unlinkat(int(s.work.Fd()), name, 0); err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "unlink", Path: s.work.Name() + "/" + name, Err: err}
+		}
+	}
 	return nil
 }
 
