@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -44,7 +45,9 @@ func mountRootfs(bundle string, mounts []containerd.Mount) (err error) {
 	for i, m := range mounts {
 		target := root
 		if m.Target != "" {
-			target = filepath.Join(root, filepath.Clean("/"+m.Target))
+			if target, err = inRoot(root, m.Target); err != nil {
+				return fmt.Errorf("rootfs[%d]: %w", i, err)
+			}
 		}
 		parsed, err := mnt.Parse(i, specs.Mount{Destination: target, Type: m.Type, Source: m.Source, Options: m.Options}, bundle)
 		if err != nil {
@@ -59,6 +62,22 @@ func mountRootfs(bundle string, mounts []containerd.Mount) (err error) {
 		}
 	}
 	return nil
+}
+
+// inRoot returns where a path leads in a root file system, whose links are the image's and lead nowhere else. Nothing runs there yet.
+func inRoot(root, path string) (string, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(dir)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(dir, path, &how)
+	if err != nil {
+		return "", &os.PathError{Op: "openat2", Path: filepath.Join(root, path), Err: err}
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
 // maxOptions is how many bytes of options mount(2) takes: a page, with the NUL at its end.

@@ -1,6 +1,8 @@
 package shim
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -37,5 +39,24 @@ func TestParseConfig(t *testing.T) {
 		if err := o.parseConfig(bad, "ns"); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+}
+
+// TestInRoot has links of an image's where something is to be mounted.
+func TestInRoot(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc/a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"absolute": "/etc", "up": "../../../../etc"} {
+		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := inRoot(root, "/"+name+"/a"); err != nil || got != filepath.Join(root, "etc/a") {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+	}
+	if got, err := inRoot(root, "absolute/passwd"); err == nil {
+		t.Errorf("a file of the host's: %s", got)
 	}
 }
