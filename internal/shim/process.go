@@ -59,6 +59,12 @@ func (p *process) begin(h *hull.Process, status containerd.Status) error {
 // wait waits for the process, and notes how it has ended.
 func (p *process) wait() error {
 	ws, err := p.hull.Load().Wait()
+	p.stopped(ws, err)
+	p.streams.finish() // which waits for readers: without the lock, so that nobody who asks about it does
+	return err
+}
+
+func (p *process) stopped(ws unix.WaitStatus, err error) {
 	at := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,8 +78,6 @@ func (p *process) wait() error {
 	default:
 		p.exit.Status = ws.ExitStatus()
 	}
-	p.streams.finish()
-	return err
 }
 
 // state returns what Wait, Delete and State tell.

@@ -593,6 +593,34 @@ func TestTerminal(t *testing.T) {
 }
 
 // TestOOM has a container run out of memory: that is told before its end.
+// TestTerminalNobodyReads asks about a process that has ended while its terminal's last output waits for a reader.
+func TestTerminalNobodyReads(t *testing.T) {
+	d := newDaemon(t)
+	bundle := hulltest.Bundle(t, args("cat", "/much"), func(s *specs.Spec) { s.Process.Terminal = true })
+	if err := os.WriteFile(filepath.Join(bundle, "rootfs", "much"), bytes.Repeat([]byte("much\n"), 100_000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := d.start("unread", bundle)
+	out := d.fifo("out")
+	idle, err := os.OpenFile(out, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.create(&task.CreateTaskRequest{Terminal: true, Stdout: out})
+	s.run("")
+	time.Sleep(200 * time.Millisecond)
+	if _, err := s.Kill(t.Context(), &task.KillRequest{ID: s.id, Signal: uint32(unix.SIGKILL)}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if st, err := s.State(withTimeout(t, 2*time.Second), &task.StateRequest{ID: s.id}); err != nil || st.Status != status.Status_STOPPED {
+		t.Errorf("state %v, %v", st, err)
+	}
+	said := d.reader(out)
+	idle.Close()
+	<-said
+}
+
 func TestOOM(t *testing.T) {
 	d := newDaemon(t)
 	s := d.start("oom", hulltest.Bundle(t, args("hold", "200000000"), func(s *specs.Spec) {
