@@ -1,6 +1,7 @@
 package hull_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -309,6 +310,17 @@ func TestSandboxStartHooks(t *testing.T) {
 				t.Errorf("it takes %v", took)
 			}
 		})
+	}
+}
+
+// A process that was not started yet has not ended.
+func TestSandboxWaitBeforeStart(t *testing.T) {
+	c := create(t, newRuntime(t), hull.CreateOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	ws, err := c.WaitProcess(ctx, 1, true)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%#x, %v", ws, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
@@ -31,7 +32,7 @@ func (c *Container) WaitProcess(ctx context.Context, pid int, outside bool) (uni
 }
 
 func (c *Container) waitProcess(ctx context.Context, pid int, outside bool) (unix.WaitStatus, error) {
-	if pid == 1 && !outside && c.ownPids() {
+	if pid == 1 && !outside && c.makes(specs.PIDNamespace) {
 		return c.Wait(ctx)
 	}
 	if k, ok := c.engine.(engine.Kernel); ok {

@@ -126,6 +126,9 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 	return fds, err
 }
 
+// startPoll is how often it is looked whether a process was started whose end somebody waits for.
+const startPoll = 20 * time.Millisecond
+
 // await waits for the end of a process, as long as somebody is there who wants to know.
 func (c *container) await(conn int, r *wire.Request) {
 	pids := c.pids
@@ -140,7 +143,14 @@ func (c *container) await(conn int, r *wire.Request) {
 	ended, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tg.WaitExited()
+		// One that was not started yet has nothing to be waited for.
+		for tg.WaitExited(); tg.Leader().ExitState() == kernel.TaskExitNone; tg.WaitExited() {
+			select {
+			case <-gone:
+				return
+			case <-time.After(startPoll):
+			}
+		}
 	}()
 	go func() {
 		defer close(gone)
