@@ -63,7 +63,7 @@ func init() {
 // take reads what hull has given.
 func (r *rogue) take(args []string) error {
 	fs := flag.NewFlagSet("boot", flag.ContinueOnError)
-	for _, ignored := range []string{"release", "id", "bundle", "log-fd", "start-fd", "submount"} {
+	for _, ignored := range []string{"release", "id", "bundle", "log-fd", "start-fd", "submount", "overlay"} {
 		fs.String(ignored, "", "")
 	}
 	fs.IntVar(&r.control, "controller-fd", -1, "")
@@ -109,6 +109,7 @@ func (r *rogue) tries(what string, err error) {
 var roguery = map[string]struct{ before, after func(*rogue) }{
 	"files":  {(*rogue).beforeFiles, (*rogue).files},
 	"moved":  {nil, (*rogue).moved},
+	"root":   {nil, (*rogue).writeRoot},
 	"lies":   {nil, (*rogue).lies},
 	"status": {nil, (*rogue).lieAboutStatus},
 }
@@ -261,6 +262,22 @@ func rogueRuntime(t *testing.T) *hull.Runtime {
 
 func plays(part string, args ...string) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Process.Args = append([]string{part}, args...) }
+}
+
+func (r *rogue) writeRoot() {
+	_, err := unix.Openat(r.trees[rogueRoot], "made", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	r.tries("make a file in the root", err)
+}
+
+// What a container with an overlay writes is kept by its kernel, and so that needs no root that can be written to.
+func TestRogueOverlay(t *testing.T) {
+	r := rogueRuntime(t)
+	r.Sandbox.Overlay = "memory"
+	got, err := tryRun(t, r, plays("root"))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, outcome{Status: "0", Out: "make a file in the root: EROFS\n"}, got)
 }
 
 // What the kernel of a sandbox can't do with files, though it is in the hands of the container: what it was given is all

@@ -34,7 +34,7 @@ func (c *creation) giveRoot() error {
 		return err
 	}
 	var attr mnt.Attr
-	if c.Spec.Root.Readonly {
+	if c.Spec.Root.Readonly || c.overlaid {
 		attr.Set = unix.MOUNT_ATTR_RDONLY
 	}
 	trees, err := donate(nil, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, nil, true)

@@ -78,6 +78,7 @@ func (c *creation) giveOptions(o Options) error {
 		}
 	}
 	dir, ok := strings.CutPrefix(o.Overlay, dirPrefix)
+	c.overlaid = ok || o.Overlay == wire.OverlayMemory
 	switch {
 	case o.Overlay == wire.OverlayMemory:
 		c.flags = append(c.flags, "--overlay", wire.OverlayMemory)

@@ -107,14 +107,16 @@ type creation struct {
 	inside  *specs.Spec       // the configuration that boot is given
 	saved   *savedImage       // or nil
 	donated *overlay.Donation // or nil
-	files   []*os.File        // descriptors of boot, from 3 on
-	trees   []string          // the numbers of those that are files of the host's
-	below   []string          // and where each is mounted, if it was found below the one before it; or ""
-	flags   []string
-	fifo    *os.File // by which the program is started; or nil
-	log     *os.File // of a container without a state directory; or nil
-	report  *os.File // our end of the pipe that boot reports to
-	theirs  *os.File // the other one
+	// overlaid says that the sandbox keeps what is written to the root, which then needs no right to change that.
+	overlaid bool
+	files    []*os.File // descriptors of boot, from 3 on
+	trees    []string   // the numbers of those that are files of the host's
+	below    []string   // and where each is mounted, if it was found below the one before it; or ""
+	flags    []string
+	fifo     *os.File // by which the program is started; or nil
+	log      *os.File // of a container without a state directory; or nil
+	report   *os.File // our end of the pipe that boot reports to
+	theirs   *os.File // the other one
 }
 
 // Create makes the sandbox and its container, and starts the container's program or leaves it waiting for Start.
