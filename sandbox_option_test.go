@@ -77,6 +77,15 @@ func TestSandboxOverlaySaved(t *testing.T) {
 	refused(t, err, hull.ErrUnsupported, "overlay")
 }
 
+// A restored sandbox has no options, and would not let its programs connect with the host's.
+func TestSandboxHostSocketsSaved(t *testing.T) {
+	r := newRuntime(t)
+	r.Sandbox.HostUDS = "open"
+	c, _ := runSaved(t, r, savedBundle(t))
+	err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}})
+	refused(t, err, hull.ErrUnsupported, "host-uds")
+}
+
 // Others may change the root of a container that says so.
 func TestSandboxSharedRoot(t *testing.T) {
 	rt := newRuntime(t)
