@@ -336,7 +336,7 @@ func TestSandboxPodShares(t *testing.T) {
 // What can't be is said, and leaves nothing.
 func TestSandboxPodThatCannotBe(t *testing.T) {
 	r, pod := newPod(t)
-	a := runningMember(t, r, pod, "a")
+	a := runningMember(t, r, pod, "a", func(s *specs.Spec) { s.Hostname = "pod" }) // which it is
 	native := &hull.Runtime{Root: r.Root}
 	other, err := native.Create(t.Context(), "native", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
 	if err != nil {
@@ -366,6 +366,9 @@ func TestSandboxPodThatCannotBe(t *testing.T) {
 			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 			s.Linux.GIDMappings = s.Linux.UIDMappings
 		}, hull.ErrUnsupported, []string{"linux.namespaces[6]", "mapped otherwise"}},
+		"hostname": {func(s *specs.Spec) { s.Hostname = "other" }, hull.ErrUnsupported, []string{"hostname", `"other"`, `it is "pod"`}},
+		"domainname": {func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.domainname": "other"} }, hull.ErrUnsupported,
+			[]string{"domainname", `"other"`}},
 		"no program": {func(s *specs.Spec) { s.Process.Args = []string{"/no/program"} }, unix.ENOENT, []string{"process.args[0]", "/no/program"}},
 		"cwd":        {func(s *specs.Spec) { s.Process.Cwd = "/nowhere" }, unix.ENOENT, []string{"process.cwd"}},
 	} {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,7 +178,34 @@ func (c *creation) podNamespaces() (pids string, err error) {
 		return "", &fault.Error{Field: field, Kind: fault.Unsupported,
 			Err: fmt.Errorf("not in a sandbox: %s is not that of the pod, whose first process is %d", ns.Path, c.Pod.Init.Pid)}
 	}
-	return pids, c.podIDs()
+	return pids, errors.Join(c.podNames(), c.podIDs())
+}
+
+// podNames checks that a container which shares the pod's uts namespace is not to have other names: engines repeat the pod's.
+func (c *creation) podNames() error {
+	for _, ns := range c.Spec.Linux.Namespaces {
+		if ns.Type == specs.UTSNamespace && ns.Path == "" {
+			return nil
+		}
+	}
+	var host unix.Utsname // of the pod's, what its configuration doesn't say
+	if err := unix.Uname(&host); err != nil {
+		return os.NewSyscallError("uname", err)
+	}
+	domain := func(s *specs.Spec) string { return cmp.Or(s.Domainname, s.Linux.Sysctl[wire.Domainname]) }
+	for _, n := range []struct {
+		field, want, pods string
+		hosts             []byte
+	}{
+		{"hostname", c.Spec.Hostname, c.Pod.Spec.Hostname, host.Nodename[:]},
+		{"domainname", domain(c.Spec), domain(c.Pod.Spec), host.Domainname[:]},
+	} {
+		if pods := cmp.Or(n.pods, unix.ByteSliceToString(n.hosts)); n.want != "" && n.want != pods {
+			return &fault.Error{Field: n.field, Kind: fault.Unsupported,
+				Err: fmt.Errorf("not in a sandbox: %q, in the uts namespace of the pod, where it is %q", n.want, pods)}
+		}
+	}
+	return nil
 }
 
 // podIDs checks that the ids of files are mapped as for the pod: its sandbox is in one user namespace.
