@@ -24,7 +24,9 @@ type process struct {
 	ended chan struct{}  // closed when its end is known and told
 	hull  atomic.Pointer[hull.Process]
 
-	mu      sync.Mutex // held while it is started, so that its end is told after its start
+	start sync.Mutex // held while it is started, so that its end is told after its start; locked before mu
+
+	mu      sync.Mutex // never held for long, whatever the process or a start does
 	status  containerd.Status
 	streams *streams
 	console *os.File        // master of its terminal, until streams has it
@@ -66,6 +68,8 @@ func (p *process) wait() error {
 
 func (p *process) stopped(ws unix.WaitStatus, err error) {
 	at := time.Now()
+	p.start.Lock()
+	defer p.start.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status = containerd.Stopped
@@ -80,6 +84,19 @@ func (p *process) stopped(ws unix.WaitStatus, err error) {
 	}
 }
 
+// made tells whether hull has made it.
+func (p *process) made() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hull.Load() != nil
+}
+
+// awaitStart waits until it is not about to start any more.
+func (p *process) awaitStart() {
+	p.start.Lock()
+	defer p.start.Unlock()
+}
+
 // state returns what Wait, Delete and State tell.
 func (p *process) state() (containerd.Status, containerd.Exit) {
 	p.mu.Lock()
@@ -90,6 +107,11 @@ func (p *process) state() (containerd.Status, containerd.Exit) {
 // retire sees to it that a process that was not made never will be, and that nobody waits for it: containerd doesn't tell a shim that
 // it has stopped waiting. It returns what state does.
 func (p *process) retire() (containerd.Status, containerd.Exit) {
+	if p.made() {
+		return p.state() // without waiting for a start that may never end
+	}
+	p.start.Lock()
+	defer p.start.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.status == containerd.Created && p.hull.Load() == nil {

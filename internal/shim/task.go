@@ -28,7 +28,7 @@ type task struct {
 	service   *service
 	id        string
 	kept      *kept
-	container *hull.Container // nil as long as it is to be restored
+	container *hull.Container // nil as long as it is to be restored; changed with init.mu
 	restore   func() error    // makes it then; or nil
 	init      *process
 	ownPids   bool
@@ -89,10 +89,19 @@ func (t *task) made(c *hull.Container, err error) error {
 	for _, ns := range c.Spec().Linux.Namespaces {
 		t.ownPids = t.ownPids || ns.Type == specs.PIDNamespace && ns.Path == ""
 	}
-	if err := t.init.begin(c.Init(), containerd.Created); err != nil {
-		t.init.hull.Store(nil)
+	if err := t.begin(c); err != nil {
 		t.init.abandon()
 		return errors.Join(err, c.Delete(context.Background(), hull.DeleteOptions{Force: true}))
+	}
+	return nil
+}
+
+func (t *task) begin(c *hull.Container) error {
+	t.init.mu.Lock()
+	defer t.init.mu.Unlock()
+	if err := t.init.begin(c.Init(), containerd.Created); err != nil {
+		t.init.hull.Store(nil)
+		return err
 	}
 	t.container = c
 	return nil
@@ -153,9 +162,9 @@ func (t *task) awaitOOM(cancel context.CancelFunc) {
 // start lets the container's program run.
 func (t *task) start(ctx context.Context) (int, error) {
 	p := t.init
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.status != containerd.Created {
+	p.start.Lock()
+	defer p.start.Unlock()
+	if status, _ := p.state(); status != containerd.Created {
 		return 0, failed("the container's process has been started")
 	}
 	if t.restore != nil {
@@ -167,9 +176,12 @@ func (t *task) start(ctx context.Context) (int, error) {
 	} else if err := t.container.Start(ctx); err != nil {
 		return 0, ociError("start", err)
 	}
+	p.mu.Lock()
 	p.status = containerd.Running
-	t.service.events.publish(&containerd.TaskStart{ID: t.id, Pid: p.exit.Pid})
-	return p.exit.Pid, nil
+	pid := p.exit.Pid
+	p.mu.Unlock()
+	t.service.events.publish(&containerd.TaskStart{ID: t.id, Pid: pid})
+	return pid, nil
 }
 
 // checkpoint saves the container. With Exit it ends, and containerd deletes it as any that has ended.
@@ -226,9 +238,9 @@ func (t *task) announce(r *containerd.ExecRequest) error {
 
 // startExec starts a process that was announced.
 func (t *task) startExec(ctx context.Context, p *process) (_ int, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.status != containerd.Created || p.hull.Load() != nil {
+	p.start.Lock()
+	defer p.start.Unlock()
+	if status, _ := p.state(); status != containerd.Created {
 		return 0, failed("the process has been started")
 	}
 	t.mu.Lock()
@@ -243,18 +255,24 @@ func (t *task) startExec(ctx context.Context, p *process) (_ int, err error) {
 			t.live.Done()
 		}
 	}()
-	if p.streams, err = openStreams(p.want, t.id, t.service.namespace); err != nil {
+	st, err := openStreams(p.want, t.id, t.service.namespace)
+	if err != nil {
 		return 0, err
 	}
+	p.mu.Lock()
+	p.streams = st
+	p.mu.Unlock()
 	h, err := t.container.Exec(ctx, hull.ExecOptions{Process: p.spec, Stdio: p.streams.stdio, Console: p.consoleOf()})
 	if err != nil {
 		p.abandon()
 		return 0, ociError("exec", err)
 	}
 	p.spec = nil // no longer needed, and it may be large
+	p.mu.Lock()
 	if err := p.begin(h, containerd.Running); err != nil {
 		t.service.log.error(err)
 	}
+	p.mu.Unlock()
 	t.service.events.publish(&containerd.TaskExecStarted{ID: t.id, ExecID: p.id, Pid: h.Pid})
 	go func() {
 		defer t.live.Done()
@@ -291,6 +309,9 @@ func (t *task) process(execID string) (*process, error) {
 
 // kill sends a signal to a process, or to all of the container's.
 func (t *task) kill(p *process, sig unix.Signal, all bool) error {
+	if p != t.init {
+		p.awaitStart() // it is killed then
+	}
 	status, _ := p.state()
 	if status == containerd.Stopped && !all {
 		return alreadyEnded()

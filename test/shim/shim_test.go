@@ -486,6 +486,34 @@ func TestNeverStarted(t *testing.T) {
 	never(saved, "")
 }
 
+// TestHangingStart kills a container whose start would take long, and asks about it before.
+func TestHangingStart(t *testing.T) {
+	d := newDaemon(t)
+	s := d.start("hangs", hulltest.Bundle(t, args("sleep", "100"), func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: s.Process.Args[0], Args: hulltest.Args("sleep", "100")}}}
+	}))
+	ctx := withTimeout(t, 10*time.Second)
+	s.create(&task.CreateTaskRequest{})
+	started := make(chan error, 1)
+	go func() {
+		_, err := s.Start(ctx, &task.StartRequest{ID: s.id})
+		started <- err
+	}()
+	time.Sleep(300 * time.Millisecond)
+	if st, err := s.State(ctx, &task.StateRequest{ID: s.id}); err != nil || st.Status != status.Status_CREATED {
+		t.Fatalf("state %v, %v", st, err)
+	}
+	if _, err := s.Kill(ctx, &task.KillRequest{ID: s.id, Signal: uint32(unix.SIGKILL)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err == nil || ctx.Err() != nil {
+		t.Errorf("start: %v", err)
+	}
+	if w, err := s.Wait(ctx, &task.WaitRequest{ID: s.id}); err != nil || w.ExitStatus != 128+uint32(unix.SIGKILL) {
+		t.Errorf("wait %v, %v", w, err)
+	}
+}
+
 // TestControl pauses, resumes, updates, counts and kills.
 func TestControl(t *testing.T) {
 	d := newDaemon(t)
