@@ -98,10 +98,10 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 		return nil, nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is paused, or shares its sandbox with others")}
 	}
 	s.kernel.Pause()
-	s.detach()
+	s.terminals.detach() // the copying waits at files of the kernel's
 	goOn := func() {
 		s.kernel.BeforeResume(s.kernel.SupervisorContext())
-		s.attach()
+		s.terminals.attach()
 		s.kernel.Unpause()
 		s.pausing.Unlock()
 	}
@@ -171,19 +171,6 @@ func (s *Sandbox) keep() *remembered {
 		}
 	}
 	return k
-}
-
-// detach ends the copying of terminals, which waits at files of the kernel's; attach begins it again.
-func (s *Sandbox) detach() {
-	for _, t := range s.terminals.all() {
-		t.detach()
-	}
-}
-
-func (s *Sandbox) attach() {
-	for _, t := range s.terminals.all() {
-		t.attach()
-	}
 }
 
 // moduleVersion returns the version of the kernel's sources.

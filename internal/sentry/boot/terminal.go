@@ -68,8 +68,9 @@ type terminal struct {
 
 // terminals are those that there are.
 type terminals struct {
-	mu   sync.Mutex
-	list []*terminal
+	mu       sync.Mutex
+	list     []*terminal
+	detached bool // while the kernel is saved: nothing is copied
 }
 
 func (ts *terminals) all() []*terminal {
@@ -88,6 +89,36 @@ func (ts *terminals) remove(t *terminal) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	ts.list = slices.DeleteFunc(ts.list, func(o *terminal) bool { return o == t })
+}
+
+// begin begins the copying of a terminal, or leaves that to attach.
+func (ts *terminals) begin(t *terminal) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t.stop = make(chan struct{})
+	if !ts.detached {
+		t.attach()
+	}
+}
+
+// detach ends the copying of all, also of those that begin now; attach begins it again.
+func (ts *terminals) detach() {
+	ts.mu.Lock()
+	ts.detached = true
+	list := slices.Clone(ts.list)
+	ts.mu.Unlock()
+	for _, t := range list {
+		t.detach()
+	}
+}
+
+func (ts *terminals) attach() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.detached = false
+	for _, t := range ts.list {
+		t.attach()
+	}
 }
 
 const ptsDir = "/dev/pts"
@@ -303,8 +334,7 @@ func (t *terminal) begin() {
 	if modes, err := t.hostModes(); err == nil && t.ioctl(linux.TCSETS, insideModes(modes)) == nil {
 		t.setHost(modes)
 	}
-	t.stop = make(chan struct{})
-	t.attach()
+	t.among.begin(t)
 }
 
 // goOn is begin for a terminal that was restored: that has the modes, and the host's gets them.
@@ -314,8 +344,7 @@ func (t *terminal) goOn() {
 	if t.ioctl(linux.TCGETS, &in) == nil {
 		t.setHost(outsideModes(&in))
 	}
-	t.stop = make(chan struct{})
-	t.attach()
+	t.among.begin(t)
 }
 
 // attach begins the copying, unless it is over.
