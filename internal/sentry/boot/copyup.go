@@ -15,13 +15,19 @@ import (
 )
 
 // copier fills a mount that is attached nowhere yet with what is in a directory of the container: the option tmpcopyup. It enters
-// no mount below and follows no link.
+// no directory that is mounted below and follows no link.
 type copier struct {
 	*mounter
 	from, to func(rel string) *vfs.PathOperation
 	device   [2]uint32
-	first    map[uint64]string // of files with several names: that of the copy
+	first    map[inode]string // of files with several names: that of the copy
 	buf      []byte
+}
+
+// inode tells one file from the others: among those to be copied may be one that is mounted there.
+type inode struct {
+	major, minor uint32
+	ino          uint64
 }
 
 // copyUp fills a mount with what it is going to cover.
@@ -31,7 +37,7 @@ func (m *mounter) copyUp(p *mnt.Mount, mount *vfs.Mount) error {
 		return &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(path.Join(start, rel))}
 	}
 	c := &copier{
-		mounter: m, first: make(map[uint64]string), buf: make([]byte, 64<<10),
+		mounter: m, first: make(map[inode]string), buf: make([]byte, 64<<10),
 		from: func(rel string) *vfs.PathOperation { return below(m.root, p.Destination, rel) },
 		to:   func(rel string) *vfs.PathOperation { return below(root, "/", rel) },
 	}
@@ -82,10 +88,11 @@ func (c *copier) file(rel string) error {
 	v, mode := c.kernel.VFS(), linux.FileMode(st.Mode)
 	kind := mode.FileType()
 	if st.Nlink > 1 && kind != linux.S_IFDIR {
-		if first, ok := c.first[st.Ino]; ok {
+		id := inode{st.DevMajor, st.DevMinor, st.Ino}
+		if first, ok := c.first[id]; ok {
 			return v.LinkAt(c.ctx, c.creds, c.to(first), c.to(rel))
 		}
-		c.first[st.Ino] = rel
+		c.first[id] = rel
 	}
 	switch kind {
 	case linux.S_IFDIR:
