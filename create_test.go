@@ -351,6 +351,19 @@ func TestSystemdDriverWithoutSystemd(t *testing.T) {
 	}
 }
 
+// The section linux is optional: without it the container has all namespaces of the caller.
+func TestWithoutLinuxSection(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	r := newRuntime(t)
+	bundle := hulltest.Bundle(t, args("sleep", "3600"), func(s *specs.Spec) { s.Linux, s.Mounts, s.Hostname = nil, nil, "" })
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove(t, r, c)
+	wantStatus(t, c, hull.Running)
+}
+
 // Killing and deleting in a row works, however busy the machine is.
 func TestDeleteRightAfterKill(t *testing.T) {
 	r := newRuntime(t)

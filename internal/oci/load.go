@@ -60,10 +60,16 @@ func notLoaded(bundle string, err error) error {
 }
 
 // Parse reads and checks a configuration. The file's name is for messages. The error joins one *fault.Error for each
-// mistake: first those of values that could not be read, then those of values that break a rule. The Config keeps data.
+// mistake: first those of values that could not be read, then those of values that break a rule. The Config keeps data. Its
+// Spec.Linux is never nil.
 func Parse(file string, data []byte) (*Config, error) {
 	var s specs.Spec
-	d, err := parse(file, data, &s, readSpec, func(k *checker) { k.spec(&s) })
+	d, err := parse(file, data, &s, readSpec, func(k *checker) {
+		if s.Linux == nil { // the section is optional, and who reads on need not know
+			s.Linux = new(specs.Linux)
+		}
+		k.spec(&s)
+	})
 	if err != nil {
 		return nil, err
 	}
