@@ -124,7 +124,7 @@ func restoreCommand() *Command {
 		Usage:    "[options] CONTAINER-ID",
 		Long:     `Makes a container, by the id given, that goes on where one was saved by hull checkpoint, and stays with it as hull run does. The bundle is that of the saved one. Who can write the image decides what runs in the container, and with which rights: restore only what you would run as root.`,
 		Examples: `hull restore --image-path /srv/saved/web1 --bundle /srv/web1 --detach web1`,
-		Exit:     `As of hull run.`,
+		Exit:     `The status of the program, or 128 and the number of the signal that ended it. 1 if the container could not be restored. With --detach 0 if it was.`,
 		Args:     arity{1, 1},
 		Flags:    f.register,
 		Run: func(env *Env, args []string) error {

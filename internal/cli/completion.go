@@ -15,7 +15,7 @@ func completionCommand() *Command {
 		Summary: "print what has a shell complete the command line",
 		Usage:   "SHELL",
 		Long:    `Prints a script for the shell named bash, zsh or fish, that has it complete commands, options, their values and the ids of containers.`,
-		Exit:    `0 if all went well, 2 if there is no script for that shell.`,
+		Exit:    `0 if all went well, 1 if not, 2 if there is no script for that shell.`,
 		Examples: `# For this shell, or in its startup file:
 source <(hull completion bash)
 

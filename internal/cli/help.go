@@ -137,10 +137,13 @@ func commandHelp(p page, name string, c *Command) {
 	p.section("OPTIONS")
 	describeOptions(p, options)
 	p.section("EXIT STATUS")
-	if c.Exit == "" {
-		p.text("0 if all went well, 1 if not.")
-	} else {
+	switch {
+	case c.Exit != "":
 		p.text(c.Exit)
+	case c.Own:
+		p.text("0 if all went well, 1 if not, 2 if the options can't be understood.")
+	default:
+		p.text("0 if all went well, 1 if not.")
 	}
 	if c.Examples != "" {
 		p.section("EXAMPLES")
