@@ -25,12 +25,20 @@ func dropIn(engine string, text func([]Runtime) string) func([]byte, []Runtime) 
 		if bytes.Equal(before, after) {
 			return after, nil, nil
 		}
-		var says []string
-		for _, r := range runtimes {
-			says = append(says, "runtime "+r.Name+" is there: "+r.Path)
-		}
-		return after, says, nil
+		return after, added(runtimes, before != nil), nil
 	}
+}
+
+// added says what a text of hull's has, which is new, or in the place of another one.
+func added(runtimes []Runtime, again bool) (says []string) {
+	what := " is added: "
+	if again {
+		what = " is written anew: "
+	}
+	for _, r := range runtimes {
+		says = append(says, "runtime "+r.Name+what+r.Path)
+	}
+	return says
 }
 
 // podmanText is that of containers.conf(5).
@@ -123,9 +131,7 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	if text == string(before) {
 		return before, nil, nil
 	}
-	for _, r := range runtimes {
-		says = append(says, "runtime "+r.Name+" is there: "+r.Path)
-	}
+	says = added(runtimes, had)
 	if disabled, _ := root.values["disabled_plugins"].([]any); len(disabled) > 0 {
 		says = append(says, fmt.Sprintf("note: disabled_plugins is %v; with cri among them Kubernetes can't use this containerd", disabled))
 	}
