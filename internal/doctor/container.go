@@ -86,6 +86,9 @@ func (e *examination) do() Finding {
 func (e *examination) sandbox() Finding {
 	const name = "sandbox"
 	err := e.command(hull.Sandbox, hull.NetworkNone, func(string) {})
+	if err == nil && !e.root {
+		return Finding{Name: name, State: Limited, Text: "hull do works with a kernel of its own; hull-sandbox is of this release; other containers need root for it"}
+	}
 	if err == nil {
 		return Finding{Name: name, State: OK, Text: "containers with a kernel of their own work; hull-sandbox is of this release"}
 	}
