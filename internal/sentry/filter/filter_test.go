@@ -283,3 +283,32 @@ func TestEveryOtherCall(t *testing.T) {
 		t.Errorf("what is not allowed: %s", profile.DefaultAction)
 	}
 }
+
+// Who may connect with sockets of the host's can make no others than those that have one peer, and take no name.
+func TestUnixSockets(t *testing.T) {
+	p, err := seccomp.Compile(Profile(&Sockets{Unix: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	for _, kind := range []uint64{unix.SOCK_STREAM, unix.SOCK_SEQPACKET} {
+		if !p.Allows(unix.SYS_SOCKET, unix.AF_UNIX, kind|flags, 0, 0, 0, 0) {
+			t.Errorf("type %d is not allowed", kind)
+		}
+	}
+	for name, args := range map[string][4]uint64{
+		"datagrams": {unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM | flags},
+		"raw":       {unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_RAW | flags},
+		"inet":      {unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM | flags},
+		"netlink":   {unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW | flags},
+		"bind":      {unix.SYS_BIND, 3},
+		"listen":    {unix.SYS_LISTEN, 3},
+		"chdir":     {unix.SYS_CHDIR},
+		"chroot":    {unix.SYS_CHROOT},
+		"cwd":       {unix.SYS_FCHDIR, 1<<32 - 100}, // AT_FDCWD
+	} {
+		if p.Allows(uint32(args[0]), args[1], args[2], args[3], 0, 0, 0) {
+			t.Errorf("%s: it is allowed", name)
+		}
+	}
+}
