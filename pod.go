@@ -76,7 +76,7 @@ func (r *Runtime) recordOf(id string) (*store.Record, error) {
 
 // asPod is the container as the first of a sandbox that another one joins.
 func (c *Container) asPod() *engine.Pod {
-	return &engine.Pod{ID: c.ID(), Dir: c.dir.Path, Spec: c.spec, Init: c.record.Init, Member: c.memberWith}
+	return &engine.Pod{ID: c.ID(), Dir: c.dir.Path, Spec: c.spec, Init: c.record.Init, Overlaid: c.record.Overlaid, Member: c.memberWith}
 }
 
 // memberWith returns the id of the container in c's sandbox whose init has that pid, or "".

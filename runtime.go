@@ -164,7 +164,7 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	c := &Container{
 		runtime: r, engine: eng, dir: dir, spec: cfg.Spec, raw: cfg.Raw, group: group, rdt: resctrl,
 		record: &store.Record{ID: id, Isolation: isolation.recorded(), Bundle: bundle, Created: time.Now().UTC(), Cgroup: group.State(), RDT: resctrl.State(), Rootless: rootless,
-			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Restored: o.saved != nil, Annotations: cfg.Spec.Annotations},
+			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Restored: o.saved != nil, Overlaid: r.Sandbox.Overlaid(), Annotations: cfg.Spec.Annotations},
 	}
 	if p := cfg.Spec.Process; p != nil && !p.Terminal && isolation == Native {
 		c.record.Streams = native.DescribeStreams(io.Stdio)

@@ -519,6 +519,36 @@ func filesOf(t *testing.T, pod *hull.Container) int {
 	return len(fds)
 }
 
+// Where the sandbox keeps what is written, no container's root can be written to by it, whoever joins.
+func TestSandboxPodOverlay(t *testing.T) {
+	r := newRuntime(t)
+	r.Sandbox.Overlay = "memory"
+	writable := func(s *specs.Spec) { s.Root.Readonly = false }
+	pod := runningIn(t, r, ofPod("sandbox", "box"), args("sleep", "3600"), writable)
+	r.Sandbox = hull.SandboxOptions{}
+	a := runningMember(t, r, pod, "a", writable)
+	says(t, exec1(t, a, verb("do", "write", "/made", "inside\n", ",", "cat", "/made")), "inside")
+	roots := 0
+	dir := procPath(pod.Init().Pid, "fd")
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		root := filepath.Join(dir, fd.Name())
+		if _, err := os.Stat(filepath.Join(root, "bin/testprog")); err != nil {
+			continue
+		}
+		roots++
+		if err := os.WriteFile(filepath.Join(root, "outside"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+			t.Errorf("descriptor %s: %v", fd.Name(), err)
+		}
+	}
+	if roots < 2 {
+		t.Errorf("%d roots are open", roots)
+	}
+}
+
 // A container of a pod whose terminal can't be where it belongs isn't made, and nothing of it stays.
 func TestSandboxPodConsoleThatCannotBe(t *testing.T) {
 	r, pod := newPod(t)

@@ -44,9 +44,10 @@ type Pod struct {
 	Dir string // its state directory
 
 	// Only while one joins:
-	Spec   *specs.Spec
-	Init   Init
-	Member func(pid int) string // returns the id of the container of the pod whose init has that pid, or ""
+	Spec     *specs.Spec
+	Init     Init
+	Overlaid bool                 // the sandbox keeps what is written to roots
+	Member   func(pid int) string // returns the id of the container of the pod whose init has that pid, or ""
 }
 
 // Root returns the absolute path of the container's root file system on the host, or "".

@@ -130,6 +130,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 
 // requestMember has the sandbox make the container.
 func (c *creation) requestMember(conn *os.File, pids string, streams []*os.File) error {
+	c.overlaid = c.Pod.Overlaid
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err

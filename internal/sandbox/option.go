@@ -68,6 +68,9 @@ func oneOf(name, value string, values ...string) error {
 	return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("%s: got %q, want %s", name, value, strings.Join(values, " or "))}
 }
 
+// Overlaid tells whether the sandbox keeps what is written to roots.
+func (o Options) Overlaid() bool { return o.Overlay != "" && o.Overlay != "none" }
+
 // giveOptions passes what isn't the default.
 func (c *creation) giveOptions(o Options) error {
 	for _, f := range []struct{ name, value string }{
@@ -78,7 +81,7 @@ func (c *creation) giveOptions(o Options) error {
 		}
 	}
 	dir, ok := strings.CutPrefix(o.Overlay, dirPrefix)
-	c.overlaid = ok || o.Overlay == wire.OverlayMemory
+	c.overlaid = o.Overlaid()
 	switch {
 	case o.Overlay == wire.OverlayMemory:
 		c.flags = append(c.flags, "--overlay", wire.OverlayMemory)

@@ -45,6 +45,7 @@ type Record struct {
 	NoKeyring   bool
 	Streams     [3]string // what the standard streams were, see engine.Container
 	Restored    bool
+	Overlaid    bool // its sandbox keeps what is written to roots
 	Annotations map[string]string
 	Steps       []stub.Step // what the parked init still has to do, for error messages
 }
@@ -94,6 +95,7 @@ func (r *Record) encode() []byte {
 		line("streams", r.Streams[:]...)
 	}
 	flag("restored", r.Restored)
+	flag("overlaid", r.Overlaid)
 	for _, key := range slices.Sorted(maps.Keys(r.Annotations)) {
 		line("annotation", key, r.Annotations[key])
 	}
@@ -217,6 +219,8 @@ func (r *Record) set(name string, v [3]string) (err error) {
 		r.Streams = v
 	case "restored":
 		r.Restored = true
+	case "overlaid":
+		r.Overlaid = true
 	case "step":
 		r.Steps = append(r.Steps, stub.Step{Field: v[0], Name: v[1]})
 	default:

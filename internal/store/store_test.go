@@ -27,7 +27,7 @@ func record() *Record {
 		Init:     engine.Init{Pid: 12, StartTime: 1 << 60},
 		Cgroup:   cgroup.State{Mode: "v1", Paths: map[string]string{"cpu": "/sys/fs/cgroup/cpu/web1", "": "/u"}, Unit: "a.scope", Slice: "s", Rootless: true, Given: true},
 		RDT:      rdt.State{Dir: "/sys/fs/resctrl/gold", Monitor: "/sys/fs/resctrl/gold/mon_groups/web1", Made: true, Shared: true},
-		Rootless: true, Systemd: true, NoKeyring: true, Restored: true, Streams: [3]string{"", "pipe:[12]", "file:[1:2]"},
+		Rootless: true, Systemd: true, NoKeyring: true, Restored: true, Overlaid: true, Streams: [3]string{"", "pipe:[12]", "file:[1:2]"},
 		Steps: []stub.Step{{Field: "process.args[0]", Name: "execve \"/bin/sh\""}, {Name: "read"}},
 	}
 }
