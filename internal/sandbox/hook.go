@@ -49,10 +49,15 @@ func (e Engine) startHook(ctx context.Context, r *engine.ExecRequest, p *program
 	}
 	return func(ctx context.Context) error {
 		defer made.PidFD.Close()
-		stop := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(int(made.PidFD.Fd()), unix.SIGKILL, nil, 0) })
+		killed := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(killed)
+			_ = unix.PidfdSendSignal(int(made.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		})
 		ws, err := stub.WaitPidFD(made.PidFD)
 		switch {
 		case !stop():
+			<-killed // the descriptor is closed after that
 			return context.Cause(ctx)
 		case err != nil:
 			return err
