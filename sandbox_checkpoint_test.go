@@ -25,6 +25,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/sandbox/image"
 )
 
 func init() {
@@ -478,6 +479,42 @@ func fifoInstead(dir, name string) error {
 		return err
 	}
 	return unix.Mkfifo(path, 0o600)
+}
+
+// An image may be of any size that somebody has made up: who waits for it can leave off.
+func TestSandboxRestoreInterrupted(t *testing.T) {
+	r := newRuntime(t)
+	bundle, dir := savedBundle(t), filepath.Join(t.TempDir(), "image")
+	c, d := runSaved(t, r, bundle)
+	checkpoint(t, c, dir, false)
+	wait(t, c.Init())
+	header := filepath.Join(dir, image.Header)
+	raw, err := os.ReadFile(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := image.Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Files[image.Pages].Length = 1 << 42
+	if raw, err = i.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(header, raw, 0o600), os.Truncate(filepath.Join(dir, image.Files[image.Pages]), 1<<42)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	began := time.Now()
+	_, err = r.Restore(ctx, "box", restoreOptions(bundle, dir, d.goesOn()))
+	refused(t, err, context.DeadlineExceeded, "restore box")
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it takes %v", took)
+	}
+	if _, err := r.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
 }
 
 // A terminal goes on where it was, with another one of the host's.

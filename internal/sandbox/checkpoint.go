@@ -59,7 +59,7 @@ func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) err
 		return err
 	}
 	defer conn.Close() // without another word: the container goes on, if it is there
-	saved, err := w.save(conn, r)
+	saved, err := w.save(ctx, conn, r)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (w *writing) abandon() {
 }
 
 // save has the kernel write.
-func (w *writing) save(conn *os.File, r *engine.CheckpointRequest) (*image.Contents, error) {
+func (w *writing) save(ctx context.Context, conn *os.File, r *engine.CheckpointRequest) (*image.Contents, error) {
 	memory := int64(0)
 	if s, err := r.Cgroup.Stats(); err == nil && s.Memory.Usage.Usage < 1<<50 {
 		memory = int64(s.Memory.Usage.Usage)
@@ -172,7 +172,7 @@ func (w *writing) save(conn *os.File, r *engine.CheckpointRequest) (*image.Conte
 	for i, f := range w.files {
 		fds[i] = int(f.Fd())
 	}
-	reply, err := ask(conn, wire.Request{Op: wire.Checkpoint, Container: r.ID, Leave: r.LeaveRunning}, fds...)
+	reply, err := askWithin(ctx, conn, wire.Request{Op: wire.Checkpoint, Container: r.ID, Leave: r.LeaveRunning}, fds...)
 	if err != nil {
 		return nil, &fault.Error{Step: "save the sandbox", Err: err}
 	}
@@ -189,6 +189,23 @@ func (w *writing) save(conn *os.File, r *engine.CheckpointRequest) (*image.Conte
 		}
 	}
 	return reply.Saved, nil
+}
+
+// askWithin is ask until ctx ends, whose cause it returns then: how long the answer is waited for is by the image's size, which may be
+// any that somebody has made up.
+func askWithin(ctx context.Context, conn *os.File, r wire.Request, fds ...int) (wire.Reply, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	})
+	reply, err := ask(conn, r, fds...)
+	if !stop() && err != nil {
+		err = context.Cause(ctx)
+	}
+	return reply, err
 }
 
 // patience sets how long an answer is waited for that depends on so many bytes.
@@ -343,7 +360,7 @@ func (c *creation) giveImage() error {
 }
 
 // fill has a sandbox that was made for it go on where another was saved.
-func (c *creation) fill(p *engine.Process) error {
+func (c *creation) fill(ctx context.Context, p *engine.Process) error {
 	if err := giveNetwork(&c.Container, p.Init, nil); err != nil {
 		return err
 	}
@@ -359,7 +376,7 @@ func (c *creation) fill(p *engine.Process) error {
 	if err := patience(conn, size); err != nil {
 		return err
 	}
-	_, err = ask(conn, wire.Request{Op: wire.Restore, Container: c.ID, Image: &c.saved.Contents})
+	_, err = askWithin(ctx, conn, wire.Request{Op: wire.Restore, Container: c.ID, Image: &c.saved.Contents})
 	if errors.Is(err, fault.BadState) {
 		if why := lastWords(c.readLog()); why != "" {
 			err = errors.New(why)

@@ -180,7 +180,7 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		return nil, err
 	}
 	if saved != nil {
-		if err := c.fill(p); err != nil {
+		if err := c.fill(ctx, p); err != nil {
 			kill(p)
 			return nil, err
 		}
