@@ -72,6 +72,14 @@ func (r *Runtime) isolation(s *specs.Spec) (Isolation, error) {
 	return "", fault.Spec("annotations."+IsolationAnnotation, fmt.Sprintf("%q is neither native nor sandbox", a))
 }
 
+// checkOptions refuses options of a sandbox where there is none.
+func (r *Runtime) checkOptions(i Isolation) error {
+	if i != Sandbox && r.Sandbox != (SandboxOptions{}) {
+		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox, and the container is in none")}
+	}
+	return nil
+}
+
 func (r *Runtime) engine(i Isolation) engine.Engine {
 	if i == Sandbox {
 		return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Options: r.Sandbox}

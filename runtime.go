@@ -128,8 +128,8 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	if pod != nil && o.saved != nil {
 		return nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("a container that joins others in a sandbox can't be restored")}
 	}
-	if isolation != Sandbox && r.Sandbox != (SandboxOptions{}) {
-		return nil, &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox, and the container is in none")}
+	if err := r.checkOptions(isolation); err != nil {
+		return nil, err
 	}
 	eng := r.engine(isolation)
 	if err := eng.Check(cfg.Spec); err != nil {

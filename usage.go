@@ -28,6 +28,9 @@ func (c *Container) MemoryUsage() (*MemoryKinds, error) {
 		m, err := k.Memory(&view)
 		return m, fault.In("usage", c.ID(), err)
 	}
+	if !c.group.Tracks() {
+		return nil, fault.In("usage", c.ID(), untracked())
+	}
 	s, err := c.group.Stats()
 	if err != nil {
 		return nil, fault.In("usage", c.ID(), err)

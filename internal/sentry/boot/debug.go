@@ -103,12 +103,10 @@ func setLogged(r *wire.Request) error {
 	case wire.TraceOff:
 		strace.Disable(strace.SinkTypeLog)
 	default:
-		var names []string // nil is all
-		if r.Trace != wire.TraceAll {
-			names = strings.Split(r.Trace, ",")
-		}
 		tracing.Do(strace.Initialize)
-		if err := strace.Enable(names, strace.SinkTypeLog); err != nil {
+		if r.Trace == wire.TraceAll {
+			strace.EnableAll(strace.SinkTypeLog)
+		} else if err := strace.Enable(strings.Split(r.Trace, ","), strace.SinkTypeLog); err != nil {
 			return &fault.Error{Kind: fault.BadUsage, Err: err}
 		}
 		if r.LogLevel == "" {
