@@ -167,6 +167,7 @@ func sandbox(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		switch {
 		case !neg && len(args) == 0:
 			ts.Check(os.Symlink(hulltest.SandboxBinary(t), link))
+			ts.Defer(func() { os.Remove(link) }) // the next script makes its own
 		case !neg && slices.Equal(args, []string{"-none"}):
 			ts.Check(os.Remove(link))
 		default:

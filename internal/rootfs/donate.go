@@ -42,11 +42,17 @@ func (p *Plan) donate(b *stub.Batch, d *overlay.Donation) {
 }
 
 // setNoLinks keeps a program from following links in a mount, from Linux 5.14 on.
+//
+// The host's mount may have ended since the root was laid. What is open then is the directory below it, which is none's root:
+// EINVAL, for hostAttr is as old as the call. It is in a mount that is another of the trees, and has its attributes.
 func (e *emitter) setNoLinks(fd stub.FD) {
-	e.setAttr(fd, hostAttr)
+	if !e.cfg.Kernel.MountSetattr {
+		return
+	}
 	b := e.b
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSYMFOLLOW}
-	b.Ignore(b.MountSetattr(fd, 0, attr), unix.EINVAL)
+	for _, attr := range []uint64{hostAttr, unix.MOUNT_ATTR_NOSYMFOLLOW} {
+		b.Ignore(b.MountSetattr(fd, 0, unix.MountAttr{Attr_set: attr}), unix.EINVAL)
+	}
 }
 
 // openFile opens a regular file: for writing, too, where that is possible.
