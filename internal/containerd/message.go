@@ -10,10 +10,11 @@
 package containerd
 
 import (
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"hull/internal/ttrpc"
 )
 
 // Any is google.protobuf.Any: a message and its type's name.
@@ -118,33 +119,5 @@ type field struct {
 func (f field) str() string { return string(f.p) }
 
 func each(b []byte, do func(field) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("message: %w", protowire.ParseError(n))
-		}
-		b = b[n:]
-		f := field{num: num}
-		var wanted bool
-		switch typ {
-		case protowire.VarintType:
-			f.v, n = protowire.ConsumeVarint(b)
-			wanted = true
-		case protowire.BytesType:
-			f.p, n = protowire.ConsumeBytes(b)
-			wanted = true
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("message: field %d: %w", num, protowire.ParseError(n))
-		}
-		if wanted {
-			if err := do(f); err != nil {
-				return err
-			}
-		}
-		b = b[n:]
-	}
-	return nil
+	return ttrpc.Fields(b, func(n protowire.Number, v uint64, p []byte) error { return do(field{n, v, p}) })
 }

@@ -14,7 +14,6 @@ package ttrpc
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -89,7 +88,7 @@ func (q *request) marshal() []byte {
 }
 
 func (q *request) unmarshal(b []byte) error {
-	return fields(b, func(n protowire.Number, v uint64, p []byte) {
+	return Fields(b, func(n protowire.Number, v uint64, p []byte) error {
 		switch n {
 		case 1:
 			q.service = string(p)
@@ -100,6 +99,7 @@ func (q *request) unmarshal(b []byte) error {
 		case 4:
 			q.timeout = time.Duration(v)
 		}
+		return nil
 	})
 }
 
@@ -128,50 +128,54 @@ func (r *response) marshal() []byte {
 }
 
 func (r *response) unmarshal(b []byte) error {
-	var serr error
-	err := fields(b, func(n protowire.Number, _ uint64, p []byte) {
+	return Fields(b, func(n protowire.Number, _ uint64, p []byte) error {
 		switch n {
 		case 1:
-			serr = fields(p, func(n protowire.Number, v uint64, p []byte) {
-				switch n {
-				case 1:
-					r.code = Code(min(v, math.MaxUint32))
-				case 2:
-					r.message = string(p)
-				}
-			})
+			return Fields(p, r.status)
 		case 2:
 			r.payload = p
 		}
+		return nil
 	})
-	return errors.Join(err, serr)
 }
 
-// fields calls f for each field of a message: a number, or bytes. Groups and fixed-size numbers are skipped; no message of
-// this protocol has any.
-func fields(b []byte, f func(n protowire.Number, v uint64, p []byte)) error {
+// status reads a field of the status.
+func (r *response) status(n protowire.Number, v uint64, p []byte) error {
+	switch n {
+	case 1:
+		r.code = Code(min(v, math.MaxUint32))
+	case 2:
+		r.message = string(p)
+	}
+	return nil
+}
+
+// Fields calls f for each field of a message, until it fails: with a number, or with bytes. Groups and fixed-size numbers are
+// skipped; no message of this protocol, or of those that it carries here, has any.
+func Fields(b []byte, f func(n protowire.Number, v uint64, p []byte) error) error {
 	for len(b) > 0 {
 		num, typ, size := protowire.ConsumeTag(b)
 		if size < 0 {
 			return fmt.Errorf("ttrpc: message: %w", protowire.ParseError(size))
 		}
 		b = b[size:]
+		var v uint64
+		var p []byte
 		switch typ {
 		case protowire.VarintType:
-			var v uint64
-			if v, size = protowire.ConsumeVarint(b); size >= 0 {
-				f(num, v, nil)
-			}
+			v, size = protowire.ConsumeVarint(b)
 		case protowire.BytesType:
-			var p []byte
-			if p, size = protowire.ConsumeBytes(b); size >= 0 {
-				f(num, 0, p)
-			}
+			p, size = protowire.ConsumeBytes(b)
 		default:
 			size = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if size < 0 {
 			return fmt.Errorf("ttrpc: field %d: %w", num, protowire.ParseError(size))
+		}
+		if typ == protowire.VarintType || typ == protowire.BytesType {
+			if err := f(num, v, p); err != nil {
+				return err
+			}
 		}
 		b = b[size:]
 	}
