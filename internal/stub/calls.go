@@ -57,12 +57,14 @@ func (b *Batch) Close(fd FD) { b.Call(unix.SYS_CLOSE, fd.arg) }
 func (b *Batch) Dup3(fd FD, to, flags int) { b.Call(unix.SYS_DUP3, fd.arg, Int(to), Int(flags)) }
 
 // ExitOn has signals end the stub, with the status that a shell gives to who dies of them. They were blocked, and the
-// first process of a pid namespace would ignore them. execve(2) takes it back.
+// first process of a pid namespace would ignore them. SIGIO does so only at the end of file of the socket. execve(2) takes
+// it back.
 func (b *Batch) ExitOn(signals ...unix.Signal) {
-	const saRestorer = 0x04000000 // SA_RESTORER; amd64 insists on a way to return from handlers
+	// amd64 insists on a way to return from handlers; ours need none.
+	const saRestorer, saRestart = 0x04000000, 0x10000000
 	// struct sigaction of the kernel: handler, flags, restorer, mask.
 	action := binary.LittleEndian.AppendUint64(nil, handler())
-	action = binary.LittleEndian.AppendUint64(action, saRestorer)
+	action = binary.LittleEndian.AppendUint64(action, saRestorer|saRestart)
 	action = append(action, make([]byte, 16)...)
 	act := b.Const(action)
 	mask := ^uint64(0)

@@ -2,6 +2,8 @@ package stub
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -80,8 +82,10 @@ func (b *Batch) linger() {
 }
 
 // leaveWithParent emits what gives up all descriptors but the socket, and lets its end of file end the stub: the
-// kernel tells of it by SIGIO, for which ExitOn has a handler. A parent-death signal would not do: it is tied to the
-// thread of the parent that has started the stub.
+// kernel tells of it by SIGIO, for which ExitOn has a handler. It also does when the parent's last batch has come: whoever
+// sends wakes the reader first and signals then, and the reader may be here before that.
+//
+// A parent-death signal would not do: it is tied to the thread of the parent that has started the stub.
 func (b *Batch) leaveWithParent(gone Label) {
 	b.Call(opStore, Int(batchAddr+headerReplyFD), Int(Control))
 	b.closeRange(0, Control-1)
@@ -152,7 +156,8 @@ type Ended struct {
 }
 
 // Wait waits until the program has ended, and with it all other processes of its pid namespace. Close or Kill on the
-// stub ends them before. A supervisor that was killed is reported as the program's end. stopped is called whenever a
+// stub ends them before. A supervisor that was killed is reported as the program's end, one that has left its program as an
+// error. stopped is called whenever a
 // signal stops the program, and lingering while a supervisor that does so lingers; unless they are nil.
 func (s *Supervisor) Wait(stopped func(unix.Signal), lingering func()) (Ended, error) {
 	rerr := s.receive(stopped, lingering)
@@ -165,7 +170,11 @@ func (s *Supervisor) Wait(stopped func(unix.Signal), lingering func()) (Ended, e
 	if err != nil {
 		return Ended{}, err
 	}
-	if rerr != nil {
+	switch {
+	case rerr == nil:
+	case ws.Exited() && !errors.Is(rerr, os.ErrClosed):
+		return Ended{}, fmt.Errorf("the program's supervisor has left with status %d: %w", ws.ExitStatus(), rerr)
+	default:
 		return Ended{Status: ws}, nil
 	}
 	usage := s.batch.Bytes(s.batch.supervision.usage)

@@ -108,6 +108,23 @@ func TestSupervisorLingers(t *testing.T) {
 	}
 }
 
+// SIGIO may come though the parent is there: late, for the batch that the supervisor was told by.
+func TestSupervisorStaysWithItsParent(t *testing.T) {
+	v, _ := supervise(t, false, "exec sleep 100", nil)
+	for range 100 {
+		if err := unix.PidfdSendSignal(int(v.stub.PidFD.Fd()), unix.SIGIO, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond / 10)
+	}
+	if err := unix.PidfdSendSignal(int(v.Program.Fd()), unix.SIGTERM, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := v.Wait(nil, nil); err != nil || end.Status != unix.WaitStatus(unix.SIGTERM) {
+		t.Errorf("Wait = %+v, %v, want SIGTERM", end, err)
+	}
+}
+
 // A program whose parent is killed has no chance to stay, whatever it does with signals.
 func TestSupervisorEndsWithItsParent(t *testing.T) {
 	for name, c := range map[string]struct {
