@@ -30,6 +30,15 @@ const (
 type Runtime struct {
 	Name string
 	Path string // of the program
+	Shim string // path of hull's own shim, for containerd; "" for runc's, which calls the program
+}
+
+// program is what containerd starts for a runtime, or has its shim start.
+func (r Runtime) program() string {
+	if r.Shim != "" {
+		return r.Shim
+	}
+	return r.Path
 }
 
 // Engines are those that this package knows.

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var both = []Runtime{{Hull, "/usr/bin/hull"}, {Sandbox, "/usr/bin/hull-s"}}
+var both = []Runtime{{Name: Hull, Path: "/usr/bin/hull"}, {Name: Sandbox, Path: "/usr/bin/hull-s"}}
 
 // edited is what becomes of a configuration, by install, install again and uninstall.
 type edited struct{ name, before, after, left string }
@@ -107,6 +107,42 @@ func TestContainerd(t *testing.T) {
 		{"3", old3, old3 + "\n" + v3, old3 + "\n"},
 		{"hull's is old", old2 + strings.ReplaceAll(v2, "/usr/bin/hull\"", "/old\"") + "[debug]\nlevel = \"info\"\n", old2 + "[debug]\nlevel = \"info\"\n" + v2, old2 + "[debug]\nlevel = \"info\"\n"},
 	})
+}
+
+// Where hull's shim is, containerd calls that, by its path: it need not be in containerd's PATH.
+func TestContainerdShim(t *testing.T) {
+	shims := []Runtime{{Hull, "/opt/hull/bin/hull", "/opt/hull/bin/containerd-shim-hull-v1"}, {Sandbox, "/opt/hull/bin/hull-s", "/opt/hull/bin/containerd-shim-hull-v1"}}
+	const before = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n"
+	after, says, err := editContainerd([]byte(before), shims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = before + blockBegin + `[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull]
+  runtime_type = "io.containerd.hull.v1"
+  runtime_path = "/opt/hull/bin/containerd-shim-hull-v1"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull.options]
+  isolation = "native"
+  SystemdCgroup = true
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull-s]
+  runtime_type = "io.containerd.hull.v1"
+  runtime_path = "/opt/hull/bin/containerd-shim-hull-v1"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull-s.options]
+  isolation = "sandbox"
+  SystemdCgroup = true
+` + blockEnd
+	if diff := cmp.Diff(want, string(after)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if len(says) != 2 || !strings.HasSuffix(says[1], "runtime hull-s is added: /opt/hull/bin/containerd-shim-hull-v1") {
+		t.Errorf("it says %q", says)
+	}
+	if again, says, err := editContainerd(after, shims); err != nil || len(says) > 0 || !bytes.Equal(again, after) {
+		t.Errorf("again it says %q, %v, and makes %s", says, err, again)
+	}
+	// Of what an older hull has made it makes the new.
+	if again, _, err := editContainerd([]byte(before+containerdText("io.containerd.cri.v1.runtime", true, both)), shims); err != nil || string(again) != want {
+		t.Errorf("of the old it makes %s, %v", again, err)
+	}
 }
 
 // What can't be understood is an error, and stays as it is.

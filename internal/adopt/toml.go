@@ -131,7 +131,9 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	if text == string(before) {
 		return before, nil, nil
 	}
-	says = added(runtimes, had)
+	for _, r := range runtimes {
+		says = append(says, added([]Runtime{{Name: r.Name, Path: r.program()}}, had)...)
+	}
 	if disabled, _ := root.values["disabled_plugins"].([]any); len(disabled) > 0 {
 		says = append(says, fmt.Sprintf("note: disabled_plugins is %v; with cri among them Kubernetes can't use this containerd", disabled))
 	}
@@ -146,7 +148,15 @@ func containerdText(plugin string, systemd bool, runtimes []Runtime) string {
 	b.WriteString(blockBegin)
 	for _, r := range runtimes {
 		table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, r.Name)
-		fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.runc.v2\"\n[%s.options]\n  BinaryName = %s\n", table, table, tomlString(r.Path))
+		if r.Shim != "" {
+			isolation := "native"
+			if r.Name == Sandbox {
+				isolation = "sandbox"
+			}
+			fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.hull.v1\"\n  runtime_path = %s\n[%s.options]\n  isolation = %q\n", table, tomlString(r.Shim), table, isolation)
+		} else {
+			fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.runc.v2\"\n[%s.options]\n  BinaryName = %s\n", table, table, tomlString(r.Path))
+		}
 		if systemd {
 			b.WriteString("  SystemdCgroup = true\n")
 		}
@@ -176,7 +186,7 @@ func onlyRuntimesAdded(before *table, text string, at []string, runtimes []Runti
 	}
 	known, _ := after.walk(at...).(*table)
 	for _, r := range runtimes {
-		if known.walk(r.Name, "options", "BinaryName") != r.Path {
+		if known.walk(r.Name, "options", "BinaryName") != r.Path && known.walk(r.Name, "runtime_path") != r.Shim {
 			return errors.New("tables can't be added at its end")
 		}
 		delete(known.values, r.Name)

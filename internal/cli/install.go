@@ -34,7 +34,7 @@ func installCommand() *Command {
 		Usage:   "[options] ENGINE",
 		Long: `Adds to the configuration of docker, podman, containerd or crio the runtime hull, and hull-s, which makes sandboxes: that one if hull is installed by this name, too, with hull-sandbox. They don't become the default. It says what it changes; doing it again changes nothing.
 
-podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2 or 3) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
+containerd gets hull's own shim, containerd-shim-hull-v1, where that is installed beside hull, and else runs hull by runc's. podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2 or 3) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
 
 Other users than root have podman and docker know it for themselves.`,
 		Exit: installExit,
@@ -79,6 +79,9 @@ func ownRuntimes() (runtimes []adopt.Runtime, notes []string, err error) {
 		return nil, nil, err
 	}
 	runtimes = []adopt.Runtime{{Name: adopt.Hull, Path: filepath.Join(filepath.Dir(self), "hull")}}
+	if shim := filepath.Join(filepath.Dir(self), "containerd-shim-hull-v1"); exists(shim) {
+		runtimes[0].Shim = shim
+	}
 	if _, err := os.Stat(runtimes[0].Path); err != nil {
 		runtimes[0].Path = self // by another name
 	}
@@ -93,7 +96,12 @@ func ownRuntimes() (runtimes []adopt.Runtime, notes []string, err error) {
 	if !strings.Contains(hull.Features().Annotations["run.hull.isolations"], string(hull.Sandbox)) {
 		return runtimes, []string{"note: without sandboxes: hull-sandbox can't be used here, hull doctor says why"}, nil
 	}
-	return append(runtimes, adopt.Runtime{Name: adopt.Sandbox, Path: link}), nil, nil
+	return append(runtimes, adopt.Runtime{Name: adopt.Sandbox, Path: link, Shim: runtimes[0].Shim}), nil, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // finish makes a change that was planned, and says so.
