@@ -38,8 +38,8 @@ func list(t *testing.T, args ...string) []pkg {
 
 // layers are the packages from the top down. A package may import what stands below it, not beside or above it.
 var layers = [][]string{
-	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-sandbox", "hull/cmd/containerd-shim-hull-v1"},
-	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/sentry/boot", "hull/internal/shim"},
+	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-node", "hull/cmd/hull-sandbox", "hull/cmd/containerd-shim-hull-v1"},
+	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/node", "hull/internal/sentry/boot", "hull/internal/shim"},
 	{"hull/internal/doctor"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},

@@ -1,5 +1,5 @@
 // Command dist makes what hull is handed out as: a tarball and a Debian package of static programs, manual pages and completions,
-// with a list of what they are made of and checksums. The same source and the same Go make the same bytes, wherever and whenever:
+// and an image for Kubernetes's nodes, with a list of what they are made of and checksums. The same source and the same Go make the same bytes, wherever and whenever:
 //
 //	go run ./test/dist             into dist/
 //	go run ./test/dist -check      and once more, from another place and without a build cache: the same?
@@ -75,6 +75,10 @@ func (d *dist) make(dir string) error {
 	}
 	name := fmt.Sprintf("hull-%s-linux-%s", d.version, d.arch)
 	made := map[string][]byte{name + ".cdx.json": tree.content("share/doc/hull/sbom.cdx.json")}
+	if made[fmt.Sprintf("hull-node-%s-linux-%s.oci.tar", d.version, d.arch)], err = d.image(tree, when); err != nil {
+		return err
+	}
+	tree = tree.without(nodeProgram)
 	if made[name+".tar.gz"], err = tarball(tree.under(name), when); err != nil {
 		return err
 	}

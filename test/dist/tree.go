@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,6 +23,7 @@ var programs = []struct{ name, dir string }{
 	{"hull-net", "libexec/hull"},
 	{"hull-sandbox", "libexec/hull"},
 	{"hull-metrics", "libexec/hull"},
+	{"hull-node", "libexec/hull"}, // see nodeProgram
 }
 
 // file is a regular file or a link of a tree.
@@ -38,6 +40,13 @@ func (t tree) add(name string, mode int64, content []byte) {
 	t[name] = file{mode: mode, content: content}
 }
 func (t tree) content(name string) []byte { return t[name].content }
+
+// without returns the tree but for one file.
+func (t tree) without(name string) tree {
+	less := maps.Clone(t)
+	delete(less, name)
+	return less
+}
 
 // under returns the tree with all paths below a directory.
 func (t tree) under(dir string) tree {
@@ -74,7 +83,7 @@ func (d *dist) tree(dir, bin string, when time.Time) (tree, error) {
 		t.add(name, 0o644, []byte(cli.Completion(shell)))
 	}
 	t["share/bash-completion/completions/hull-s"] = file{mode: 0o777, link: "hull"}
-	if err := t.addDocs(dir); err != nil {
+	if err := t.addDocs(dir, d.version); err != nil {
 		return nil, err
 	}
 	modules, err := d.addSBOM(t, bin, when)
@@ -85,8 +94,8 @@ func (d *dist) tree(dir, bin string, when time.Time) (tree, error) {
 }
 
 // addDocs adds what the repository says of itself.
-func (t tree) addDocs(dir string) error {
-	for pattern, to := range map[string]string{"README.md": "", "docs/*.md": "docs", "LICENSE": "../hull"} {
+func (t tree) addDocs(dir, version string) error {
+	for pattern, to := range map[string]string{"README.md": "", "docs/*.md": "docs", "deploy/kubernetes/*.yaml": "deploy/kubernetes", "LICENSE": "../hull"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil || len(names) == 0 {
 			return fmt.Errorf("no %s", pattern)
@@ -95,6 +104,11 @@ func (t tree) addDocs(dir string) error {
 			content, err := os.ReadFile(name)
 			if err != nil {
 				return err
+			}
+			if strings.HasPrefix(pattern, "deploy/") {
+				if content, err = nodeManifest(content, version); err != nil {
+					return err
+				}
 			}
 			base := filepath.Base(name)
 			if base == "LICENSE" {

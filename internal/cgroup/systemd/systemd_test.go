@@ -74,6 +74,20 @@ func (m *manager) StopUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
 	return m.job(name)
 }
 
+func (m *manager) RestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
+	m.calls = append(m.calls, "restart "+name+" "+mode)
+	return m.job(name)
+}
+
+const unitPath = dbus.ObjectPath("/org/freedesktop/systemd1/unit/containerd_2eservice")
+
+func (m *manager) GetUnit(name string) (dbus.ObjectPath, *dbus.Error) {
+	if name != "containerd.service" {
+		return "", dbus.NewError("org.freedesktop.systemd1.NoSuchUnit", []any{"Unit " + name + " not loaded."})
+	}
+	return unitPath, nil
+}
+
 func (m *manager) ResetFailedUnit(name string) *dbus.Error {
 	m.calls = append(m.calls, "reset "+name)
 	m.exists = false
@@ -100,6 +114,9 @@ func (m *manager) Subscribe() *dbus.Error { return nil }
 func (m *manager) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 	if iface == managerIface && name == "Version" {
 		return dbus.MakeVariant("252.39-1~deb12u1"), nil
+	}
+	if iface == managerName+".Unit" && name == "ActiveState" {
+		return dbus.MakeVariant("active"), nil
 	}
 	return dbus.Variant{}, dbus.MakeFailedError(errors.New("no property " + name))
 }
@@ -131,6 +148,9 @@ func startManager(t *testing.T) *manager {
 		if err := conn.Export(v, managerPath, iface); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := conn.Export(m, unitPath, "org.freedesktop.DBus.Properties"); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := conn.RequestName(managerName, 0); err != nil {
 		t.Fatal(err)
@@ -198,6 +218,27 @@ func TestUnit(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantProps, m.props); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestService(t *testing.T) {
+	m := startManager(t)
+	c := dialTest(t)
+	if v, err := c.UnitProperty(t.Context(), "containerd.service", "ActiveState"); err != nil || v != "active" {
+		t.Errorf("ActiveState = %v, %v", v, err)
+	}
+	if _, err := c.UnitProperty(t.Context(), "absent.service", "ActiveState"); !IsCall(err, "NoSuchUnit") {
+		t.Errorf("of a unit that isn't there: %v", err)
+	}
+	if err := c.Restart(t.Context(), "containerd.service"); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"restart containerd.service replace"}, m.calls); diff != "" {
+		t.Error(diff)
+	}
+	m.result = "failed"
+	if err := c.Restart(t.Context(), "containerd.service"); err == nil || !strings.Contains(err.Error(), "the job of containerd.service: failed") {
+		t.Errorf("a restart that fails: %v", err)
 	}
 }
 

@@ -113,3 +113,34 @@ func parseVersion(s string) (int, error) {
 	}
 	return n, nil
 }
+
+// Restart restarts a unit and waits until that is done.
+func (c *Conn) Restart(ctx context.Context, unit string) error {
+	if err := c.subscribe(ctx); err != nil {
+		return err
+	}
+	d, err := c.call(ctx, "RestartUnit", unit, replace)
+	if err != nil {
+		return err
+	}
+	return c.finish(ctx, unit, d)
+}
+
+// UnitProperty returns a property of a unit, as a string, an integer of the property's size, or what else it is. A unit that
+// isn't loaded is an error by the name NoSuchUnit.
+func (c *Conn) UnitProperty(ctx context.Context, unit, name string) (any, error) {
+	d, err := c.call(ctx, "GetUnit", unit)
+	if err != nil {
+		return nil, err
+	}
+	path := d.string()
+	if d.err != nil {
+		return nil, d.err
+	}
+	d, err = c.callTo(ctx, c.to, path, "org.freedesktop.DBus.Properties", "Get", managerName+".Unit", name)
+	if err != nil {
+		return nil, err
+	}
+	v := d.variant()
+	return v, d.err
+}

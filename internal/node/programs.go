@@ -1,0 +1,142 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// programDirs are the directories of hull's that hold programs, and nothing of others.
+var programDirs = []string{"bin", "libexec/hull"}
+
+// temporary begins the names of files that are not whole yet.
+const temporary = ".hull-node-"
+
+// copyPrograms has to be as from is, and returns how many files it has changed. What runs goes on with the file that it was
+// started from.
+func copyPrograms(from, to string) (changed int, err error) {
+	for _, dir := range programDirs {
+		entries, err := os.ReadDir(filepath.Join(from, dir))
+		if err != nil {
+			return changed, err
+		}
+		if err := os.MkdirAll(filepath.Join(to, dir), 0o755); err != nil {
+			return changed, err
+		}
+		names := make(map[string]bool)
+		for _, e := range entries {
+			names[e.Name()] = true
+			new, err := copyFile(filepath.Join(from, dir, e.Name()), filepath.Join(to, dir, e.Name()))
+			if err != nil {
+				return changed, err
+			}
+			if new {
+				changed++
+			}
+		}
+		old, err := os.ReadDir(filepath.Join(to, dir))
+		if err != nil {
+			return changed, err
+		}
+		for _, e := range old {
+			if !names[e.Name()] {
+				if err := os.Remove(filepath.Join(to, dir, e.Name())); err != nil {
+					return changed, err
+				}
+			}
+		}
+	}
+	return changed, nil
+}
+
+// copyFile copies a regular file or a symbolic link, unless it is there as it should be.
+func copyFile(from, to string) (changed bool, err error) {
+	fi, err := os.Lstat(from)
+	if err != nil {
+		return false, err
+	}
+	next := filepath.Join(filepath.Dir(to), temporary+filepath.Base(to))
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	switch {
+	case fi.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return false, err
+		}
+		if have, err := os.Readlink(to); err == nil && have == target {
+			return false, nil
+		}
+		if err := os.Symlink(target, next); err != nil {
+			return false, err
+		}
+	case fi.Mode().IsRegular():
+		content, err := os.ReadFile(from)
+		if err != nil {
+			return false, err
+		}
+		have, err := os.Lstat(to)
+		if err == nil && have.Mode() == fi.Mode() {
+			if old, err := os.ReadFile(to); err == nil && bytes.Equal(old, content) {
+				return false, nil
+			}
+		}
+		if err := writeFile(next, content, fi.Mode().Perm()); err != nil {
+			return false, errors.Join(err, os.Remove(next))
+		}
+	default:
+		return false, &os.PathError{Op: "copy", Path: from, Err: errors.New("it is neither a file nor a link")}
+	}
+	return true, os.Rename(next, to)
+}
+
+func writeFile(path string, content []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	// The mask of the caller is no reason to be another mode.
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// removePrograms removes what copyPrograms has made, unless one of the programs runs: which one it returns then.
+func removePrograms(to string) (busy string, err error) {
+	for _, dir := range programDirs {
+		entries, err := os.ReadDir(filepath.Join(to, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		for _, e := range entries {
+			if path := filepath.Join(to, dir, e.Name()); runs(path) {
+				return path, nil
+			}
+		}
+	}
+	for _, dir := range programDirs {
+		if err := os.RemoveAll(filepath.Join(to, dir)); err != nil {
+			return "", err
+		}
+		if parent, _, nested := strings.Cut(dir, "/"); nested {
+			_ = os.Remove(filepath.Join(to, parent)) // if nothing else is in it
+		}
+	}
+	// The directory may be a mount here, and not ours alone.
+	_ = os.Remove(to)
+	return "", nil
+}
+
+// runs tells whether a program runs, in whatever namespaces: the kernel lets nobody write to it then.
+func runs(path string) bool {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, unix.ETXTBSY)
+}
