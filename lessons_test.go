@@ -217,7 +217,10 @@ func hashOf(t testing.TB, file string) string {
 }
 
 // /proc of the image is a fake: labels and kernel parameters must not be written to it.
-func TestCVE_2019_16884(t *testing.T) {
+func TestCVE_2019_16884(t *testing.T) { fakeProc(t) }
+func TestCVE_2025_62596(t *testing.T) { fakeProc(t) }
+
+func fakeProc(t *testing.T) {
 	bundle := hulltest.Bundle(t, args("true"), func(s *specs.Spec) {
 		s.Mounts = s.Mounts[1:] // no procfs: the image's own directory stays
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
@@ -481,6 +484,73 @@ func userOutOfRange(t *testing.T, uid string) {
 	}
 	_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})
 	refused(t, err, hull.ErrBadSpec, "process.user.uid")
+}
+
+// What is longer than 16 bits can count arrives whole, or is refused; its rest is never taken for something else.
+func TestCVE_2021_43784(t *testing.T) {
+	r := newRuntime(t)
+	long := strings.Repeat("x", 1<<16+8)
+	out, err := tryRun(t, r, args("echo", long))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	if out.Out != long+"\n" {
+		t.Errorf("an argument of %d bytes: %d arrived", len(long), len(out.Out)-1)
+	}
+	for field, edit := range map[string]func(*specs.Spec){
+		"linux.namespaces": func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UTSNamespace, Path: "/" + long})
+		},
+		"linux.uidMappings": func(s *specs.Spec) {
+			s.Linux.UIDMappings = make([]specs.LinuxIDMapping, 1<<16+1)
+			for i := range s.Linux.UIDMappings {
+				s.Linux.UIDMappings[i] = specs.LinuxIDMapping{ContainerID: uint32(i), HostID: uint32(i), Size: 1}
+			}
+		},
+	} {
+		_, err := tryRun(t, r, noNamespace(specs.UTSNamespace), func(s *specs.Spec) { s.Hostname = "" }, edit)
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %.200v", field, err)
+		}
+	}
+}
+
+// A saved container's image is a directory that anybody may have written: a link in it leads nowhere, and what the
+// container has and may do is said by its configuration.
+func TestSandboxCVE_2026_53489(t *testing.T) {
+	image, bundle, r := savedImage(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	write(t, secret, canary)
+	pages := filepath.Join(image, "sandbox.pages")
+	if err := os.Remove(pages); err != nil {
+		t.Fatal(err)
+	}
+	symlink(t, secret, pages)
+	_, err := r.Restore(t.Context(), "box", restoreOptions(bundle, image, newDialogue(t)))
+	if !errors.Is(err, unix.ELOOP) || strings.Contains(err.Error(), canary) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// As above: the image is of a container that had more than this configuration gives it.
+func TestSandboxCVE_2026_53492(t *testing.T) {
+	host := t.TempDir()
+	image, _, r := savedImage(t, mounting(specs.Mount{Destination: "/host", Source: host, Options: []string{"bind"}}))
+	_, err := r.Restore(t.Context(), "box", restoreOptions(savedBundle(t), image, newDialogue(t)))
+	if err == nil || !strings.Contains(err.Error(), "mounts") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// savedImage returns the image of a container in a sandbox that has ended, and the bundle it was made from.
+func savedImage(t *testing.T, edit ...func(*specs.Spec)) (image, bundle string, r *hull.Runtime) {
+	t.Helper()
+	r = newRuntime(t)
+	bundle, image = savedBundle(t, edit...), filepath.Join(t.TempDir(), "image")
+	c, d := runSaved(t, r, bundle)
+	d.step(1)
+	checkpoint(t, c, image, false)
+	return image, bundle, r
 }
 
 // The state is the caller's alone.
