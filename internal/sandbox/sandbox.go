@@ -115,7 +115,7 @@ type creation struct {
 	flags    []string
 	fifo     *os.File // by which the program is started; or nil
 	log      *os.File // of a container without a state directory; or nil
-	report   *os.File // our end of the pipe that boot reports to
+	report   *os.File // our end of the socket that boot reports to
 	theirs   *os.File // the other one
 }
 
@@ -185,15 +185,8 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 			return nil, err
 		}
 	}
-	if c.waits() && !c.Park {
-		if c.BeforeStart != nil {
-			if err := c.BeforeStart(p); err != nil {
-				kill(p)
-				return nil, err
-			}
-		}
-		c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
-		if err := e.Start(&c.Container, p.Init, nil); err != nil {
+	if c.waits() {
+		if err := c.pass(&e, p); err != nil {
 			kill(p)
 			return nil, err
 		}
@@ -201,6 +194,23 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	p.Steps = nil // the jail's; none of them is left
 	p.Ended = c.ended()
 	return p, nil
+}
+
+// pass goes on with a sandbox whose program waits for its start: to the start, or it leaves the sandbox alone.
+func (c *creation) pass(e *Engine, p *engine.Process) error {
+	if !c.Park && c.BeforeStart != nil {
+		if err := c.BeforeStart(p); err != nil {
+			return err
+		}
+	}
+	if c.Trace != nil {
+		c.Trace("the sandbox is there, and ends with hull up to here")
+	}
+	if err := c.take(); err != nil || c.Park {
+		return err
+	}
+	c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
+	return e.Start(&c.Container, p.Init, nil)
 }
 
 // waits tells whether the program waits for Start.
@@ -372,12 +382,26 @@ func (c *creation) giveFifo() error {
 	return nil
 }
 
-func (c *creation) giveReport() (err error) {
-	c.report, c.theirs, err = os.Pipe()
+func (c *creation) giveReport() error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("socketpair", err)
 	}
+	c.theirs = os.NewFile(uintptr(fds[1]), "report")
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that it has deadlines
+		unix.Close(fds[0])
+		return os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	c.report = os.NewFile(uintptr(fds[0]), "report")
 	c.give("report-fd", c.theirs)
+	return nil
+}
+
+// take tells boot that its container, which waits for its start, is there.
+func (c *creation) take() error {
+	if _, err := c.report.WriteString(wire.Taken); err != nil {
+		return c.lost()
+	}
 	return nil
 }
 

@@ -2,10 +2,12 @@
 //
 //	hull                                     hull-sandbox boot
 //	  starts it in its jail, with  ────────>   the configuration (a sealed memfd), a listening socket, the start fifo,
-//	                                           a pipe to report to, the root, the sources of bind mounts
+//	                                           a socket to report to, the root, the sources of bind mounts
 //	  waits for the report         <────────   Ready: the container is created; or a Failure
+//	  is done, if the program      ────────>   Taken; end of file instead: hull was killed, the sandbox ends
+//	  has to wait for its start
 //	  a byte into the fifo         ────────>   the program runs; end of file
-//	  waits for the end            <────────   the program's wait status, in the pipe
+//	  waits for the end            <────────   the program's wait status, as the report
 //	  connects, a Request          ────────>
 //	                               <────────   a Reply, and another one where the request says so
 //
@@ -28,7 +30,7 @@ import (
 )
 
 // Version is that of what is said here. Both programs must have the same, beside the same release.
-const Version = "2"
+const Version = "3"
 
 // MaxMessage bounds a message, in bytes.
 const MaxMessage = 1 << 20
@@ -36,6 +38,11 @@ const MaxMessage = 1 << 20
 // Ready is the first report of a boot that has created its container. A second one comes when the container's program has
 // ended: its wait status, as a number.
 const Ready = "ready"
+
+// Taken is the answer to Ready, one byte, of a hull that has done all it does when it creates a container whose program waits for
+// its start. It comes as late as possible: somebody who sees that hull was killed takes it that there is no container, and waits
+// for the end of the container's streams.
+const Taken = "t"
 
 // The values of options of boot: where what is written to a root goes, if not to the host, or the number of a file for it; who else
 // changes files; and of what others of the host have made: whether it may be opened.

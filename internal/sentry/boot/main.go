@@ -44,6 +44,9 @@ func Main(args []string, release string) int {
 	if _, err := report.WriteString(wire.Ready); err != nil {
 		return 1
 	}
+	if o.Start >= 0 {
+		go endUntaken(report)
+	}
 	collectSoon()
 	ws, err := s.Run()
 	if err != nil {
@@ -55,6 +58,13 @@ func Main(args []string, release string) int {
 		return 128 + int(ws.Signal())
 	}
 	return ws.ExitStatus()
+}
+
+// endUntaken ends this program if hull has ended before it took over the container.
+func endUntaken(report io.Reader) {
+	if _, err := io.ReadFull(report, make([]byte, len(wire.Taken))); err != nil {
+		os.Exit(1)
+	}
 }
 
 // printFeatures prints the features of the processor that containers are shown.
