@@ -63,6 +63,10 @@ test-debian: ## real programs with a load of their own, from Debian's packages, 
 test-engines: build ## Podman, Docker and containerd drive $(RUNTIME); root, their Debian packages, busybox-static
 	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$(test/engines/newest/build) go test -count=1 -timeout 30m -v ./test/engines
 
+.PHONY: test-engines-sid
+test-engines-sid: build ## the same with the engines of Debian's unstable suite; debootstrap and a mirror beside
+	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$(test/engines/newest/build) HULL_TEST_ENGINES=$$(test/engines/sid/root) go test -count=1 -timeout 40m -v ./test/engines
+
 .PHONY: test-engines-short
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines

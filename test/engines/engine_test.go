@@ -45,8 +45,10 @@ func contestants(t testing.TB) []contestant {
 func (c contestant) sandbox() bool { return c.name == "hull-s" || c.name == "shim-sandbox" }
 
 // each runs a test with every contestant.
-func each(t *testing.T, test func(t *testing.T, c contestant)) {
-	for _, c := range contestants(t) {
+func each(t *testing.T, test func(t *testing.T, c contestant)) { eachOf(t, contestants(t), test) }
+
+func eachOf(t *testing.T, all []contestant, test func(t *testing.T, c contestant)) {
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) { test(t, c) })
 	}
 }

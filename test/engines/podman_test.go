@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -213,6 +214,7 @@ func podmanOptions(t *testing.T, p client, c contestant) {
 		p.ok(t, "rm", "-f", "-t0", n)
 	})
 	t.Run("userns", func(t *testing.T) {
+		user(t, "containers", 990)
 		subordinate(t, "containers:200000:655360")
 		if out := p.ok(t, "run", "--rm", "--network=none", "--userns=auto", imageName, "cat", "/proc/self/uid_map"); strings.Fields(out)[1] != "200000" && !c.sandbox() {
 			t.Errorf("uid_map %q", out)
@@ -296,21 +298,42 @@ func podmanPod(t *testing.T, p client, c contestant) {
 	p.ok(t, "pod", "rm", "-f", "-t", "0", pod)
 }
 
+// user makes a user, in the tests' mount namespace.
+func user(t testing.TB, name string, id int) {
+	t.Helper()
+	for file, line := range map[string]string{
+		"/etc/passwd": fmt.Sprintf("%s:x:%d:%[2]d::%s:/bin/sh\n", name, id, userHome), "/etc/group": fmt.Sprintf("%s:x:%d:\n", name, id),
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cover(t, file, line+string(text))
+	}
+}
+
+// cover mounts a file with another text over one.
+func cover(t testing.TB, file, text string) {
+	t.Helper()
+	own, err := os.CreateTemp("/run", filepath.Base(file))
+	if err == nil {
+		_, err = own.WriteString(text)
+		err = errors.Join(err, own.Chmod(0o644), own.Close())
+	}
+	if err == nil {
+		err = syscall.Mount(own.Name(), file, "", syscall.MS_BIND, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(file, 0) })
+}
+
 // subordinate gives users ids of their own, in the tests' mount namespace.
 func subordinate(t testing.TB, lines ...string) {
 	t.Helper()
 	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
-		own := "/run" + file
-		if err := os.MkdirAll(filepath.Dir(own), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(own, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount(own, file, "", syscall.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = syscall.Unmount(file, 0) })
+		cover(t, file, strings.Join(lines, "\n")+"\n")
 	}
 }
 

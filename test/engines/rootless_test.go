@@ -19,20 +19,7 @@ const (
 func rootless(t testing.TB, c contestant) client {
 	t.Helper()
 	need(t, "podman", "conmon", "catatonit", "newuidmap", "slirp4netns")
-	for file, line := range map[string]string{"/etc/passwd": "user:x:1000:1000::" + userHome + ":/bin/sh\n", "/etc/group": "user:x:1000:\n"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		own := filepath.Join("/run", "user-"+filepath.Base(file))
-		if err := os.WriteFile(own, append([]byte(line), text...), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount(own, file, "", syscall.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = syscall.Unmount(file, 0) })
-	}
+	user(t, "user", userID)
 	subordinate(t, "user:400000:65536")
 	for _, dir := range []string{userHome, userRun} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

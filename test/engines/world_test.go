@@ -6,6 +6,8 @@
 // by its name, and by the name hull-s, of a link to it. Another RUNTIME, such as runc or crun, is tested natively alone; so
 // one sees whether a failure is hull's.
 //
+// With HULL_TEST_ENGINES, a directory as sid/root makes one, the engines are those installed there.
+//
 // All of it happens in namespaces: network, mounts, processes, IPC, UTS, and cgroups, with a cgroup of their own in each
 // hierarchy. Their first process is init below: with it ends all that was started in them, however the tests end. Mounts,
 // bridges and rules of a firewall end with the namespaces, and the cgroups are removed by the process outside.
@@ -210,6 +212,61 @@ var private = []string{
 	"/var/lib/containers", "/var/lib/containerd", "/var/lib/docker", "/var/lib/cni", "/var/log", "/var/tmp",
 }
 
+// openTree returns a descriptor of what is mounted at a directory, by which it can be mounted elsewhere later.
+func openTree(dir string) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return 0, &os.PathError{Op: "open_tree", Path: dir, Err: err}
+	}
+	return fd, nil
+}
+
+// attachTree mounts what openTree has returned.
+func attachTree(fd int, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: dir, Err: err}
+	}
+	return unix.Close(fd)
+}
+
+// enterRoot makes a directory with a system the root of this mount namespace, in which it can be written to without a change
+// to the directory. Devices and /sys are those that were there.
+func enterRoot(dir string) error {
+	const base, root = "/mnt", "/mnt/root"
+	if err := unix.Mount("engines", base, "tmpfs", 0, "mode=0755"); err != nil {
+		return fmt.Errorf("mount %s: %w", base, err)
+	}
+	for _, d := range []string{root, base + "/upper", base + "/work"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("overlay", root, "overlay", 0, "lowerdir="+dir+",upperdir="+base+"/upper,workdir="+base+"/work"); err != nil {
+		return fmt.Errorf("mount overlay of %s: %w", dir, err)
+	}
+	for _, d := range []string{"/dev", "/sys"} {
+		if err := unix.Mount(d, root+d, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", d, err)
+		}
+	}
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root %s: %w", root, err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("umount of the old root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	return os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
 // initMain is process 1 of the namespaces. It sees to mounts and the loopback device, runs the tests, and reaps.
 func initMain() (int, error) {
 	hier, err := hierarchies()
@@ -232,14 +289,25 @@ func initMain() (int, error) {
 			mounts = append(mounts, struct{ source, target, fstype, data string }{"cgroup", dir, "cgroup", options})
 		}
 	}
-	// What the programs under test lie in may be below /tmp: it stays reachable by the descriptor of the directory.
-	binaries, err := os.Open(filepath.Dir(os.Getenv("RUNTIME")))
+	// What the programs under test lie in may be below /tmp, or outside of the root that is entered.
+	binaries, err := openTree(filepath.Dir(os.Getenv("RUNTIME")))
 	if err != nil {
 		return 0, err
+	}
+	newest := -1
+	if dir := os.Getenv("HULL_TEST_CONTAINERD"); dir != "" {
+		if newest, err = openTree(dir); err != nil {
+			return 0, err
+		}
 	}
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return 0, err
+	}
+	if root := os.Getenv("HULL_TEST_ENGINES"); root != "" {
+		if err := enterRoot(root); err != nil {
+			return 0, err
+		}
 	}
 	for _, dir := range private {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -270,16 +338,22 @@ func initMain() (int, error) {
 			return 0, err
 		}
 	}
-	if err := os.Mkdir(runtimeDir, 0o755); err != nil {
+	if err := attachTree(binaries, runtimeDir); err != nil {
 		return 0, err
 	}
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", binaries.Fd()), runtimeDir, "", unix.MS_BIND, ""); err != nil {
-		return 0, fmt.Errorf("mount %s: %w", runtimeDir, err)
+	if newest >= 0 {
+		const dir = "/run/newest"
+		if err := attachTree(newest, dir); err != nil {
+			return 0, err
+		}
+		if err := os.Setenv("HULL_TEST_CONTAINERD", dir); err != nil {
+			return 0, err
+		}
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("ip link set lo up: %w: %s", err, out)
 	}
-	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", envStage + "=tests"} {
+	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", "PODMAN_IGNORE_CGROUPSV1_WARNING=1", envStage + "=tests"} {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return 0, err
