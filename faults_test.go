@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,61 @@ func TestSandboxSocketAsStream(t *testing.T) {
 	}
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("standard output: %v", err)
+	}
+}
+
+// A socket of the host's is a stream where it has one other end and no more: else who takes over the sandbox's kernel would be
+// sent connections of the host's, or could send to whoever has a name.
+func TestSandboxSocketsAsStreams(t *testing.T) {
+	name := "@hulltest-streams-" + strconv.Itoa(os.Getpid())
+	socket := func(kind int, listens bool) *os.File {
+		fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err == nil && listens {
+			err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: name}), unix.Listen(fd, 1))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "socket")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	pair := func(kind int) (ours, theirs *os.File) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs = os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+		t.Cleanup(func() { ours.Close(); theirs.Close() })
+		return ours, theirs
+	}
+	c := running(t)
+	_, datagrams := pair(unix.SOCK_DGRAM)
+	for want, f := range map[string]*os.File{
+		"a socket that listens":                              socket(unix.SOCK_STREAM, true),
+		"a socket of datagrams, or one that isn't connected": socket(unix.SOCK_STREAM, false),
+		"a socket of datagrams":                              datagrams,
+	} {
+		_, err := c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: f}})
+		refused(t, err, hull.ErrUnsupported, "exec box", "standard stream 0: not in a sandbox: "+want)
+		_, err = newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), Stdio: hull.Stdio{Err: f}})
+		refused(t, err, hull.ErrUnsupported, "create box", "standard stream 2: not in a sandbox: "+want)
+	}
+	for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_SEQPACKET} {
+		ours, theirs := pair(kind)
+		p := c.ProcessSpec()
+		p.Args = hulltest.Args("echo", "connected")
+		e, err := c.Exec(t.Context(), hull.ExecOptions{Process: p, Stdio: hull.Stdio{Out: theirs}})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		expect(t, "0", wait(t, e))
+		b := make([]byte, 64)
+		n, err := ours.Read(b)
+		expect(t, "connected\n", string(b[:n]))
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 

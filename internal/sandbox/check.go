@@ -291,8 +291,8 @@ func (k *checker) action(field string, a specs.LinuxSeccompAction) {
 	k.refuse(a == specs.ActKillProcess, field, "its kernel ends threads, not processes; SCMP_ACT_KILL_THREAD, SCMP_ACT_TRAP and SCMP_ACT_ERRNO are possible")
 }
 
-// streams refuses standard streams that the sandbox's kernel has no files for; and a directory of the host's, from which the way
-// leads up to all of the host's files, for who takes over that kernel.
+// streams refuses standard streams that the sandbox's kernel has no files for; and what leads to more of the host, for who takes
+// over that kernel: from a directory the way goes up to all of its files.
 func (k *checker) streams(stdio [3]*os.File) {
 	for i, f := range stdio {
 		if f == nil {
@@ -308,9 +308,7 @@ func (k *checker) streams(stdio [3]*os.File) {
 		case unix.S_IFBLK:
 			k.refuse(true, name, "a block device of the host")
 		case unix.S_IFSOCK:
-			family, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
-			k.take(os.NewSyscallError("getsockopt SO_DOMAIN", err))
-			k.refuse(err == nil && family != unix.AF_UNIX, name, "a socket of another family than AF_UNIX")
+			k.socket(name, int(f.Fd()))
 		}
 	}
 }
@@ -332,16 +330,27 @@ func (k *checker) extra(files []*os.File) {
 		case unix.S_IFREG, unix.S_IFIFO:
 			k.take(checkFileSystem(f))
 		case unix.S_IFSOCK:
-			family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-			k.take(os.NewSyscallError("getsockopt SO_DOMAIN", err))
-			listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-			k.take(os.NewSyscallError("getsockopt SO_ACCEPTCONN", err))
-			k.refuse(family != unix.AF_UNIX, name, "a socket of another family than AF_UNIX")
-			k.refuse(family == unix.AF_UNIX && listens != 0, name, "a socket that listens: its kernel can't take the host's connections")
-			k.refuse(family == unix.AF_UNIX && listens == 0 && !connected(fd), name, "a socket of datagrams, or one that isn't connected: it could be sent to any of the host's")
+			k.socket(name, fd)
 		default:
 			k.refuse(true, name, "neither a regular file, a pipe nor a socket")
 		}
+	}
+}
+
+// socket refuses what leads to more of the host than to one other end: who takes over the sandbox's kernel has accept4(2), and
+// sendmsg(2) with an address.
+func (k *checker) socket(name string, fd int) {
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	k.take(os.NewSyscallError("getsockopt SO_DOMAIN", err))
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	k.take(os.NewSyscallError("getsockopt SO_ACCEPTCONN", err))
+	switch {
+	case family != unix.AF_UNIX:
+		k.refuse(true, name, "a socket of another family than AF_UNIX")
+	case listens != 0:
+		k.refuse(true, name, "a socket that listens: its kernel can't take the host's connections")
+	case !connected(fd):
+		k.refuse(true, name, "a socket of datagrams, or one that isn't connected: it could be sent to any of the host's")
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -266,10 +268,21 @@ func Send(conn int, v any, fds ...int) error {
 	return nil
 }
 
-// Receive receives a message, with at most that many descriptors: others, and those of a message that is none, are closed.
+// Receive receives a message, with at most that many descriptors: others, and those of a message that is none, are closed. A
+// timeout of the socket, if it has one, is that of the whole message.
 func Receive(conn int, v any, most int) (fds []int, err error) {
+	patience, err := patienceOf(conn)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(patience)
 	message, fds, err := ReceiveBytes(conn, packet, most)
 	for last := len(message); err == nil && last == packet; {
+		if patience > 0 {
+			if err = await(conn, deadline); err != nil {
+				break
+			}
+		}
 		var b []byte
 		b, _, err = ReceiveBytes(conn, packet, 0)
 		message, last = append(message, b...), len(b)
@@ -285,6 +298,31 @@ func Receive(conn int, v any, most int) (fds []int, err error) {
 		return nil, err
 	}
 	return fds, nil
+}
+
+// patienceOf returns the timeout that a socket has for receiving; or 0.
+func patienceOf(conn int) (time.Duration, error) {
+	var wait unix.Timeval
+	size := uint32(unsafe.Sizeof(wait))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(conn), unix.SOL_SOCKET, unix.SO_RCVTIMEO, uintptr(unsafe.Pointer(&wait)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, os.NewSyscallError("getsockopt SO_RCVTIMEO", errno)
+	}
+	return time.Duration(wait.Nano()), nil
+}
+
+// await waits until there is something to be received, or returns EAGAIN, as the socket's own timeout does.
+func await(conn int, deadline time.Time) error {
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return unix.EAGAIN
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if n > 0 || err != nil && err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // ErrEnd is the end of a connection.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -52,19 +53,49 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// One that never ends is not waited for.
-func TestEndlessMessage(t *testing.T) {
+// packets returns a socket to which full packets come, as of one message, until the test ends.
+func packets(t *testing.T, pause time.Duration) int {
+	t.Helper()
 	ours, theirs := pair(t)
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		for unix.Sendmsg(theirs, bytes.Repeat([]byte(" "), packet), nil, nil, unix.MSG_NOSIGNAL) == nil {
+			time.Sleep(pause)
 		}
 	}()
+	t.Cleanup(func() { // before the sockets are closed
+		unix.Shutdown(ours, unix.SHUT_RDWR)
+		<-ended
+	})
+	return ours
+}
+
+// One that never ends is not waited for.
+func TestEndlessMessage(t *testing.T) {
+	ours := packets(t, 0)
 	var v any
 	_, err := Receive(ours, &v, 0)
 	if err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Error(err)
 	}
-	unix.Shutdown(ours, unix.SHUT_RDWR)
+}
+
+// One that comes slowly is waited for as long as the socket's timeout says, not so long for each packet.
+func TestSlowMessage(t *testing.T) {
+	ours := packets(t, 100*time.Millisecond)
+	wait := unix.NsecToTimeval(int64(300 * time.Millisecond))
+	if err := unix.SetsockoptTimeval(ours, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	var v any
+	if _, err := Receive(ours, &v, 0); err != unix.EAGAIN {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it takes %v", took)
+	}
 }
 
 // Whatever comes, in packets of whatever size, with descriptors or without: it is a message or an error, and nothing stays open.
