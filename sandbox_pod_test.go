@@ -17,6 +17,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/sandbox/wire"
 )
 
 // Annotations as containerd's plugin for CRI and CRI-O write them.
@@ -684,4 +685,65 @@ func reapBut(t *testing.T, keep int) {
 			}
 		}
 	}
+}
+
+// A process of exec that still waits for the word to go ends with its container, and delete waits for that.
+func TestSandboxPodExecThatNeverGoes(t *testing.T) {
+	r, pod := newPod(t)
+	a := runningMember(t, r, pod, "a")
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := int(null.Fd())
+	conn, reply := asks(t, pod, wire.Request{Op: wire.Exec, Container: "a", Process: sleeper(a)}, fd, fd, fd)
+	if reply.Failure != nil {
+		t.Fatal(reply.Failure.Err())
+	}
+	if err := a.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	b, _, err := wire.ReceiveBytes(conn, wire.EndSize, 0)
+	if err != nil || len(b) != wire.EndSize || b[0] != 128+9 {
+		t.Errorf("its end: %v, %v", b, err)
+	}
+}
+
+// Nothing joins a sandbox while its kernel is saved.
+func TestSandboxPodJoinAmidCheckpoint(t *testing.T) {
+	r, pod := newPod(t)
+	var fds [3]int
+	for i := range fds {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fds[i] = int(f.Fd())
+	}
+	saving, reply := asks(t, pod, wire.Request{Op: wire.Checkpoint, Container: "box"}, fds[:]...)
+	if reply.Saved == nil {
+		t.Fatalf("got %+v", reply)
+	}
+	made := make(chan error, 1)
+	go func() {
+		c, err := r.Create(t.Context(), "a", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod), args("sleep", "3600"))})
+		if err == nil {
+			remove(t, r, c)
+		}
+		made <- err
+	}()
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	if _, reply := asks(t, pod, wire.Request{Op: wire.Remove, Container: "a"}); reply.Failure != nil || time.Since(began) > 2*time.Second {
+		t.Errorf("it is in the sandbox: %+v after %v", reply.Failure, time.Since(began))
+	}
+	if err := unix.Shutdown(saving, unix.SHUT_RDWR); err != nil { // the container goes on
+		t.Fatal(err)
+	}
+	if err := <-made; err != nil {
+		t.Error(errorText(err))
+	}
+	says(t, exec1(t, pod, verb("echo", "goes on")), "goes on")
 }

@@ -20,6 +20,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/sandbox/wire"
 )
 
 // TestSandbox has tests of the native isolation pass in a sandbox: see newRuntime. Those that are missing are of what a
@@ -559,4 +560,45 @@ func TestSandboxControlOfOthers(t *testing.T) {
 	if err := <-refused; err != unix.EACCES {
 		t.Errorf("another user connects: %v", err)
 	}
+}
+
+// asks sends a request to the sandbox of a container by a connection of its own, and returns that and what came back.
+func asks(t testing.TB, c *hull.Container, r wire.Request, fds ...int) (conn int, reply wire.Reply) {
+	t.Helper()
+	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(conn) })
+	wait := unix.NsecToTimeval(int64(30 * time.Second))
+	if err := errors.Join(unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
+		unix.Connect(conn, &unix.SockaddrUnix{Name: filepath.Join(c.Dir(), wire.Control)}), wire.Send(conn, r, fds...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wire.Receive(conn, &reply, 0); err != nil {
+		t.Fatal(err)
+	}
+	return conn, reply
+}
+
+// Whoever waits for a process and goes away leaves nothing behind in the kernel.
+func TestSandboxWaitsThatAreGivenUp(t *testing.T) {
+	c := running(t)
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, err := c.WaitProcess(ctx, 1, true)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	var waiting int
+	eventually(t, "no more than one waits", func() bool {
+		var stacks strings.Builder
+		if err := c.Debug(&stacks, hull.DebugOptions{Report: hull.DebugStacks}); err != nil {
+			t.Fatal(errorText(err))
+		}
+		waiting = strings.Count(stacks.String(), "(*ThreadGroup).WaitExited(")
+		return waiting <= 2 // and that of the container itself
+	})
 }

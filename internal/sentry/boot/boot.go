@@ -64,10 +64,12 @@ type Sandbox struct {
 	network *stack.Stack // or nil: the host's
 	server  *fileserver.Server
 	uname   unix.Utsname
-	root    *container          // the first; the sandbox ends with it
-	members members             // those that have joined it
+	root    *container // the first; the sandbox ends with it
+	members members    // those that have joined it
+	ends    ends
 	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 
+	saving  sync.RWMutex // held while something is made in the kernel, or the kernel is saved; before pausing
 	pausing sync.Mutex
 	paused  bool // with pausing: all of the kernel
 

@@ -38,6 +38,7 @@ type container struct {
 
 	adding sync.RWMutex // held while something is added to the container, or what it has is given to another
 	over   bool         // with adding: nothing can be added any more
+	execs  execs
 
 	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }

@@ -11,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/control"
-	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hull/internal/fault"
@@ -126,49 +125,9 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 	return fds, err
 }
 
-// startPoll is how often it is looked whether a process was started whose end somebody waits for.
-const startPoll = 20 * time.Millisecond
-
-// await waits for the end of a process, as long as somebody is there who wants to know.
-func (c *container) await(conn int, r *wire.Request) {
-	pids := c.pids
-	if r.Root {
-		pids = c.kernel.RootPIDNamespace()
-	}
-	tg := pids.ThreadGroupWithID(kernel.ThreadID(r.PID))
-	if tg == nil {
-		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(fmt.Errorf("process %d: %w", r.PID, unix.ESRCH))})
-		return
-	}
-	ended, gone := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		// One that was not started yet has nothing to be waited for.
-		for tg.WaitExited(); tg.Leader().ExitState() == kernel.TaskExitNone; tg.WaitExited() {
-			select {
-			case <-gone:
-				return
-			case <-time.After(startPoll):
-			}
-		}
-	}()
-	go func() {
-		defer close(gone)
-		_, _, _ = wire.ReceiveBytes(conn, 1, 0)
-	}()
-	select {
-	case <-ended:
-		status := uint32(tg.ExitStatus())
-		_ = wire.Send(conn, wire.Reply{Status: &status})
-		_ = unix.Shutdown(conn, unix.SHUT_RDWR)
-		<-gone
-	case <-gone:
-	}
-}
-
 // exec makes a process, lets it run when it may, and stays with it to its end.
 func (c *container) exec(conn int, r *wire.Request, fds []int) {
-	p, err := c.newExec(r, fds)
+	p, err := c.newExec(conn, r, fds)
 	if err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
 		return
@@ -189,6 +148,8 @@ func (c *container) exec(conn int, r *wire.Request, fds []int) {
 		defer close(alone)
 		c.forward(conn, p)
 	}()
+	p.group.WaitExited()
+	c.execs.remove(conn)
 	_ = wire.SendEnd(conn, endOf(p.wait()))
 	<-alone // to close a connection that has signals in it would take the end away from the other side
 }
@@ -216,8 +177,10 @@ func receive(conn int) (went bool, sig linux.Signal, err error) {
 	return false, linux.Signal(binary.LittleEndian.Uint32(b)), nil
 }
 
-// newExec takes over the descriptors.
-func (c *container) newExec(r *wire.Request, fds []int) (p *process, err error) {
+// newExec takes over the descriptors. What it makes is among execs.
+func (c *container) newExec(conn int, r *wire.Request, fds []int) (p *process, err error) {
+	c.saving.RLock()
+	defer c.saving.RUnlock()
 	left := fds
 	err = c.add(func() error {
 		ns, err := c.checkExec(r, len(fds))
@@ -225,7 +188,9 @@ func (c *container) newExec(r *wire.Request, fds []int) (p *process, err error) 
 			return err
 		}
 		left = nil
-		p, err = c.newProcess(r.Process, r.Path, ns, fds, r.Same)
+		if p, err = c.newProcess(r.Process, r.Path, ns, fds, r.Same); err == nil {
+			c.execs.add(conn)
+		}
 		return err
 	})
 	for _, fd := range left {

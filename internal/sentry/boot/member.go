@@ -213,10 +213,13 @@ func (m *member) end() {
 			tg.WaitExited()
 		}
 	}
+	m.execs.end()
 }
 
 // newMember makes a container of what was sent, and takes over the descriptors.
 func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, error) {
+	s.saving.RLock()
+	defer s.saving.RUnlock()
 	m := &member{container: &container{Sandbox: s, lock: -1}, conn: conn, gone: make(chan struct{})}
 	if err := m.take(r, fds); err != nil {
 		m.release()

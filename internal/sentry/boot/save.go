@@ -92,9 +92,14 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 	if err := s.savable(); err != nil {
 		return nil, nil, err
 	}
-	s.pausing.Lock() // nobody pauses, resumes or joins meanwhile
-	if s.paused || s.root.stopped != nil || s.members.count() > 0 {
+	s.saving.Lock() // nobody joins, and no process is added
+	s.pausing.Lock()
+	unlock := func() {
 		s.pausing.Unlock()
+		s.saving.Unlock()
+	}
+	if s.paused || s.root.stopped != nil || s.members.count() > 0 {
+		unlock()
 		return nil, nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is paused, or shares its sandbox with others")}
 	}
 	s.kernel.Pause()
@@ -103,7 +108,7 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 		s.kernel.BeforeResume(s.kernel.SupervisorContext())
 		s.terminals.attach()
 		s.kernel.Unpause()
-		s.pausing.Unlock()
+		unlock()
 	}
 	defer func() {
 		if p := recover(); p != nil { // beforeSave of what can't be saved does so
