@@ -67,7 +67,7 @@ func (c *Container) Init() *Process {
 
 func (c *Container) engineView() engine.Container {
 	return engine.Container{ID: c.record.ID, Bundle: c.record.Bundle, Dir: c.dir.Path, Spec: c.spec, Cgroup: c.group, RDT: c.rdt,
-		Rootless: c.record.Rootless, Pod: c.pod(), Streams: c.record.Streams, Restored: c.record.Restored}
+		Rootless: c.record.Rootless, Pod: c.pod(), Streams: c.record.Streams, Restored: c.record.Restored, Overlaid: c.record.Overlaid}
 }
 
 // State returns what the container is and does now.

@@ -329,7 +329,9 @@ func (c *Container) createHooks(ctx context.Context, pid int) error {
 
 // prepared records the init and tells it to whoever asked, before its program can run.
 func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
-	if c.record.Init != p.Init || len(p.Steps) > 0 {
+	overlaid := c.record.Overlaid || p.Overlaid
+	if c.record.Init != p.Init || len(p.Steps) > 0 || c.record.Overlaid != overlaid {
+		c.record.Overlaid = overlaid
 		if err := c.recordInit(p.Init, p.Steps); err != nil {
 			return err
 		}

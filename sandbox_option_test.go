@@ -66,6 +66,18 @@ func TestSandboxOverlaySaved(t *testing.T) {
 	d = d.goesOn()
 	c = restore(t, r, "box", restoreOptions(bundle, image, d))
 	d.step(2)
+	if n := readonlyRoots(t, c); n == 0 {
+		t.Error("no root is open")
+	}
+	again := filepath.Join(t.TempDir(), "image")
+	checkpoint(t, c, again, false)
+	wait(t, c.Init())
+	d = d.goesOn()
+	c = restore(t, r, "again", restoreOptions(bundle, again, d))
+	d.step(3)
+	if n := readonlyRoots(t, c); n == 0 {
+		t.Error("no root is open")
+	}
 	d.in.Close()
 	expect(t, "0", wait(t, c.Init()))
 	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -310,6 +311,82 @@ func TestSandboxStartHooks(t *testing.T) {
 			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("it takes %v", took)
 			}
+		})
+	}
+}
+
+// createContainer hooks are programs of the host's: they see its files, and on the root those that are mounted there. What they
+// change of them is the container's, and what couldn't be is refused.
+func TestSandboxCreateContainerHooks(t *testing.T) {
+	hulltest.Require(t, hulltest.Command("mount"))
+	d := newDiary(t)
+	mount, err := exec.LookPath("mount")
+	if err != nil {
+		t.Fatal(err)
+	}
+	volume := t.TempDir()
+	write(t, filepath.Join(volume, "here"), "of the host")
+	hooks := func(list ...specs.Hook) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Root.Readonly = false
+			s.Hooks = &specs.Hooks{CreateContainer: list}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/volume", Source: volume, Options: []string{"bind"}})
+		}
+	}
+	prog := func(args ...string) specs.Hook {
+		return specs.Hook{Path: hulltest.Prog(t), Args: append([]string{"testprog"}, args...)}
+	}
+	see := []specs.Hook{d.hook("createContainer"), prog("do", "cat", "volume/here", ",", "write", "made", "made by a hook "), prog("write", "volume/here", "of the host")}
+	sees := func(t *testing.T, c *hull.Container, jailed int, streams streams) {
+		t.Helper()
+		records := d.read(t)
+		if len(records) == 0 {
+			t.Fatal("the hook was not called")
+		}
+		got := records[len(records)-1]
+		state, err := c.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, ours := namespacesOf(t, jailed), namespacesOf(t, os.Getpid())
+		expect(t, hookRecord{Name: "createContainer", Env: []string{}, Net: theirs[specs.NetworkNamespace], Mount: got.Mount, Cwd: state.Rootfs,
+			State: specs.State{Version: state.OCIVersion, ID: c.ID(), Status: specs.StateCreating, Pid: c.Init().Pid, Bundle: state.Bundle, Annotations: state.Annotations}}, got)
+		if got.Mount == ours[specs.MountNamespace] || got.Mount == theirs[specs.MountNamespace] {
+			t.Errorf("its mount namespace is not one of its own")
+		}
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(errorText(err))
+		}
+		says(t, streams.outcome(t, c.Init()), "made by a hook of the host")
+	}
+	look := args("do", "cat", "/made", ",", "cat", "/volume/here", ",", "echo")
+	t.Run("alone", func(t *testing.T) {
+		streams := newStreams(t)
+		c := create(t, newRuntime(t), hull.CreateOptions{Stdio: streams.stdio()}, look, hooks(see...))
+		sees(t, c, c.Init().Pid, streams)
+	})
+	t.Run("in a pod", func(t *testing.T) {
+		r, pod := newPod(t)
+		streams := newStreams(t)
+		sees(t, member(t, r, pod, "a", hull.CreateOptions{Stdio: streams.stdio()}, look, hooks(see...)), pod.Init().Pid, streams)
+	})
+	t.Run("with ids of its own", func(t *testing.T) {
+		_, err := tryRun(t, newRuntime(t), args("true"), userNamespace, func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{prog("do", "cat", "/proc/self/uid_map", ",", "exit", "5")}}
+		})
+		refused(t, err, nil, "hooks.createContainer[0]", "exit status 5", "100000", "65536")
+	})
+	for name, test := range map[string]struct {
+		hook specs.Hook
+		word string
+	}{
+		"fails":  {prog("false"), "exit status 1"},
+		"own":    {prog("write", "dev/made", "lost"), "read-only file system"},
+		"mounts": {specs.Hook{Path: mount, Args: []string{"mount", "-t", "tmpfs", "none", "tmp"}}, "has mounted something on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryRun(t, newRuntime(t), args("true"), hooks(test.hook))
+			refused(t, err, nil, "run box", "hooks.createContainer", test.word)
 		})
 	}
 }

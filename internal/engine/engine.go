@@ -36,6 +36,8 @@ type Container struct {
 	// Restored tells that it goes on where another was saved. It has a time namespace then, for its clocks, that its
 	// configuration need not have.
 	Restored bool
+	// Overlaid tells that its sandbox keeps what is written to roots.
+	Overlaid bool
 }
 
 // Pod is the first container of a sandbox, of one that has joined it.
@@ -222,6 +224,8 @@ type Process struct {
 	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.
 	Steps []stub.Step
+	// Overlaid tells that its sandbox keeps what is written to roots, though only an image has said so.
+	Overlaid bool
 }
 
 // HookState returns the state that hooks get on standard input.

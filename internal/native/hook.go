@@ -2,13 +2,17 @@ package native
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
+	"hull/internal/fault"
 	"hull/internal/hook"
+	"hull/internal/linux"
 	"hull/internal/stub"
 )
 
@@ -22,13 +26,79 @@ func (c *creation) containerHooks() error {
 	if !c.hasContainerHooks() {
 		return nil
 	}
+	return c.runContainerHooks(c.init.Pid)
+}
+
+// runContainerHooks runs them where the init is. pid is what they are told that the container's is.
+func (c *creation) runContainerHooks(pid int) error {
 	s, err := c.hookStub()
 	if err != nil {
 		return err
 	}
 	defer s.Kill()
-	state := engine.HookState(&c.Container, c.init.Pid, specs.StateCreating)
+	state := engine.HookState(&c.Container, pid, specs.StateCreating)
 	return hook.RunAllIn(c.ctx, s, "createContainer", c.Spec.Hooks.CreateContainer, nil, state)
+}
+
+// HooksBeside runs the createContainer hooks for a container that somebody else makes, whose process has that pid: in the
+// namespaces that r's configuration has, and in the container's cgroup, with its mounts on its root. They are there for the
+// hooks and for nobody else, so that one which a hook leaves behind is an error.
+func HooksBeside(ctx context.Context, r *engine.CreateRequest, pid int) error {
+	c, err := newCreation(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	dir, err := c.Cgroup.DirFD()
+	if err != nil {
+		return err
+	}
+	if dir != nil {
+		defer dir.Close()
+	}
+	first, err := stub.Start(stub.Config{Cgroup: dir, Trace: traceFunc(c.Trace)})
+	if err != nil {
+		return err
+	}
+	if c.init, err = c.fork(first); err != nil {
+		first.Kill()
+		return err
+	}
+	defer c.init.Kill()
+	c.root.MakeReadonly(c.b)
+	if err := c.do(c.b, nil); err != nil {
+		return c.explain(err)
+	}
+	before, err := mountsOf(c.init.Pid)
+	if err != nil {
+		return err
+	}
+	if err := c.runContainerHooks(pid); err != nil {
+		return err
+	}
+	after, err := mountsOf(c.init.Pid)
+	if err != nil {
+		return err
+	}
+	for id, point := range after {
+		if _, ok := before[id]; !ok {
+			return &fault.Error{Field: "hooks.createContainer", Kind: fault.Unsupported,
+				Err: fmt.Errorf("not in a sandbox: a hook has mounted something on %q, which the container's kernel doesn't see", point)}
+		}
+	}
+	return nil
+}
+
+// mountsOf returns the mounts that a process has: where each is, by its number (proc_pid_mountinfo(5)).
+func mountsOf(pid int) (map[string]string, error) {
+	text, err := linux.ReadProc(procFile(pid, "mountinfo"))
+	points := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 4 {
+			points[f[0]] = f[4]
+		}
+	}
+	return points, err
 }
 
 // hookStub returns a stub in the namespaces and cgroup of the init. The init itself can't clone hooks that hull may

@@ -192,12 +192,19 @@ func (e *emitter) readonlyPath(path string) {
 	b.Mark(done)
 }
 
-// readonly makes read-only what had to be writable for mounts and hooks.
-func (e *emitter) readonly() {
+// MakeReadonly emits what makes the mounts read-only that had to be writable for those below them. Enter does it, too.
+func (p *Plan) MakeReadonly(b *stub.Batch) { (&emitter{Plan: p, b: b}).readonlyMounts() }
+
+func (e *emitter) readonlyMounts() {
 	for _, l := range e.made.late {
 		e.b.In(l.field)
 		e.addReadonly(l.fd.in(e.b))
 	}
+}
+
+// readonly makes read-only what had to be writable for mounts and hooks.
+func (e *emitter) readonly() {
+	e.readonlyMounts()
 	if e.cfg.Spec.Root.Readonly {
 		e.b.In("root.readonly")
 		e.addReadonly(e.root)

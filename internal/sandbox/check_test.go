@@ -121,7 +121,6 @@ var refused = map[string]func(*specs.Spec){
 	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel has no agents": filtering(specs.ActNotify),
 	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel ends threads":  filtering(specs.ActKillProcess),
 	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel logs no":       filtering(specs.ActLog),
-	"hooks.createContainer": func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{}}} },
 
 	`mounts[0] "/x": not in a sandbox: remount`:         mounting("tmpfs", "remount"),
 	`mounts[0] "/x": not in a sandbox: nosymfollow`:     mounting("tmpfs", "nosymfollow"),

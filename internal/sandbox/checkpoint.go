@@ -63,7 +63,7 @@ func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) err
 	if err != nil {
 		return err
 	}
-	header := image.Image{Release: e.Release, Architecture: runtime.GOARCH, Contents: *saved, Spec: image.Digest(r.Spec)}
+	header := image.Image{Release: e.Release, Architecture: runtime.GOARCH, Contents: *saved, Spec: image.Digest(r.Spec), Overlaid: r.Overlaid}
 	if err := w.commit(&header); err != nil {
 		return err
 	}
@@ -332,17 +332,25 @@ func (e Engine) openImage(r *engine.RestoreRequest) (_ *image.Image, files []*os
 
 func openRegular(dir *os.File, name string) (*os.File, error) {
 	path := filepath.Join(dir.Name(), name)
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	at, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path)
+	defer unix.Close(at)
+	// Before it is opened: that of a device may do something.
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		f.Close()
+	err = unix.Fstat(at, &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil, &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+	}
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("%s is no regular file", path)
 	}
-	return f, nil
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // giveImage passes the files of an image.
@@ -355,6 +363,10 @@ func (c *creation) giveImage() error {
 		numbers = append(numbers, strconv.Itoa(c.give("", f)))
 	}
 	c.saved.files = nil
+	if c.saved.Overlaid {
+		c.overlaid = true
+		c.flags = append(c.flags, "--overlay", wire.OverlayMemory)
+	}
 	c.flags = append(c.flags, "--restore-fds", strings.Join(numbers, ","))
 	return nil
 }

@@ -41,7 +41,7 @@ var fields = map[string]string{
 	"mounts.destination": inside, "mounts.type": inside, "mounts.source": outside, "mounts.options": both,
 	"mounts.uidMappings": outside, "mounts.gidMappings": outside,
 
-	"hooks.prestart": outside, "hooks.createRuntime": outside, "hooks.createContainer": denied,
+	"hooks.prestart": outside, "hooks.createRuntime": outside, "hooks.createContainer": outside,
 	"hooks.startContainer": inside, "hooks.poststart": outside, "hooks.poststop": outside,
 
 	"linux.uidMappings": outside, "linux.gidMappings": outside, "linux.sysctl": denied, "linux.resources": outside,

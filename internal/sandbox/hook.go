@@ -5,12 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
 	"hull/internal/hook"
+	"hull/internal/mnt"
+	"hull/internal/native"
 	"hull/internal/program"
 	"hull/internal/stub"
 )
@@ -27,6 +33,65 @@ func (e Engine) StartHooks(ctx context.Context, r *engine.ExecRequest) error {
 			return e.startHook(ctx, r, p, stdin, output)
 		})
 	})
+}
+
+// hooks returns what runs the hooks that come before the container's files are looked at, or nil if there are none.
+func (c *creation) hooks(ctx context.Context) func(pid int) error {
+	if c.Spec.Hooks == nil || len(c.Spec.Hooks.CreateContainer) == 0 || c.saved != nil {
+		return c.Hooks
+	}
+	return func(pid int) error {
+		if c.Hooks != nil {
+			if err := c.Hooks(pid); err != nil {
+				return err
+			}
+		}
+		jailed := pid
+		if c.Pod != nil {
+			jailed = c.Pod.Init.Pid
+		}
+		r := engine.CreateRequest{Container: c.Container, NoDev: true, Trace: c.Trace, Warn: c.Warn}
+		r.Spec = hookView(c.Spec, jailed)
+		return native.HooksBeside(ctx, &r, pid)
+	}
+}
+
+// hookView returns the configuration of what createContainer hooks see: programs of the host's, with its files, and on the root
+// what is mounted of these. Where the container's kernel mounts file systems of its own, nothing can be written: it would be lost.
+// The network, ipc and uts namespaces are those of the sandbox's process, as is that of users if the container has one.
+func hookView(s *specs.Spec, jailed int) *specs.Spec {
+	l := &specs.Linux{CgroupsPath: s.Linux.CgroupsPath, Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}}}
+	join := func(t specs.LinuxNamespaceType, name string) {
+		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: t, Path: filepath.Join("/proc", strconv.Itoa(jailed), "ns", name)})
+	}
+	join(specs.IPCNamespace, "ipc")
+	join(specs.UTSNamespace, "uts")
+	join(specs.NetworkNamespace, "net")
+	if ownUsers(s) {
+		join(specs.UserNamespace, "user")
+		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
+	}
+	own := func(destination string) specs.Mount {
+		return specs.Mount{Destination: destination, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "nodev", "noexec"}}
+	}
+	var mounts []specs.Mount
+	if !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return filepath.Clean("/"+m.Destination) == "/dev" }) {
+		mounts = append(mounts, own("/dev"))
+	}
+	for i, m := range s.Mounts {
+		if parsed, err := mnt.Parse(i, m, "/"); err != nil || !parsed.Bind {
+			if first, _, _ := strings.Cut(strings.Trim(filepath.Clean("/"+m.Destination), "/"), "/"); first == "proc" || first == "sys" {
+				continue // nothing but what the names say is mounted there
+			}
+			m = own(m.Destination)
+		}
+		mounts = append(mounts, m)
+	}
+	return &specs.Spec{
+		Version: s.Version, Annotations: s.Annotations, Hooks: s.Hooks, Linux: l, Mounts: mounts,
+		Root:    &specs.Root{Path: s.Root.Path},
+		Process: &specs.Process{Args: []string{"hooks"}, Cwd: "/"},
+	}
 }
 
 // startHook starts one hook, and returns what waits for its end.

@@ -70,14 +70,11 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 		defer func() { master.Close() }() // nothing, if it was given away
 		streams, extra = []*os.File{slave}, append(extra, slave)
 	}
-	if err := c.requestMember(conn, pids, streams); err != nil {
-		return nil, err
-	}
 	if c.Park {
 		if c.fifo, err = native.MakeFifo(c.Dir); err != nil {
 			return nil, err
 		}
-		c.files = append(c.files, c.fifo) // to be closed
+		defer c.fifo.Close()
 		extra = append(extra, c.fifo)
 	}
 	s, err := native.StandIn(ctx, c.CreateRequest, extra...)
@@ -98,10 +95,14 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 	if p.StartTime, err = native.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
-	if c.Hooks != nil {
-		if err := c.Hooks(p.Pid); err != nil {
+	// Before the container's files are looked at, which nobody is taken to change then.
+	if hooks := c.hooks(ctx); hooks != nil {
+		if err := hooks(p.Pid); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.requestMember(conn, pids, streams); err != nil {
+		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ import (
 // networkIsFilled tells whether somebody may have configured the network namespace of a container that starts as soon as it is
 // made: who prepared it before, or a hook.
 func networkIsFilled(s *specs.Spec) bool {
-	return s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime) > 0 ||
+	return s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
 		slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 			return ns.Type == specs.NetworkNamespace && ns.Path != ""
 		})

@@ -81,7 +81,7 @@ func (c *creation) giveOptions(o Options) error {
 		}
 	}
 	dir, ok := strings.CutPrefix(o.Overlay, dirPrefix)
-	c.overlaid = o.Overlaid()
+	c.overlaid = c.overlaid || o.Overlaid()
 	switch {
 	case o.Overlay == wire.OverlayMemory:
 		c.flags = append(c.flags, "--overlay", wire.OverlayMemory)

@@ -158,6 +158,12 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	jailed.Program, jailed.NoDev = 1, true
 	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated
 	jailed.Park, jailed.BeforeStart = false, nil
+	jailed.Hooks = c.hooks(ctx)
+	prepared := func(p *engine.Process) error {
+		p.Overlaid = c.overlaid
+		return r.Prepared(p)
+	}
+	jailed.Prepared = prepared
 	if r.Spec.Process.Terminal {
 		master, slave, err := openTerminal(r.Spec.Process.ConsoleSize)
 		if err != nil {
@@ -167,7 +173,7 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		jailed.Stdio = [3]*os.File{slave}
 		jailed.Prepared = func(p *engine.Process) error {
 			p.Console, master = master, nil
-			return r.Prepared(p)
+			return prepared(p)
 		}
 		defer func() { master.Close() }() // nothing, if it was given away
 	}

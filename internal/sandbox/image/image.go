@@ -65,7 +65,8 @@ type Image struct {
 	Release      string // of hull
 	Architecture string // as Go calls it
 	Contents
-	Spec map[string]string // digests of the parts of the configuration; see Digest
+	Spec     map[string]string // digests of the parts of the configuration; see Digest
+	Overlaid bool              // what was written to the root is in the image; the root is nothing to be written to
 }
 
 // Encode returns the header.
