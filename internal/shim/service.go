@@ -38,6 +38,9 @@ type service struct {
 // idleAfter is how long after a call the shim gives back the memory that calls have taken: it waits most of its life.
 const idleAfter = 300 * time.Millisecond
 
+// lastAnswers is how long a shim that is no longer needed goes on answering what it was asked.
+const lastAnswers = 2 * time.Second
+
 // features are the runtime's, as JSON.
 func features() ([]byte, error) { return json.Marshal(hull.Features()) }
 
@@ -83,7 +86,7 @@ func (c *command) serve() error {
 	}()
 	err = server.Serve(l)
 	s.events.flush(lastEvents)
-	server.Close()
+	server.Close(lastAnswers)
 	return err
 }
 

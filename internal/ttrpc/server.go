@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -28,9 +29,10 @@ type Server struct {
 	// Log is told of what no caller hears of: a connection that sends garbage, a handler's panic.
 	Log func(error)
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	over  bool
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}
+	over    bool
+	serving sync.WaitGroup // connections
 }
 
 // Serve accepts connections until the listener is closed.
@@ -53,6 +55,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return nil
 		}
 		go func() {
+			defer s.serving.Done()
 			defer s.remove(conn)
 			if err := s.connection(conn); err != nil {
 				s.Log(err)
@@ -61,11 +64,26 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// Close ends all connections.
-func (s *Server) Close() {
+// Close ends all connections: no call is read any more, those under way are told by their context, and get their answers as far as
+// that takes no longer than patience.
+func (s *Server) Close(patience time.Duration) {
+	end := time.Now().Add(patience)
+	s.mu.Lock()
+	s.over = true
+	for c := range s.conns {
+		c.SetReadDeadline(time.Now())
+		c.SetWriteDeadline(end)
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { s.serving.Wait(); close(done) }()
+	select {
+	case <-done:
+		return
+	case <-time.After(patience):
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true
 	for c := range s.conns {
 		c.Close()
 	}
@@ -81,6 +99,7 @@ func (s *Server) add(c net.Conn) bool {
 		s.conns = make(map[net.Conn]struct{})
 	}
 	s.conns[c] = struct{}{}
+	s.serving.Add(1)
 	return true
 }
 
@@ -104,7 +123,7 @@ func (s *Server) connection(conn net.Conn) error {
 	for {
 		h, p, err := readFrame(conn)
 		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 				return nil
 			}
 			return err
@@ -116,10 +135,8 @@ func (s *Server) connection(conn net.Conn) error {
 		if err := q.unmarshal(p); err != nil {
 			return err
 		}
-		room <- struct{}{}
-		calls.Go(func() {
-			defer func() { <-room }()
-			b, err := frame(h.stream, typeResponse, s.call(ctx, &q).marshal())
+		answer := func(r *response) {
+			b, err := frame(h.stream, typeResponse, r.marshal())
 			if err != nil {
 				s.Log(err)
 				return
@@ -127,7 +144,16 @@ func (s *Server) connection(conn net.Conn) error {
 			writer.Lock()
 			defer writer.Unlock()
 			_, _ = conn.Write(b) // a caller that has gone wants no answer
-		})
+		}
+		select {
+		case room <- struct{}{}:
+			calls.Go(func() {
+				defer func() { <-room }()
+				answer(s.call(ctx, &q))
+			})
+		default: // not to be waited for: the call that ends the others may be the next
+			answer(&response{code: ResourceExhausted, message: fmt.Sprintf("ttrpc: %d calls of this connection are under way", maxCalls)})
+		}
 	}
 }
 

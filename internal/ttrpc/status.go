@@ -16,6 +16,7 @@ const (
 	DeadlineExceeded   Code = 4
 	NotFound           Code = 5
 	AlreadyExists      Code = 6
+	ResourceExhausted  Code = 8
 	FailedPrecondition Code = 9
 	Unimplemented      Code = 12
 	Internal           Code = 13

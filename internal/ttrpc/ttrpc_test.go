@@ -27,7 +27,7 @@ func pair(t *testing.T, handler Handler, log func(error)) *Client {
 	t.Cleanup(func() {
 		conn.Close()
 		l.Close()
-		s.Close()
+		s.Close(time.Second)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
@@ -86,6 +86,122 @@ func TestGarbage(t *testing.T) {
 		}
 		if err := <-logged; err == nil || !strings.Contains(err.Error(), "ttrpc: ") {
 			t.Errorf("%q: %v", garbage, err)
+		}
+	}
+}
+
+// TestCloseAnswers closes the server from within a call, whose caller has to get its answer, while another waits.
+func TestCloseAnswers(t *testing.T) {
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	s := &Server{Log: func(err error) { t.Error(err) }, Handler: func(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
+		switch method {
+		case "Wait":
+			<-ctx.Done()
+			return nil, ctx.Err()
+		case "Shutdown":
+			close(over)
+			time.Sleep(20 * time.Millisecond) // as on a busy machine
+		}
+		return []byte(method), nil
+	}}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	dial := func() *Client {
+		conn, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return NewClient(conn)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	waits, shuts := dial(), dial()
+	waited := make(chan error, 1)
+	go func() { _, err := waits.Call(ctx, "s", "Wait", nil); waited <- err }()
+	done := make(chan error, 1)
+	go func() {
+		p, err := shuts.Call(ctx, "s", "Shutdown", nil)
+		if err == nil && string(p) != "Shutdown" {
+			err = errors.New("answer " + string(p))
+		}
+		done <- err
+	}()
+	<-over
+	l.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	s.Close(5 * time.Second)
+	if err := <-done; err != nil {
+		t.Errorf("the call that closed it: %v", err)
+	}
+	if err := <-waited; err == nil {
+		t.Error("the call that waited has an answer")
+	}
+}
+
+// TestCloseDoesntWaitForEver closes the server while a call hangs.
+func TestCloseDoesntWaitForEver(t *testing.T) {
+	hang, hangs := make(chan struct{}), make(chan struct{})
+	s := &Server{Log: func(err error) { t.Error(err) }, Handler: func(context.Context, string, string, []byte) ([]byte, error) {
+		close(hangs)
+		<-hang
+		return nil, nil
+	}}
+	defer close(hang)
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(l)
+	conn, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go NewClient(conn).Call(t.Context(), "s", "Hang", nil)
+	<-hangs
+	l.Close()
+	start := time.Now()
+	s.Close(50 * time.Millisecond)
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("closed after %v", d)
+	}
+}
+
+// TestTooManyCalls has as many calls wait as a connection may have, and one more: that is refused, and keeps nobody from ending the others.
+func TestTooManyCalls(t *testing.T) {
+	release := make(chan struct{})
+	c := pair(t, func(_ context.Context, _, method string, _ []byte) ([]byte, error) {
+		if method == "Wait" {
+			<-release
+		}
+		return []byte(method), nil
+	}, func(err error) { t.Error(err) })
+	wait := request{service: "s", method: "Wait"}
+	b, err := frame(1, typeRequest, wait.marshal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.conn.Write(bytes.Repeat(b, maxCalls)); err != nil {
+		t.Fatal(err)
+	}
+	c.stream = 2
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var e *Error
+	if _, err := c.Call(ctx, "s", "More", nil); !errors.As(err, &e) || e.Code != ResourceExhausted || !strings.Contains(e.Message, "8192") {
+		t.Errorf("one call more: %v", err)
+	}
+	close(release)
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if _, err := c.Call(ctx, "s", "Again", nil); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("when the others are over: %v", err)
 		}
 	}
 }
