@@ -69,6 +69,21 @@ func New(c Config) (*Group, error) {
 	return g, nil
 }
 
+// Above returns the cgroup that New's would be in, in each hierarchy, to read what it counts: Stats is all it is for.
+func Above(c Config) (*Group, error) {
+	g := &Group{mode: Detect(), rootless: c.Rootless}
+	if err := g.locate(c); err != nil {
+		return nil, err
+	}
+	g.unit = nil
+	for controller, path := range g.paths {
+		if g.paths[controller] = filepath.Dir(path); !belowMount(g.paths[controller]) {
+			return nil, &fault.Error{Field: pathField, Step: "find the cgroup above", Err: errorf("%q is in none", c.Path)}
+		}
+	}
+	return g, nil
+}
+
 // None returns the Group of processes that stay in the cgroup of their parent. All it does is nothing.
 func None() *Group { return &Group{mode: V1} }
 

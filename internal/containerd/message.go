@@ -1,6 +1,7 @@
 // Package containerd has the messages of containerd's API that pass between it and a shim: of the task service
-// (containerd/api/runtime/task/v3/shim.proto; those of v2 are the same), of events (containerd/api/events/task.proto) and of a
-// shim's start (containerd/api/runtime/bootstrap/v1). Numbers of fields are those of these files.
+// (containerd/api/runtime/task/v3/shim.proto; those of v2 are the same) and the sandbox service, of events
+// (containerd/api/events/task.proto) and of a shim's start (containerd/api/runtime/bootstrap/v1); and what CRI says of a pod.
+// Numbers of fields are those of these files.
 //
 // They are written and read field by field: the generated types bring protobuf's registry and reflection with them, which
 // would be most of a shim's memory. The tests of module test/shim hold them against the generated ones.
@@ -117,6 +118,25 @@ type field struct {
 }
 
 func (f field) str() string { return string(f.p) }
+
+// entry adds an entry of a map of strings, which is a message of a key and a value.
+func (f field) entry(m *map[string]string) error {
+	var k, v string
+	err := each(f.p, func(f field) error {
+		switch f.num {
+		case 1:
+			k = f.str()
+		case 2:
+			v = f.str()
+		}
+		return nil
+	})
+	if *m == nil {
+		*m = make(map[string]string)
+	}
+	(*m)[k] = v
+	return err
+}
 
 func each(b []byte, do func(field) error) error {
 	return ttrpc.Fields(b, func(n protowire.Number, v uint64, p []byte) error { return do(field{n, v, p}) })

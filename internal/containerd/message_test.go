@@ -9,6 +9,7 @@ func FuzzUnmarshal(f *testing.F) {
 		for _, m := range []Incoming{
 			new(CreateRequest), new(ProcessRequest), new(ExecRequest), new(ResizeRequest), new(KillRequest), new(CloseRequest),
 			new(CheckpointRequest), new(UpdateRequest), new(BootstrapParams), new(Options), new(CheckpointOptions), new(Generic), new(Any),
+			new(CreateSandboxRequest), new(SandboxRequest), new(PodConfig),
 		} {
 			_ = Unmarshal(b, m)
 		}

@@ -39,11 +39,18 @@ func (c *command) launch(stdin io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	var p containerd.BootstrapParams
-	// Older ones write options here, which come with the container again, or nothing.
 	if containerd.Unmarshal(raw, &p) != nil || p.ID != c.id {
+		// Older ones write options here, or nothing.
 		p = containerd.BootstrapParams{}
+		if err := containerd.Unmarshal(raw, &p.Options); err != nil {
+			p.Options = containerd.Any{}
+		}
 	}
 	group, err := c.group()
+	if errors.Is(err, os.ErrNotExist) {
+		// A pod that the shim is to make. The options of a container come with it again.
+		group, err = c.id, keepPodOptions(&p.Options)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -74,14 +74,18 @@ func (p *process) stopped(ws unix.WaitStatus, err error) {
 	defer p.mu.Unlock()
 	p.status = containerd.Stopped
 	p.exit.At = at
+	p.exit.Status = exitStatus(ws, err)
+}
+
+// exitStatus is how a process has ended as containerd is told it, when waiting for it has given err.
+func exitStatus(ws unix.WaitStatus, err error) int {
 	switch {
 	case err != nil:
-		p.exit.Status = signalled + int(unix.SIGKILL)
+		return signalled + int(unix.SIGKILL)
 	case ws.Signaled():
-		p.exit.Status = signalled + int(ws.Signal())
-	default:
-		p.exit.Status = ws.ExitStatus()
+		return signalled + int(ws.Signal())
 	}
+	return ws.ExitStatus()
 }
 
 // made tells whether hull has made it.

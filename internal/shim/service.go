@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 	"hull/internal/ttrpc"
 )
 
-// service answers the calls of the task service, for all containers of one shim.
+// service answers the calls of the task service, for all containers of one shim, and of the sandbox service.
 type service struct {
 	namespace      string
 	debug, sandbox bool
@@ -30,6 +32,7 @@ type service struct {
 	mu       sync.Mutex
 	tasks    map[string]*task
 	creating map[string]bool // ids
+	pod      *pod            // that containerd has had this shim make, or nil
 	end      sync.Once
 
 	idle *time.Timer
@@ -115,6 +118,13 @@ func (s *service) made(id string) (*task, error) {
 	return t, err
 }
 
+// all returns the containers.
+func (s *service) all() []*task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.tasks))
+}
+
 // task returns a container by its id.
 func (s *service) task(id string) (*task, error) {
 	s.mu.Lock()
@@ -127,10 +137,15 @@ func (s *service) task(id string) (*task, error) {
 
 // handle answers a call.
 func (s *service) handle(ctx context.Context, service, method string, payload []byte) ([]byte, error) {
-	if service != containerd.TaskV2 && service != containerd.TaskV3 {
+	all := methods
+	switch service {
+	case containerd.TaskV2, containerd.TaskV3:
+	case containerd.Sandbox:
+		all = sandboxMethods
+	default:
 		return nil, &ttrpc.Error{Code: ttrpc.Unimplemented, Message: "service " + service}
 	}
-	h, ok := methods[method]
+	h, ok := all[method]
 	if !ok {
 		return nil, &ttrpc.Error{Code: ttrpc.Unimplemented, Message: "method " + method}
 	}
@@ -393,7 +408,7 @@ func (s *service) callConnect(_ context.Context, r *containerd.ProcessRequest) (
 func (s *service) callShutdown(context.Context, *containerd.ProcessRequest) (containerd.Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tasks) == 0 && len(s.creating) == 0 {
+	if len(s.tasks) == 0 && len(s.creating) == 0 && s.pod == nil {
 		s.end.Do(func() { close(s.over) })
 	}
 	return containerd.Empty{}, nil

@@ -62,8 +62,12 @@ func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *t
 	if t.init.streams, err = openStreams(r.Streams, r.ID, s.namespace); err != nil {
 		return nil, err
 	}
+	spec, err := s.inPod(r.Bundle)
+	if err != nil {
+		return nil, err
+	}
 	create := hull.CreateOptions{
-		Bundle: r.Bundle, Stdio: t.init.streams.stdio, Console: t.init.consoleOf(),
+		Bundle: r.Bundle, Spec: spec, Stdio: t.init.streams.stdio, Console: t.init.consoleOf(),
 		NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring,
 	}
 	if r.Checkpoint != "" {

@@ -39,7 +39,9 @@ func (r release) program(name string) string {
 
 // containerdConfig is version 2, which all releases read. Without restrict_oom_score_adj a root without CAP_SYS_RESOURCE
 // can't start a container of CRI.
-func containerdConfig(all []contestant) string {
+//
+// hull's shim is there a second time for a containerd that can have it make the pods themselves, by names with the suffix -pods.
+func containerdConfig(all []contestant, newest bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -54,6 +56,9 @@ func containerdConfig(all []contestant) string {
 	for _, c := range all {
 		if c.shim() {
 			fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n", c.name, c.path)
+			if newest {
+				fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n    sandboxer = \"shim\"\n", c.name+podsSuffix, c.path)
+			}
 			continue
 		}
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q]
@@ -65,6 +70,9 @@ func containerdConfig(all []contestant) string {
 	return b.String()
 }
 
+// podsSuffix is that of the names of runtimes whose shims make pods.
+const podsSuffix = "-pods"
+
 // startContainerd starts a daemon with its files below a directory, and the image in the namespaces that tests use.
 func startContainerd(t testing.TB, r release, dir string) *containerd {
 	t.Helper()
@@ -73,7 +81,7 @@ func startContainerd(t testing.TB, r release, dir string) *containerd {
 	}
 	c := &containerd{dir: dir, bin: r.bin}
 	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
-	text := containerdConfig(containerdContestants(t)) + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
+	text := containerdConfig(containerdContestants(t), r.bin != "") + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
 	if err := os.WriteFile(dir+"/config.toml", []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

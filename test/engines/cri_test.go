@@ -105,76 +105,78 @@ func crictlOf(t testing.TB, d *containerd) client {
 }
 
 func TestCRI(t *testing.T) {
-	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
-		crictl := crictlOf(t, d)
-		state := func(id string) []string {
-			return []string{"inspect", "-o", "go-template", "--template", "{{.status.state}}", id}
+	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) { testPod(t, crictlOf(t, d), c) })
+}
+
+// testPod has a pod of two containers live.
+func testPod(t *testing.T, crictl client, c contestant) {
+	state := func(id string) []string {
+		return []string{"inspect", "-o", "go-template", "--template", "{{.status.state}}", id}
+	}
+	p := runPod(t, crictl, c, nil)
+	a := p.start(t, nil, "sh", "-c", "echo out; echo err >&2; echo page >/tmp/index.html; httpd -h /tmp -p 80; "+sleeps)
+	b := p.start(t, map[string]any{
+		"envs": []any{map[string]any{"key": "K", "value": "v"}},
+		"linux": map[string]any{
+			"security_context": ownPIDs,
+			"resources":        map[string]any{"memory_limit_in_bytes": 64 << 20, "cpu_quota": 50000, "cpu_period": 100000},
+		},
+	}, "sh", "-c", sleeps)
+	t.Run("exec", func(t *testing.T) {
+		crictl.become(t, "out", "logs", a)
+		crictl.says(t, "v", "exec", "-s", b, "sh", "-c", "echo $K")
+		crictl.says(t, "synchronously", "exec", "-s", a, "echo", "synchronously")
+		if r := crictl.run(t, "exec", "-s", a, "sh", "-c", "exit 3"); r.code == 0 || !strings.Contains(r.err, "3") {
+			t.Error(r)
 		}
-		p := runPod(t, crictl, c, nil)
-		a := p.start(t, nil, "sh", "-c", "echo out; echo err >&2; echo page >/tmp/index.html; httpd -h /tmp -p 80; "+sleeps)
-		b := p.start(t, map[string]any{
-			"envs": []any{map[string]any{"key": "K", "value": "v"}},
-			"linux": map[string]any{
-				"security_context": ownPIDs,
-				"resources":        map[string]any{"memory_limit_in_bytes": 64 << 20, "cpu_quota": 50000, "cpu_period": 100000},
-			},
-		}, "sh", "-c", sleeps)
-		t.Run("exec", func(t *testing.T) {
-			crictl.become(t, "out", "logs", a)
-			crictl.says(t, "v", "exec", "-s", b, "sh", "-c", "echo $K")
-			crictl.says(t, "synchronously", "exec", "-s", a, "echo", "synchronously")
-			if r := crictl.run(t, "exec", "-s", a, "sh", "-c", "exit 3"); r.code == 0 || !strings.Contains(r.err, "3") {
-				t.Error(r)
-			}
-			if r := crictl.run(t, "exec", a, "sh", "-c", "echo streamed; exit 3"); r.code == 0 || r.out != "streamed\n" {
-				t.Error(r)
-			}
-			if r := crictl.feed(t, "typed", "exec", "-i", a, "cat"); r.out != "typed" || r.code != 0 {
-				t.Error(r)
-			}
-			if r := crictl.run(t, "exec", "-s", a, "no-such"); r.code == 0 || !strings.Contains(r.err, "executable file not found in $PATH") {
-				t.Error(r)
-			}
-			crictl.terminal(t, "exec", "-it", a, "sh").shell(t, 1)
-		})
-		t.Run("shared", func(t *testing.T) {
-			// One network and one set of IPC objects, two of files and processes.
-			crictl.says(t, "page", "exec", "-s", b, "wget", "-qO-", "http://127.0.0.1/")
-			crictl.ok(t, "exec", "-s", a, "touch", "/tmp/a")
-			if r := crictl.run(t, "exec", "-s", b, "ls", "/tmp/a"); r.code == 0 {
-				t.Error(r)
-			}
-			address := crictl.ok(t, "inspectp", "-o", "go-template", "--template", "{{.status.network.ip}}", p.id)
-			client{argv: []string{"busybox", "wget", "-qO-"}}.become(t, "page", "http://"+address+"/")
-			if out := crictl.ok(t, "exec", "-s", b, "ps", "-o", "args"); strings.Contains(out, "httpd") {
-				t.Errorf("processes of the other container: %s", out)
-			}
-		})
-		t.Run("stats", func(t *testing.T) {
-			var stats struct {
-				Stats []struct {
-					Attributes struct{ ID string }
-					Memory     struct{ WorkingSetBytes struct{ Value json.Number } }
-				}
-			}
-			out := crictl.ok(t, "stats", "-o", "json", "--id", a)
-			if err := json.Unmarshal([]byte(out), &stats); err != nil || len(stats.Stats) != 1 || stats.Stats[0].Memory.WorkingSetBytes.Value == "" {
-				t.Errorf("%v: %s", err, out)
-			}
-			crictl.ok(t, "update", "--memory", "100663296", b)
-		})
-		t.Run("stop", func(t *testing.T) {
-			crictl.ok(t, "stop", "--timeout=10", a)
-			crictl.says(t, "CONTAINER_EXITED", state(a)...)
-			crictl.says(t, "CONTAINER_RUNNING", state(b)...)
-			crictl.ok(t, "rm", a)
-			a = p.start(t, nil, "sh", "-c", "exit 4")
-			crictl.become(t, "CONTAINER_EXITED 4", "inspect", "-o", "go-template", "--template", "{{.status.state}} {{.status.exitCode}}", a)
-			a = p.start(t, nil, "sh", "-c", "kill -9 $$; sleep 0.1; a=x; while :; do a=$a$a; done & sleep 1000")
-			crictl.ok(t, "stop", "--timeout=0", a)
-			crictl.says(t, "CONTAINER_EXITED", state(a)...)
-		})
-		crictl.ok(t, "stopp", p.id)
-		crictl.ok(t, "rmp", p.id)
+		if r := crictl.run(t, "exec", a, "sh", "-c", "echo streamed; exit 3"); r.code == 0 || r.out != "streamed\n" {
+			t.Error(r)
+		}
+		if r := crictl.feed(t, "typed", "exec", "-i", a, "cat"); r.out != "typed" || r.code != 0 {
+			t.Error(r)
+		}
+		if r := crictl.run(t, "exec", "-s", a, "no-such"); r.code == 0 || !strings.Contains(r.err, "executable file not found in $PATH") {
+			t.Error(r)
+		}
+		crictl.terminal(t, "exec", "-it", a, "sh").shell(t, 1)
 	})
+	t.Run("shared", func(t *testing.T) {
+		// One network and one set of IPC objects, two of files and processes.
+		crictl.says(t, "page", "exec", "-s", b, "wget", "-qO-", "http://127.0.0.1/")
+		crictl.ok(t, "exec", "-s", a, "touch", "/tmp/a")
+		if r := crictl.run(t, "exec", "-s", b, "ls", "/tmp/a"); r.code == 0 {
+			t.Error(r)
+		}
+		address := crictl.ok(t, "inspectp", "-o", "go-template", "--template", "{{.status.network.ip}}", p.id)
+		client{argv: []string{"busybox", "wget", "-qO-"}}.become(t, "page", "http://"+address+"/")
+		if out := crictl.ok(t, "exec", "-s", b, "ps", "-o", "args"); strings.Contains(out, "httpd") {
+			t.Errorf("processes of the other container: %s", out)
+		}
+	})
+	t.Run("stats", func(t *testing.T) {
+		var stats struct {
+			Stats []struct {
+				Attributes struct{ ID string }
+				Memory     struct{ WorkingSetBytes struct{ Value json.Number } }
+			}
+		}
+		out := crictl.ok(t, "stats", "-o", "json", "--id", a)
+		if err := json.Unmarshal([]byte(out), &stats); err != nil || len(stats.Stats) != 1 || stats.Stats[0].Memory.WorkingSetBytes.Value == "" {
+			t.Errorf("%v: %s", err, out)
+		}
+		crictl.ok(t, "update", "--memory", "100663296", b)
+	})
+	t.Run("stop", func(t *testing.T) {
+		crictl.ok(t, "stop", "--timeout=10", a)
+		crictl.says(t, "CONTAINER_EXITED", state(a)...)
+		crictl.says(t, "CONTAINER_RUNNING", state(b)...)
+		crictl.ok(t, "rm", a)
+		a = p.start(t, nil, "sh", "-c", "exit 4")
+		crictl.become(t, "CONTAINER_EXITED 4", "inspect", "-o", "go-template", "--template", "{{.status.state}} {{.status.exitCode}}", a)
+		a = p.start(t, nil, "sh", "-c", "kill -9 $$; sleep 0.1; a=x; while :; do a=$a$a; done & sleep 1000")
+		crictl.ok(t, "stop", "--timeout=0", a)
+		crictl.says(t, "CONTAINER_EXITED", state(a)...)
+	})
+	crictl.ok(t, "stopp", p.id)
+	crictl.ok(t, "rmp", p.id)
 }

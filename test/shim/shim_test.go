@@ -28,6 +28,7 @@ import (
 	forward "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	status "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -123,12 +124,19 @@ type shim struct {
 }
 
 // start has a shim started for a bundle, in the form of the newest containerd.
-func (d *daemon) start(id, bundle string) *shim {
+func (d *daemon) start(id, bundle string) *shim { return d.startWith(id, bundle, "") }
+
+// startWith is start with options of the runtime, as they are in containerd's configuration.
+func (d *daemon) startWith(id, bundle, config string) *shim {
 	d.t.Helper()
 	d.openLog(bundle)
 	sockets := filepath.Join(d.dir, "s")
-	params, err := proto.Marshal(&bootstrap.BootstrapParams{InstanceID: id, Namespace: "ns", SocketDir: &sockets,
-		ContainerdGrpcAddress: filepath.Join(d.dir, "grpc"), ContainerdTtrpcAddress: d.ttrpc})
+	b := &bootstrap.BootstrapParams{InstanceID: id, Namespace: "ns", SocketDir: &sockets,
+		ContainerdGrpcAddress: filepath.Join(d.dir, "grpc"), ContainerdTtrpcAddress: d.ttrpc}
+	if config != "" {
+		b.Extensions = []*bootstrap.Extension{{Value: &anypb.Any{TypeUrl: "runtimeoptions.v1.Options", Value: generic(d.t, config)}}}
+	}
+	params, err := proto.Marshal(b)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -140,6 +148,15 @@ func (d *daemon) start(id, bundle string) *shim {
 		d.t.Fatalf("answer %v", &result)
 	}
 	return d.connect(id, bundle, result.Address)
+}
+
+func generic(t testing.TB, config string) []byte {
+	t.Helper()
+	b, err := proto.Marshal(&runtimeoptions.Options{ConfigBody: []byte(config)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // openLog makes the FIFO that shims log to, and shows what comes out of it.
