@@ -11,8 +11,8 @@ const (
 // Event is one of the events below.
 type Event interface {
 	Message
-	topic() string
-	name() string // of its type
+	Topic() string // what it is about, and what
+	name() string  // of its type
 }
 
 // Envelope wraps an event for Forward.
@@ -29,7 +29,7 @@ type envelope Envelope
 func (e *envelope) marshal(w *writer) {
 	w.time(1, e.At)
 	w.str(2, e.Namespace)
-	w.str(3, e.Event.topic())
+	w.str(3, e.Event.Topic())
 	w.message(4, &Any{TypeURL: e.Event.name(), Value: Marshal(e.Event)})
 }
 
@@ -42,7 +42,7 @@ type TaskCreate struct {
 	Pid        int
 }
 
-func (*TaskCreate) topic() string { return "/tasks/create" }
+func (*TaskCreate) Topic() string { return "/tasks/create" }
 func (*TaskCreate) name() string  { return "containerd.events.TaskCreate" }
 func (e *TaskCreate) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -61,7 +61,7 @@ type TaskStart struct {
 	Pid int
 }
 
-func (*TaskStart) topic() string { return "/tasks/start" }
+func (*TaskStart) Topic() string { return "/tasks/start" }
 func (*TaskStart) name() string  { return "containerd.events.TaskStart" }
 func (e *TaskStart) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -75,7 +75,7 @@ type TaskExit struct {
 	Exit      Exit
 }
 
-func (*TaskExit) topic() string { return "/tasks/exit" }
+func (*TaskExit) Topic() string { return "/tasks/exit" }
 func (*TaskExit) name() string  { return "containerd.events.TaskExit" }
 func (e *TaskExit) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -91,7 +91,7 @@ type TaskDelete struct {
 	Exit Exit
 }
 
-func (*TaskDelete) topic() string { return "/tasks/delete" }
+func (*TaskDelete) Topic() string { return "/tasks/delete" }
 func (*TaskDelete) name() string  { return "containerd.events.TaskDelete" }
 func (e *TaskDelete) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -103,14 +103,14 @@ func (e *TaskDelete) marshal(w *writer) {
 // TaskOOM says that a container has run out of memory.
 type TaskOOM struct{ ID string }
 
-func (*TaskOOM) topic() string       { return "/tasks/oom" }
+func (*TaskOOM) Topic() string       { return "/tasks/oom" }
 func (*TaskOOM) name() string        { return "containerd.events.TaskOOM" }
 func (e *TaskOOM) marshal(w *writer) { w.str(1, e.ID) }
 
 // TaskExecAdded says that a process is announced.
 type TaskExecAdded struct{ ID, ExecID string }
 
-func (*TaskExecAdded) topic() string { return "/tasks/exec-added" }
+func (*TaskExecAdded) Topic() string { return "/tasks/exec-added" }
 func (*TaskExecAdded) name() string  { return "containerd.events.TaskExecAdded" }
 func (e *TaskExecAdded) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -123,7 +123,7 @@ type TaskExecStarted struct {
 	Pid        int
 }
 
-func (*TaskExecStarted) topic() string { return "/tasks/exec-started" }
+func (*TaskExecStarted) Topic() string { return "/tasks/exec-started" }
 func (*TaskExecStarted) name() string  { return "containerd.events.TaskExecStarted" }
 func (e *TaskExecStarted) marshal(w *writer) {
 	w.str(1, e.ID)
@@ -134,21 +134,21 @@ func (e *TaskExecStarted) marshal(w *writer) {
 // TaskPaused says that a container's processes stand still.
 type TaskPaused struct{ ID string }
 
-func (*TaskPaused) topic() string       { return "/tasks/paused" }
+func (*TaskPaused) Topic() string       { return "/tasks/paused" }
 func (*TaskPaused) name() string        { return "containerd.events.TaskPaused" }
 func (e *TaskPaused) marshal(w *writer) { w.str(1, e.ID) }
 
 // TaskResumed says that they go on.
 type TaskResumed struct{ ID string }
 
-func (*TaskResumed) topic() string       { return "/tasks/resumed" }
+func (*TaskResumed) Topic() string       { return "/tasks/resumed" }
 func (*TaskResumed) name() string        { return "containerd.events.TaskResumed" }
 func (e *TaskResumed) marshal(w *writer) { w.str(1, e.ID) }
 
 // TaskCheckpointed says where a container's state was written to.
 type TaskCheckpointed struct{ ID, Path string }
 
-func (*TaskCheckpointed) topic() string { return "/tasks/checkpointed" }
+func (*TaskCheckpointed) Topic() string { return "/tasks/checkpointed" }
 func (*TaskCheckpointed) name() string  { return "containerd.events.TaskCheckpointed" }
 func (e *TaskCheckpointed) marshal(w *writer) {
 	w.str(1, e.ID)

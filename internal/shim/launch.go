@@ -24,6 +24,8 @@ const (
 	maxInput = 10 << 20
 	// socketDir is where the sockets of shims are, unless containerd names another place.
 	socketDir = "/run/containerd/s"
+	// dialTimeout bounds the look for a shim that is there: one that is stopped still takes some connections.
+	dialTimeout = 10 * time.Second
 	// maxVersionEnv is set by a containerd that takes the answer to start as JSON, from 1.7 on.
 	maxVersionEnv = "MAX_SHIM_VERSION"
 )
@@ -141,7 +143,22 @@ func (c *command) background(path string) (err error) {
 }
 
 // listen makes the socket. It returns nil if a shim answers there.
+//
+// containerd starts shims of one pod at once. The lock of the directory has them look one after the other: else two find what a
+// shim that was killed has left, and the second takes away what the first has put there instead; or one finds a socket that is not
+// listened to yet.
 func listen(path string) (*net.UnixListener, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() // and with it the lock
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "flock", Path: dir.Name(), Err: err}
+	}
 	for {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err == nil {
@@ -154,7 +171,7 @@ func listen(path string) (*net.UnixListener, error) {
 		if !errors.Is(err, unix.EADDRINUSE) {
 			return nil, err
 		}
-		conn, err := net.DialTimeout("unix", path, time.Second)
+		conn, err := net.DialTimeout("unix", path, dialTimeout)
 		if err == nil {
 			conn.Close()
 			return nil, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -178,7 +177,7 @@ func joinOwner(s *specs.Spec, netns string) (*os.File, error) {
 			return nil, &os.PathError{Op: "ioctl NS_GET_USERNS", Path: netns, Err: err}
 		}
 		owner := os.NewFile(uintptr(fd), "user namespace of "+netns)
-		s.Linux.Namespaces[i].Path = filepath.Join("/proc", strconv.Itoa(os.Getpid()), "fd", strconv.Itoa(fd))
+		s.Linux.Namespaces[i].Path = descriptorPath(owner)
 		return owner, nil
 	}
 	return nil, nil

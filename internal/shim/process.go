@@ -121,19 +121,40 @@ func (p *process) retire() (containerd.Status, containerd.Exit) {
 	if p.status == containerd.Created && p.hull.Load() == nil {
 		p.status = containerd.Stopped
 		p.exit.Status, p.exit.At = signalled+int(unix.SIGKILL), time.Now()
-		if p.streams != nil {
-			p.abandon()
-		}
+		p.closeStreams()
 		close(p.ended)
 	}
 	return p.status, p.exit
 }
 
-// abandon closes the streams of a process that is not started.
+// open opens its streams, and returns what it gets of them.
+func (p *process) open(id, namespace string) (hull.Stdio, error) {
+	st, err := openStreams(p.want, id, namespace)
+	if err != nil {
+		return hull.Stdio{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams = st
+	return st.stdio, nil
+}
+
+// abandon closes the streams of a process that could not be made. It may be tried again.
 func (p *process) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closeStreams()
+}
+
+// closeStreams is abandon for who has p.mu.
+func (p *process) closeStreams() {
 	if p.console != nil {
 		p.console.Close()
+		p.console = nil
 	}
-	p.streams.closeStdio()
-	p.streams.finish()
+	if p.streams != nil {
+		p.streams.closeStdio()
+		p.streams.finish()
+		p.streams = nil
+	}
 }

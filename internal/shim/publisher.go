@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -122,7 +123,7 @@ func (p *publisher) tell(client *ttrpc.Client, e *containerd.Envelope) (*ttrpc.C
 	_, err := client.Call(ctx, containerd.Events, containerd.Forward, containerd.Marshal(e))
 	var refused *ttrpc.Error
 	if errors.As(err, &refused) && refused.Code != ttrpc.Unavailable {
-		p.log(err) // another attempt would be answered alike
+		p.log(fmt.Errorf("event %s is dropped: %w", e.Event.Topic(), err)) // another attempt would be answered alike
 		return client, nil
 	}
 	if err != nil {

@@ -45,9 +45,12 @@ func mountRootfs(bundle string, mounts []containerd.Mount) (err error) {
 	for i, m := range mounts {
 		target := root
 		if m.Target != "" {
-			if target, err = inRoot(root, m.Target); err != nil {
+			at, err := inRoot(root, m.Target)
+			if err != nil {
 				return fmt.Errorf("rootfs[%d]: %w", i, err)
 			}
+			defer at.Close()
+			target = descriptorPath(at)
 		}
 		parsed, err := mnt.Parse(i, specs.Mount{Destination: target, Type: m.Type, Source: m.Source, Options: m.Options}, bundle)
 		if err != nil {
@@ -64,20 +67,29 @@ func mountRootfs(bundle string, mounts []containerd.Mount) (err error) {
 	return nil
 }
 
-// inRoot returns where a path leads in a root file system, whose links are the image's and lead nowhere else. Nothing runs there yet.
-func inRoot(root, path string) (string, error) {
+// inRoot opens where a path leads in a root file system, whose links are the image's and lead nowhere else.
+func inRoot(root, path string) (*os.File, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", &os.PathError{Op: "open", Path: root, Err: err}
+		return nil, &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(dir)
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(dir, path, &how)
-	if err != nil {
-		return "", &os.PathError{Op: "openat2", Path: filepath.Join(root, path), Err: err}
+	for {
+		fd, err := unix.Openat2(dir, path, &how)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), filepath.Join(root, path)), nil
+		case unix.EAGAIN, unix.EINTR: // something was renamed meanwhile (openat2(2))
+		default:
+			return nil, &os.PathError{Op: "openat2", Path: filepath.Join(root, path), Err: err}
+		}
 	}
-	defer unix.Close(fd)
-	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// descriptorPath names what a file is for the calls of another process: whatever happens to its name.
+func descriptorPath(f *os.File) string {
+	return filepath.Join("/proc", strconv.Itoa(os.Getpid()), "fd", strconv.Itoa(int(f.Fd())))
 }
 
 // maxOptions is how many bytes of options mount(2) takes: a page, with the NUL at its end.

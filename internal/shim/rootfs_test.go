@@ -42,21 +42,43 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
-// TestInRoot has links of an image's where something is to be mounted.
+// TestInRoot has links of an image's where something is to be mounted, and a directory that another takes the place of.
 func TestInRoot(t *testing.T) {
 	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "etc/a"), 0o755); err != nil {
+	dir := filepath.Join(root, "etc/a")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.Stat(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, to := range map[string]string{"absolute": "/etc", "up": "../../../../etc"} {
 		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := inRoot(root, "/"+name+"/a"); err != nil || got != filepath.Join(root, "etc/a") {
-			t.Errorf("%s: %s, %v", name, got, err)
+		f, err := inRoot(root, "/"+name+"/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := os.Rename(dir, dir+".moved"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/", dir); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.Stat(descriptorPath(f)); err != nil || !os.SameFile(got, want) {
+			t.Errorf("%s leads to %s, %v", name, f.Name(), err)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+".moved", dir); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if got, err := inRoot(root, "absolute/passwd"); err == nil {
-		t.Errorf("a file of the host's: %s", got)
+	if f, err := inRoot(root, "absolute/passwd"); err == nil {
+		t.Errorf("a file of the host's: %s", f.Name())
 	}
 }

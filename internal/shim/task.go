@@ -59,24 +59,26 @@ func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *t
 			err = errors.Join(err, unmountRootfs(r.Bundle))
 		}
 	}()
-	if t.init.streams, err = openStreams(r.Streams, r.ID, s.namespace); err != nil {
-		return nil, err
-	}
 	spec, err := s.inPod(r.Bundle)
 	if err != nil {
 		return nil, err
 	}
 	create := hull.CreateOptions{
-		Bundle: r.Bundle, Spec: spec, Stdio: t.init.streams.stdio, Console: t.init.consoleOf(),
-		NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring,
+		Bundle: r.Bundle, Spec: spec, Console: t.init.consoleOf(), NoPivot: o.noPivot, NoNewKeyring: o.noNewKeyring,
 	}
 	if r.Checkpoint != "" {
-		t.restore = func() error {
+		t.restore = func() error { // which is called again when it fails
+			if create.Stdio, err = t.init.open(r.ID, s.namespace); err != nil {
+				return err
+			}
 			return t.made(o.runtime.Restore(ctx, r.ID, hull.RestoreOptions{
 				CreateOptions: create, ImageOptions: hull.ImageOptions{Path: r.Checkpoint, WorkPath: o.workPath, TCPConnected: true},
 			}))
 		}
 		return t, nil
+	}
+	if create.Stdio, err = t.init.open(r.ID, s.namespace); err != nil {
+		return nil, err
 	}
 	if err := t.made(o.runtime.Create(ctx, r.ID, create)); err != nil {
 		return nil, ociError("create", err)
@@ -202,6 +204,9 @@ func (t *task) checkpoint(ctx context.Context, r *containerd.CheckpointRequest) 
 	if o.ImagePath != "" {
 		path = o.ImagePath
 	}
+	if path == "" {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "path: missing: it is the directory that the container's state is written to"}
+	}
 	err := t.container.Checkpoint(ctx, hull.CheckpointOptions{
 		ImageOptions: hull.ImageOptions{
 			Path: path, WorkPath: o.WorkPath, TCPConnected: o.TCPConnected, UnixSockets: o.UnixSockets, ShellJob: o.ShellJob,
@@ -259,14 +264,11 @@ func (t *task) startExec(ctx context.Context, p *process) (_ int, err error) {
 			t.live.Done()
 		}
 	}()
-	st, err := openStreams(p.want, t.id, t.service.namespace)
+	stdio, err := p.open(t.id, t.service.namespace)
 	if err != nil {
 		return 0, err
 	}
-	p.mu.Lock()
-	p.streams = st
-	p.mu.Unlock()
-	h, err := t.container.Exec(ctx, hull.ExecOptions{Process: p.spec, Stdio: p.streams.stdio, Console: p.consoleOf()})
+	h, err := t.container.Exec(ctx, hull.ExecOptions{Process: p.spec, Stdio: stdio, Console: p.consoleOf()})
 	if err != nil {
 		p.abandon()
 		return 0, ociError("exec", err)

@@ -29,12 +29,12 @@ func (c *Client) Call(ctx context.Context, service, method string, payload []byt
 	if err := c.conn.SetDeadline(deadline); err != nil { // the zero time is none
 		return nil, err
 	}
-	c.stream += 2 // a client's streams are odd
-	stream := c.stream - 1
+	stream := c.stream + 1 // a client's streams are odd
 	b, err := frame(stream, typeRequest, q.marshal())
 	if err != nil {
 		return nil, err
 	}
+	c.stream += 2
 	if _, err := c.conn.Write(b); err != nil {
 		return nil, err
 	}

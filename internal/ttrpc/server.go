@@ -138,6 +138,9 @@ func (s *Server) connection(conn net.Conn) error {
 		answer := func(r *response) {
 			b, err := frame(h.stream, typeResponse, r.marshal())
 			if err != nil {
+				b, err = frame(h.stream, typeResponse, (&response{code: CodeOf(err), message: "answer: " + err.Error()}).marshal())
+			}
+			if err != nil {
 				s.Log(err)
 				return
 			}

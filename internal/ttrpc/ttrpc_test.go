@@ -43,6 +43,8 @@ func TestCall(t *testing.T) {
 		switch method {
 		case "Echo":
 			return payload, nil
+		case "Large":
+			return make([]byte, maxPayload), nil
 		case "Fail":
 			return nil, &Error{NotFound, "no " + string(payload)}
 		}
@@ -67,8 +69,14 @@ func TestCall(t *testing.T) {
 	if _, err := c.Call(ctx, "s", "Panic", nil); !errors.As(err, &e) || e.Code != Internal {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.Call(ctx, "s", "Echo", make([]byte, maxPayload)); err == nil {
-		t.Error("a message that is too large was sent")
+	if _, err := c.Call(ctx, "s", "Echo", make([]byte, maxPayload)); !errors.As(err, &e) || e.Code != ResourceExhausted {
+		t.Errorf("a message that is too large: %v", err)
+	}
+	if _, err := c.Call(ctx, "s", "Large", nil); !errors.As(err, &e) || e.Code != ResourceExhausted {
+		t.Errorf("an answer that is too large: %v", err)
+	}
+	if _, err := c.Call(ctx, "s", "Echo", nil); err != nil {
+		t.Errorf("the next call: %v", err)
 	}
 }
 
@@ -189,7 +197,7 @@ func TestTooManyCalls(t *testing.T) {
 	if _, err := c.conn.Write(bytes.Repeat(b, maxCalls)); err != nil {
 		t.Fatal(err)
 	}
-	c.stream = 2
+	c.stream = 2 // the first was used
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var e *Error

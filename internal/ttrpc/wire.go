@@ -54,10 +54,10 @@ func readFrame(r io.Reader) (header, []byte, error) {
 	return h, p, err
 }
 
-// frame returns the bytes of a frame.
+// frame returns the bytes of a frame. Its error is the call's, and no reason to end the connection.
 func frame(stream uint32, typ byte, payload []byte) ([]byte, error) {
 	if len(payload) > maxPayload {
-		return nil, fmt.Errorf("ttrpc: a message of %d bytes, at most %d are allowed", len(payload), maxPayload)
+		return nil, &Error{ResourceExhausted, fmt.Sprintf("ttrpc: a message of %d bytes, at most %d are allowed", len(payload), maxPayload)}
 	}
 	b := make([]byte, headerSize, headerSize+len(payload))
 	binary.BigEndian.PutUint32(b, uint32(len(payload)))

@@ -929,6 +929,9 @@ func TestCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Checkpoint(t.Context(), &task.CheckpointTaskRequest{ID: s.id}); grpcstatus.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "path: missing") {
+		t.Errorf("a checkpoint without a path: %v", err)
+	}
 	r := &task.CheckpointTaskRequest{ID: s.id, Path: image, Options: &anypb.Any{TypeUrl: "containerd.runc.v1.CheckpointOptions", Value: exit}}
 	if _, err := s.Checkpoint(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -941,11 +944,28 @@ func TestCheckpoint(t *testing.T) {
 		<-d.events
 	}
 	again := d.start("restored", bundle)
-	if pid := again.create(&task.CreateTaskRequest{Checkpoint: image}); pid != 0 {
+	out := d.fifo("out")
+	reader, err := os.OpenFile(out, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := os.Rename(image, image+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if pid := again.create(&task.CreateTaskRequest{Checkpoint: image, Stdout: out}); pid != 0 {
 		t.Errorf("pid %d before the restore", pid)
 	}
 	if _, err := again.Pause(t.Context(), &task.PauseRequest{ID: again.id}); grpcstatus.Code(err) != codes.FailedPrecondition {
 		t.Errorf("pause before the restore: %v", err)
+	}
+	for range 2 {
+		if _, err := again.Start(t.Context(), &task.StartRequest{ID: again.id}); err == nil || !strings.Contains(err.Error(), image) {
+			t.Errorf("a start without the image: %v", err)
+		}
+	}
+	if err := os.Rename(image+".away", image); err != nil {
+		t.Fatal(err)
 	}
 	if pid := again.run(""); pid == 0 {
 		t.Error("no pid")
