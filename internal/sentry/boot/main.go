@@ -60,9 +60,17 @@ func Main(args []string, release string) int {
 	return ws.ExitStatus()
 }
 
-// endUntaken ends this program if hull has ended before it took over the container.
-func endUntaken(report io.Reader) {
-	if _, err := io.ReadFull(report, make([]byte, len(wire.Taken))); err != nil {
+// endUntaken ends this program if hull has ended before it took over the container. It wakes up at hull's end, not by what hull
+// says: on a busy host hull would lose the processor to it at that moment, and could be killed before it has told of its success.
+func endUntaken(report *os.File) {
+	fds := []unix.PollFd{{Fd: int32(report.Fd())}}
+	for {
+		n, err := unix.Poll(fds, -1)
+		if n > 0 || err != nil && err != unix.EINTR {
+			break
+		}
+	}
+	if _, err := report.Read(make([]byte, len(wire.Taken))); err != nil {
 		os.Exit(1)
 	}
 }
