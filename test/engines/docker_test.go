@@ -25,7 +25,7 @@ func startDocker(t testing.TB, dir string, options ...string) dockerd {
 	t.Helper()
 	argv := []string{
 		"dockerd", "--host=unix://" + dir + "/docker.sock", "--data-root=/var/lib/docker" + dir, "--exec-root=" + dir + "/exec",
-		"--pidfile=" + dir + "/pid", "--exec-opt=native.cgroupdriver=cgroupfs", "--storage-driver=overlay2", "--log-level=info",
+		"--pidfile=" + dir + "/pid", "--exec-opt=native.cgroupdriver=" + cgroupManager(), "--storage-driver=overlay2", "--log-level=info",
 	}
 	all := contestants(t)
 	for _, c := range all {

@@ -17,10 +17,11 @@ import (
 	"hull/hulltest"
 )
 
-const (
-	runtimeDir = "/run/programs"  // where RUNTIME is in the namespaces
-	patience   = 90 * time.Second // with one command of an engine
-	soon       = 20 * time.Second // with what an engine does by itself
+const runtimeDir = "/run/programs" // where RUNTIME is in the namespaces
+
+var (
+	patience = 90 * time.Second // with one command of an engine
+	soon     = 20 * time.Second // with what an engine does by itself
 )
 
 // A contestant is a runtime under test, as engines know it.

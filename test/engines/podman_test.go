@@ -11,13 +11,13 @@ import (
 	"testing"
 )
 
-// podmanConfig is what Podman needs where there is no systemd and root has no CAP_SYS_RESOURCE.
+// podmanConfig is what Podman needs where there may be no systemd and root has no CAP_SYS_RESOURCE.
 const podmanConfig = `
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 log_driver = "k8s-file"
 [engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = %q
 events_logger = "file"
 [network]
 network_backend = "netavark"
@@ -40,7 +40,7 @@ func podman(t testing.TB, c contestant) client {
 func configurePodman(t testing.TB, dir, driver string) {
 	t.Helper()
 	for file, text := range map[string]string{
-		"containers.conf": podmanConfig,
+		"containers.conf": fmt.Sprintf(podmanConfig, cgroupManager()),
 		"storage.conf":    fmt.Sprintf("[storage]\ndriver = %q\n", driver),
 		"policy.json":     `{"default":[{"type":"insecureAcceptAnything"}]}`,
 		"registries.conf": "unqualified-search-registries = []\n",
@@ -123,7 +123,7 @@ func podmanLife(t *testing.T, p client, c contestant) {
 			t.Errorf("top: %s", out)
 		}
 		// As an ordinary user Podman makes no cgroups of version 1.
-		cgroups := p.attr == nil
+		cgroups := p.attr == nil || machine
 		if !cgroups {
 			p.fails(t, 125, "rootless", "stats", "--no-stream", n)
 		} else if out := p.ok(t, "stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", n); strings.HasPrefix(out, "0 ") || strings.HasPrefix(out, "-") || strings.Contains(out, " 0B /") {
@@ -188,16 +188,7 @@ func podmanOptions(t *testing.T, p client, c contestant) {
 		}
 		once(t, "refused", "--security-opt=seccomp="+profile, imageName, "sh", "-c", "touch /tmp/f && ! mkdir /tmp/d 2>/dev/null && echo refused")
 	})
-	t.Run("limits", func(t *testing.T) {
-		n := p.name(t, "limits")
-		p.ok(t, "run", "-d", "--name", n, "--network=none", "--memory=64m", "--pids-limit=77", "--cpus=0.5", imageName, "sh", "-c", sleeps)
-		limits := cgroupOf(t, p.ok(t, "inspect", "-f", "{{.State.Pid}}", n))
-		limits.says(t, "memory", "memory.limit_in_bytes", "67108864")
-		limits.says(t, "cpu", "cpu.cfs_quota_us", "50000")
-		limits.says(t, "pids", "pids.max", "77")
-		p.ok(t, "rm", "-f", "-t0", n)
-		p.fails(t, 137, "", "run", "--rm", "--network=none", "--memory=64m", "--memory-swap=64m", imageName, "sh", "-c", "a=x; while :; do a=$a$a; done")
-	})
+	podmanLimits(t, p)
 	t.Run("network", func(t *testing.T) {
 		const links = "echo $(sed -n 's/ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev | sort)"
 		once(t, "lo", imageName, "sh", "-c", links)
@@ -219,6 +210,20 @@ func podmanOptions(t *testing.T, p client, c contestant) {
 		if out := p.ok(t, "run", "--rm", "--network=none", "--userns=auto", imageName, "cat", "/proc/self/uid_map"); strings.Fields(out)[1] != "200000" && !c.sandbox() {
 			t.Errorf("uid_map %q", out)
 		}
+	})
+}
+
+// podmanLimits are those of a cgroup.
+func podmanLimits(t *testing.T, p client) {
+	t.Run("limits", func(t *testing.T) {
+		n := p.name(t, "limits")
+		p.ok(t, "run", "-d", "--name", n, "--network=none", "--memory=64m", "--pids-limit=77", "--cpus=0.5", imageName, "sh", "-c", sleeps)
+		limits := cgroupOf(t, p.ok(t, "inspect", "-f", "{{.State.Pid}}", n))
+		limits.says(t, "memory", "memory.limit_in_bytes", "67108864")
+		limits.says(t, "cpu", "cpu.cfs_quota_us", "50000")
+		limits.says(t, "pids", "pids.max", "77")
+		p.ok(t, "rm", "-f", "-t0", n)
+		p.fails(t, 137, "", "run", "--rm", "--network=none", "--memory=64m", "--memory-swap=64m", imageName, "sh", "-c", "a=x; while :; do a=$a$a; done")
 	})
 }
 
@@ -337,16 +342,16 @@ func subordinate(t testing.TB, lines ...string) {
 	}
 }
 
-// cgroupV1 has the paths of a process's cgroups.
-type cgroupV1 map[string]string
+// cgroupPaths are those of a process's cgroups, by controller; with v2 alone, "" has the only one.
+type cgroupPaths map[string]string
 
-func cgroupOf(t testing.TB, pid string) cgroupV1 {
+func cgroupOf(t testing.TB, pid string) cgroupPaths {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := make(cgroupV1)
+	c := make(cgroupPaths)
 	for line := range strings.Lines(string(text)) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		for controller := range strings.SplitSeq(f[1], ",") {
@@ -356,9 +361,19 @@ func cgroupOf(t testing.TB, pid string) cgroupV1 {
 	return c
 }
 
-func (c cgroupV1) says(t testing.TB, controller, file, want string) {
+// says checks a limit, in a file of v1; the other version has it by another name, and the quota with the period.
+func (c cgroupPaths) says(t testing.TB, controller, file, want string) {
 	t.Helper()
 	path := filepath.Join(cgroups, controller, c[controller], file)
+	if machine {
+		switch file {
+		case "memory.limit_in_bytes":
+			file = "memory.max"
+		case "cpu.cfs_quota_us":
+			file, want = "cpu.max", want+" 100000"
+		}
+		path = filepath.Join(cgroups, c[""], file)
+	}
 	got, err := os.ReadFile(path)
 	if err != nil || strings.TrimSpace(string(got)) != want {
 		t.Errorf("%s: %q, %v, want %s", path, got, err, want)

@@ -10,10 +10,11 @@ import (
 
 // The ordinary user that Podman is tested as.
 const (
-	userID   = 1000
-	userHome = "/run/user-home"
-	userRun  = "/run/user/1000"
+	userID  = 1000
+	userRun = "/run/user/1000"
 )
+
+var userHome = "/run/user-home"
 
 // rootless is the Podman of an ordinary user, with ids of the user's own and the image in the user's store.
 func rootless(t testing.TB, c contestant) client {
@@ -34,7 +35,7 @@ func rootless(t testing.TB, c contestant) client {
 	}
 	p := client{
 		argv: []string{"podman", "--runtime", c.path},
-		env:  []string{"HOME=" + userHome, "XDG_RUNTIME_DIR=" + userRun, "USER=user", "TMPDIR=" + userHome},
+		env:  []string{"HOME=" + userHome, "XDG_RUNTIME_DIR=" + userRun, "DBUS_SESSION_BUS_ADDRESS=unix:path=" + userRun + "/bus", "USER=user", "TMPDIR=" + userHome},
 		attr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: userID, Gid: userID}},
 	}
 	configurePodman(t, userHome+"/.config/containers", "overlay")
@@ -63,6 +64,9 @@ func TestPodmanRootless(t *testing.T) {
 		podmanRun(t, p)
 		podmanLife(t, p, c)
 		podmanStatus(t, p)
+		if machine {
+			podmanLimits(t, p)
+		}
 		t.Run("terminal", func(t *testing.T) {
 			p.terminal(t, "run", "--rm", "-it", "--network=none", imageName, "sh").shell(t, 5)
 		})

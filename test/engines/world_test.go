@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 	switch stage := os.Getenv(envStage); {
 	case stage == "init":
 		status, err = initMain()
+	case machine && os.Getuid() == 0 && os.Getenv("RUNTIME") != "":
+		status, err = inMachine(m)
 	case stage == "tests" || os.Getuid() != 0 || os.Getenv("RUNTIME") == "":
 		status = m.Run()
 	default:
@@ -267,6 +269,20 @@ func enterRoot(dir string) error {
 	return os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
+// setEnvironment sets what the engines look at.
+func setEnvironment() error {
+	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", "PODMAN_IGNORE_CGROUPSV1_WARNING=1", envStage + "=tests"} {
+		name, value, _ := strings.Cut(e, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+		if value == "" {
+			_ = os.Unsetenv(name)
+		}
+	}
+	return nil
+}
+
 // initMain is process 1 of the namespaces. It sees to mounts and the loopback device, runs the tests, and reaps.
 func initMain() (int, error) {
 	hier, err := hierarchies()
@@ -353,14 +369,11 @@ func initMain() (int, error) {
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("ip link set lo up: %w: %s", err, out)
 	}
-	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", "PODMAN_IGNORE_CGROUPSV1_WARNING=1", envStage + "=tests"} {
-		name, value, _ := strings.Cut(e, "=")
-		if err := os.Setenv(name, value); err != nil {
-			return 0, err
-		}
-		if value == "" {
-			_ = os.Unsetenv(name)
-		}
+	if err := setEnvironment(); err != nil {
+		return 0, err
+	}
+	if err := os.Setenv(envStage, "tests"); err != nil {
+		return 0, err
 	}
 	if err := os.Mkdir("/run/home", 0o755); err != nil {
 		return 0, err
