@@ -81,7 +81,7 @@ func enterTaskFiles(b *stub.Batch, files []string) {
 }
 
 // unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
-// maps, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace. It returns
+// maps, unless they are such as the stub can write, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace. It returns
 // the batch that this begins with, which is b if there are no such namespaces.
 func unshareEarly(ctx context.Context, first *stub.Stub, b *stub.Batch, ns namespaces, l *specs.Linux, privileged bool) (*stub.Batch, error) {
 	if !ns.newUser && !ns.newTime {
@@ -101,6 +101,14 @@ func unshareEarly(ctx context.Context, first *stub.Stub, b *stub.Batch, ns names
 	b.In("linux.namespaces")
 	b.Call(unix.SYS_UNSHARE, stub.Int(flags))
 	b.Note(stub.NamespaceNames(flags))
+	if ns.newUser && !ns.newTime && !privileged && ownIDs(l) {
+		// The stub needs no help, and nobody is waited for.
+		mapOwnIDs(b, l)
+		b.In("linux.namespaces")
+		b.Prctl(unix.PR_SET_DUMPABLE, stub.Int(0))
+		becomeRoot(b, l)
+		return b, nil
+	}
 	if err := first.Do(b); err != nil {
 		if ns.newTime && errors.Is(err, unix.EINVAL) {
 			return nil, &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,

@@ -126,6 +126,35 @@ func mapperError(field string, err error, hint string) error {
 	return &fault.Error{Field: field, Err: err, Hint: hint}
 }
 
+// ownIDs tells whether the maps are of the caller's own ids alone, which a process can write for itself (user_namespaces(7)).
+func ownIDs(l *specs.Linux) bool {
+	return single(l.UIDMappings, os.Geteuid()) && single(l.GIDMappings, os.Getegid())
+}
+
+// mapOwnIDs emits that the stub writes the maps of the user namespace that it has just made. For that it has to be dumpable.
+func mapOwnIDs(b *stub.Batch, l *specs.Linux) {
+	write := func(field, file, what string) {
+		b.In(field)
+		fd := b.Openat(stub.CWD, "/proc/self/"+file, unix.O_WRONLY, 0)
+		b.Write(fd, []byte(what))
+		b.Close(fd)
+	}
+	write("linux.uidMappings", "uid_map", idMap(l.UIDMappings))
+	write("linux.gidMappings", "setgroups", "deny")
+	write("linux.gidMappings", "gid_map", idMap(l.GIDMappings))
+}
+
+// idMap returns maps as the kernel takes them.
+func idMap(m []specs.LinuxIDMapping) string {
+	var p []byte
+	for _, e := range m {
+		for i, n := range []uint32{e.ContainerID, e.HostID, e.Size} {
+			p = append(strconv.AppendUint(p, uint64(n), 10), "  \n"[i])
+		}
+	}
+	return string(p)
+}
+
 func single(m []specs.LinuxIDMapping, id int) bool {
 	return len(m) == 1 && m[0].Size == 1 && int(m[0].HostID) == id
 }
@@ -134,16 +163,12 @@ func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid)
 
 // writeMap writes a map with one write, as the kernel wants it.
 func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
-	var s strings.Builder
-	for _, e := range m {
-		fmt.Fprintf(&s, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
-	}
 	f, err := os.OpenFile(procFile(pid, file), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteString(s.String()); err != nil {
+	if _, err := f.WriteString(idMap(m)); err != nil {
 		field := map[bool]string{true: "linux.uidMappings", false: "linux.gidMappings"}[file == "uid_map"]
 		return &fault.Error{Field: field, Step: "write " + file, Err: errnoOf(err)}
 	}
