@@ -7,12 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The format of a batch, as the interpreter reads it: a header, the entries, then the data. All numbers are in
-// the machine's byte order; hull runs on little-endian machines only.
+// The format of a batch, as the interpreter reads it: a header, what it replies with, the entries, then the constants. The
+// reply is the header, the result of each entry, numbers that don't fit into an entry, with flagTrace the times, and what
+// calls have written. All numbers are in the machine's byte order; hull runs on little-endian machines only.
+//
+// It is small since it is copied twice, into pages that neither side has touched before, and most of it is sent by hull's
+// way and some of it back: a do has six hundred entries.
 const (
 	lengthSize = 8 // of what comes before a batch
-	headerSize = 64
-	entrySize  = 96
+	headerSize = 80
+	resultSize = 8
+	timeSize   = 16
+	entrySize  = 44
 
 	// Offsets in the header.
 	headerCount   = 0  // entries
@@ -22,17 +28,17 @@ const (
 	headerErrno   = 32 // its errno; or 0: all is done
 	headerReplyFD = 40 // where the reply is written
 	headerExit    = 48 // with flagLast: exit status after the reply
+	headerEntries = 56 // address of the entries
+	headerTimes   = 64 // with flagTrace: address of a struct timespec for each entry, CLOCK_MONOTONIC, at the end of the call
 
 	// Offsets in an entry.
 	entryNr      = 0  // system call, or one of the ops below
-	entryRefs    = 4  // bit i: argument i is the index of an entry whose result is meant
-	entryArgs    = 8  // six arguments
-	entryResult  = 56 // what the call returned; a negative errno
-	entryOnOK    = 64 // next entry
-	entryOnErr   = 68 // next entry, or stop
-	entryMatch   = 72 // errno for which onMatch is next
-	entryOnMatch = 76
-	entryTime    = 80 // with flagTrace: struct timespec, CLOCK_MONOTONIC, at the end of the call
+	entryRefs    = 4  // bit i: argument i is the index of a result that is meant
+	entryMatch   = 6  // errno for which onMatch is next
+	entryOnOK    = 8  // next entry
+	entryOnErr   = 12 // next entry, or stop
+	entryOnMatch = 16
+	entryArgs    = 20 // six arguments, of 32 bits with a sign
 
 	flagTrace = 1 << 0
 	flagLast  = 1 << 1
@@ -158,8 +164,9 @@ type Batch struct {
 	labels  []int // entry index of each label
 	field   string
 
-	wire []byte // as it was sent; then the reply, in the same place
-	out  []byte // part of wire, once there is a reply
+	wire   []byte // as it was sent; then the reply, in the same place
+	out    []byte // part of wire, once there is a reply
+	layout layout // of wire
 
 	received int // descriptors, by RecvFDs
 
@@ -335,34 +342,67 @@ func (b *Batch) Bytes(d Data) []byte {
 // Uint32 returns the number at offset n of d. Valid after Do.
 func (b *Batch) Uint32(d Data, n int) uint32 { return binary.LittleEndian.Uint32(b.Bytes(d)[n:]) }
 
-// replySize is the number of bytes a reply has: all but the constants.
-func (b *Batch) replySize() int { return headerSize + entrySize*b.entries.n + align(b.outSize) }
+// layout is where the parts of an encoded batch are. Results are behind the header.
+type layout struct{ numbers, times, out, entries, consts, size int }
+
+// lay finds the layout.
+func (b *Batch) lay(trace bool) {
+	wide := 0
+	for i := range b.entries.n {
+		e := b.entries.at(i)
+		for _, a := range e.args[:e.nargs] {
+			if a.wide() {
+				wide++
+			}
+		}
+	}
+	var l layout
+	l.numbers = headerSize + resultSize*b.entries.n
+	l.times = l.numbers + resultSize*wide
+	l.out = l.times
+	if trace {
+		l.out += timeSize * b.entries.n
+	}
+	l.entries = l.out + align(b.outSize)
+	l.consts = align(l.entries + entrySize*b.entries.n)
+	l.size = l.consts + len(b.consts)
+	b.layout = l
+}
+
+// wide tells whether the argument is a number that an entry has no room for. It is put behind the results then, and meant as
+// they are.
+func (a Arg) wide() bool { return a.kind == argNumber && int64(a.n) != int64(int32(a.n)) }
+
+// replySize is the number of bytes a reply has, once the batch is encoded.
+func (b *Batch) replySize() int { return b.layout.entries }
 
 func align(n int) int { return n + -n&7 }
 
 // address returns where the interpreter will have d.
 func (b *Batch) address(d Data) uint64 {
-	a := batchAddr + headerSize + entrySize*b.entries.n + d.off
-	if !d.out {
-		a += align(b.outSize)
+	if d.out {
+		return uint64(batchAddr + b.layout.out + d.off)
 	}
-	return uint64(a)
+	return uint64(batchAddr + b.layout.consts + d.off)
 }
 
 // encode makes the message for the stub: the length of the batch, then the batch.
 func (b *Batch) encode(trace bool) ([]byte, error) {
-	size := b.replySize() + len(b.consts)
-	if size > batchMax {
-		return nil, fmt.Errorf("batch of %d bytes: %w", size, unix.E2BIG)
+	b.lay(trace)
+	l := b.layout
+	if l.size > batchMax {
+		return nil, fmt.Errorf("batch of %d bytes: %w", l.size, unix.E2BIG)
 	}
 	le := binary.LittleEndian
-	msg := make([]byte, lengthSize+size)
-	le.PutUint64(msg, uint64(size))
+	msg := make([]byte, lengthSize+l.size)
+	le.PutUint64(msg, uint64(l.size))
 	h := msg[lengthSize:]
 	b.wire = h
 	le.PutUint64(h[headerCount:], uint64(b.entries.n))
 	le.PutUint64(h[headerReply:], uint64(b.replySize()))
 	le.PutUint64(h[headerReplyFD:], Control)
+	le.PutUint64(h[headerEntries:], uint64(batchAddr+l.entries))
+	le.PutUint64(h[headerTimes:], uint64(batchAddr+l.times))
 	var flags uint64
 	if trace {
 		flags |= flagTrace
@@ -373,10 +413,11 @@ func (b *Batch) encode(trace bool) ([]byte, error) {
 		le.PutUint64(h[headerExit:], uint64(b.exit))
 	}
 	le.PutUint64(h[headerFlags:], flags)
+	numbers := b.entries.n // the next place for one
 	for i := range b.entries.n {
-		b.encodeEntry(h[headerSize+entrySize*i:][:entrySize], i)
+		numbers = b.encodeEntry(h, i, numbers)
 	}
-	consts := h[b.replySize():]
+	consts := h[l.consts:]
 	copy(consts, b.consts)
 	for _, f := range b.fixups {
 		le.PutUint64(consts[f.at.off:], b.address(f.to))
@@ -384,29 +425,40 @@ func (b *Batch) encode(trace bool) ([]byte, error) {
 	return msg, nil
 }
 
-func (b *Batch) encodeEntry(p []byte, i int) {
+// encodeEntry writes entry i, and its wide numbers among the results, from the one with the index numbers on. It returns the
+// next such index.
+func (b *Batch) encodeEntry(h []byte, i, numbers int) int {
 	le := binary.LittleEndian
+	p := h[b.layout.entries+entrySize*i:][:entrySize]
 	e := b.entries.at(i)
-	var refs uint32
-	for j, a := range e.args {
+	var refs uint16
+	for j, a := range e.args[:e.nargs] {
 		n := a.n
 		switch a.kind {
 		case argConst, argOut:
 			n = b.address(a.data())
 		case argResult:
 			refs |= 1 << j
+		case argNumber:
+			if a.wide() {
+				le.PutUint64(h[headerSize+resultSize*numbers:], n)
+				n = uint64(numbers)
+				numbers++
+				refs |= 1 << j
+			}
 		}
-		le.PutUint64(p[entryArgs+8*j:], n)
+		le.PutUint32(p[entryArgs+4*j:], uint32(n))
 	}
 	le.PutUint32(p[entryNr:], e.nr)
 	if opens(e.nr) {
-		le.PutUint64(p[entryResult:], ^uint64(unix.EBADF-1)) // -EBADF, until the call is made: 0 would be a descriptor
+		le.PutUint64(h[headerSize+resultSize*i:], ^uint64(unix.EBADF-1)) // -EBADF, until the call is made: 0 would be a descriptor
 	}
-	le.PutUint32(p[entryRefs:], refs)
+	le.PutUint16(p[entryRefs:], refs)
 	le.PutUint32(p[entryOnOK:], b.target(e.onOK, i+1))
 	le.PutUint32(p[entryOnErr:], b.target(e.onErr, stop))
-	le.PutUint32(p[entryMatch:], uint32(e.match))
+	le.PutUint16(p[entryMatch:], e.match)
 	le.PutUint32(p[entryOnMatch:], b.target(e.onMatch, stop))
+	return numbers
 }
 
 func (b *Batch) target(l int32, none int) uint32 {
@@ -427,13 +479,16 @@ func (b *Batch) decode(reply []byte) (failed int, errno unix.Errno, err error) {
 		return 0, 0, fmt.Errorf("reply of %d bytes, want %d", len(reply), b.replySize())
 	}
 	le := binary.LittleEndian
+	traced := b.layout.times != b.layout.out
 	for i := range b.entries.n {
-		p := reply[headerSize+entrySize*i:]
 		e := b.entries.at(i)
-		e.result = int64(le.Uint64(p[entryResult:]))
-		e.took = int64(le.Uint64(p[entryTime:]))*1e9 + int64(le.Uint64(p[entryTime+8:]))
+		e.result = int64(le.Uint64(reply[headerSize+resultSize*i:]))
+		if traced {
+			p := reply[b.layout.times+timeSize*i:]
+			e.took = int64(le.Uint64(p))*1e9 + int64(le.Uint64(p[8:]))
+		}
 	}
-	b.out = reply[headerSize+entrySize*b.entries.n:]
+	b.out = reply[b.layout.out:]
 	n := le.Uint64(reply[headerErrno:])
 	if n == 0 {
 		return -1, 0, nil

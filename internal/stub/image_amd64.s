@@ -78,47 +78,40 @@ run:
 next:
 	CMPQ R15, 0(R12)             // header.count
 	JGE  finish
-	IMUL3Q $96, R15, R13
-	ADDQ R12, R13
-	ADDQ $64, R13                // sizeof header
+	IMUL3Q $44, R15, R13
+	ADDQ 56(R12), R13            // header.entries
 
-	// Arguments: those whose bit is set in refs are indexes of entries whose results are meant.
-	MOVL 4(R13), BX
-	MOVQ 8(R13), DI
+	// Arguments: those whose bit is set in refs are indexes of results that are meant. Results are behind the header.
+	MOVWLZX 4(R13), BX
+	MOVLQSX 20(R13), DI
 	BTL  $0, BX
 	JCC  a1
-	IMUL3Q $96, DI, DI
-	MOVQ 120(R12)(DI*1), DI      // 64 + 56
+	MOVQ 80(R12)(DI*8), DI
 a1:
-	MOVQ 16(R13), SI
+	MOVLQSX 24(R13), SI
 	BTL  $1, BX
 	JCC  a2
-	IMUL3Q $96, SI, SI
-	MOVQ 120(R12)(SI*1), SI
+	MOVQ 80(R12)(SI*8), SI
 a2:
-	MOVQ 24(R13), DX
+	MOVLQSX 28(R13), DX
 	BTL  $2, BX
 	JCC  a3
-	IMUL3Q $96, DX, DX
-	MOVQ 120(R12)(DX*1), DX
+	MOVQ 80(R12)(DX*8), DX
 a3:
-	MOVQ 32(R13), R10
+	MOVLQSX 32(R13), R10
 	BTL  $3, BX
 	JCC  a4
-	IMUL3Q $96, R10, R10
-	MOVQ 120(R12)(R10*1), R10
+	MOVQ 80(R12)(R10*8), R10
 a4:
-	MOVQ 40(R13), R8
+	MOVLQSX 36(R13), R8
 	BTL  $4, BX
 	JCC  a5
-	IMUL3Q $96, R8, R8
-	MOVQ 120(R12)(R8*1), R8
+	MOVQ 80(R12)(R8*8), R8
 a5:
-	MOVQ 48(R13), R9
+	MOVLQSX 40(R13), R9
 	BTL  $5, BX
 	JCC  a6
-	IMUL3Q $96, R9, R9
-	MOVQ 120(R12)(R9*1), R9
+	MOVQ 80(R12)(R9*8), R9
 a6:
 	MOVL 0(R13), AX
 	CMPL AX, $0x10000
@@ -126,29 +119,32 @@ a6:
 	SYSCALL
 
 done:
-	MOVQ AX, 56(R13)
+	MOVQ AX, 80(R12)(R15*8)
 	MOVQ 16(R12), BX             // header.flags
 	BTQ  $0, BX                  // flagTrace
 	JCC  branch
 	MOVQ $1, DI                  // CLOCK_MONOTONIC
-	LEAQ 80(R13), SI
+	MOVQ R15, SI
+	SHLQ $4, SI
+	ADDQ 64(R12), SI             // header.times
 	MOVQ $SYS_clock_gettime, AX
 	SYSCALL
-	MOVQ 56(R13), AX
+	MOVQ 80(R12)(R15*8), AX
 
 branch:
 	CMPQ AX, $-4095
 	JCC  failed                  // unsigned >=
-	MOVLQSX 64(R13), R15         // onOK
+	MOVLQSX 8(R13), R15          // onOK
 	JMP  next
 failed:
 	NEGQ AX
-	CMPL AX, 72(R13)             // match
+	MOVWLZX 6(R13), BX           // match
+	CMPL AX, BX
 	JNE  other
-	MOVLQSX 76(R13), R15         // onMatch
+	MOVLQSX 16(R13), R15         // onMatch
 	JMP  next
 other:
-	MOVLQSX 68(R13), BX          // onErr
+	MOVLQSX 12(R13), BX          // onErr
 	CMPQ BX, $0
 	JLT  stop
 	MOVQ BX, R15

@@ -75,48 +75,37 @@ next:
 	MOVD 0(R19), R9              // header.count
 	CMP  R9, R21
 	BGE  finish
-	MOVD $96, R24
-	MUL  R24, R21, R20
-	ADD  R19, R20, R20
-	ADD  $64, R20, R20           // sizeof header
+	MOVD $44, R9
+	MUL  R9, R21, R20
+	MOVD 56(R19), R9             // header.entries
+	ADD  R9, R20, R20
+	ADD  $80, R19, R24           // results, behind the header
 
-	// Arguments: those whose bit is set in refs are indexes of entries whose results are meant.
-	MOVWU 4(R20), R10
-	MOVD 8(R20), R0
+	// Arguments: those whose bit is set in refs are indexes of results that are meant.
+	MOVHU 4(R20), R10
+	MOVW 20(R20), R0
 	TBZ  $0, R10, a1
-	MUL  R24, R0, R0
-	ADD  R19, R0, R0
-	MOVD 120(R0), R0             // 64 + 56
+	MOVD (R24)(R0<<3), R0
 a1:
-	MOVD 16(R20), R1
+	MOVW 24(R20), R1
 	TBZ  $1, R10, a2
-	MUL  R24, R1, R1
-	ADD  R19, R1, R1
-	MOVD 120(R1), R1
+	MOVD (R24)(R1<<3), R1
 a2:
-	MOVD 24(R20), R2
+	MOVW 28(R20), R2
 	TBZ  $2, R10, a3
-	MUL  R24, R2, R2
-	ADD  R19, R2, R2
-	MOVD 120(R2), R2
+	MOVD (R24)(R2<<3), R2
 a3:
-	MOVD 32(R20), R3
+	MOVW 32(R20), R3
 	TBZ  $3, R10, a4
-	MUL  R24, R3, R3
-	ADD  R19, R3, R3
-	MOVD 120(R3), R3
+	MOVD (R24)(R3<<3), R3
 a4:
-	MOVD 40(R20), R4
+	MOVW 36(R20), R4
 	TBZ  $4, R10, a5
-	MUL  R24, R4, R4
-	ADD  R19, R4, R4
-	MOVD 120(R4), R4
+	MOVD (R24)(R4<<3), R4
 a5:
-	MOVD 48(R20), R5
+	MOVW 40(R20), R5
 	TBZ  $5, R10, a6
-	MUL  R24, R5, R5
-	ADD  R19, R5, R5
-	MOVD 120(R5), R5
+	MOVD (R24)(R5<<3), R5
 a6:
 	MOVWU 0(R20), R8
 	MOVD $0x10000, R9
@@ -125,30 +114,31 @@ a6:
 	SVC
 
 done:
-	MOVD R0, 56(R20)
+	MOVD R0, (R24)(R21<<3)
 	MOVD 16(R19), R9             // header.flags
 	TBZ  $0, R9, branch          // flagTrace
 	MOVD $1, R0                  // CLOCK_MONOTONIC
-	ADD  $80, R20, R1
+	MOVD 64(R19), R1             // header.times
+	ADD  R21<<4, R1, R1
 	MOVD $SYS_clock_gettime, R8
 	SVC
-	MOVD 56(R20), R0
+	MOVD (R24)(R21<<3), R0
 
 branch:
 	MOVD $-4095, R9
 	CMP  R9, R0
 	BHS  failed                  // unsigned >=
-	MOVW 64(R20), R21            // onOK
+	MOVW 8(R20), R21             // onOK
 	B    next
 failed:
 	NEG  R0, R0
-	MOVWU 72(R20), R9            // match
+	MOVHU 6(R20), R9             // match
 	CMP  R9, R0
 	BNE  other
-	MOVW 76(R20), R21            // onMatch
+	MOVW 16(R20), R21            // onMatch
 	B    next
 other:
-	MOVW 68(R20), R9             // onErr
+	MOVW 12(R20), R9             // onErr
 	CMP  $0, R9
 	BLT  stop
 	MOVD R9, R21

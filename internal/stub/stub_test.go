@@ -63,6 +63,26 @@ func TestEarlierResultAsArgument(t *testing.T) {
 	}
 }
 
+// Numbers of more than 32 bits, or that would have a sign then, are kept elsewhere than in the entry; it goes for several of one
+// call, and with a trace.
+func TestWideNumbers(t *testing.T) {
+	for _, trace := range []func(Call){nil, func(Call) {}} {
+		s := start(t, Config{Trace: trace})
+		b := new(Batch)
+		d := b.Out(8)
+		b.Store(d, 4, Int(uint32(1<<32-2)))
+		got := b.Load(d, 4)
+		b.Assert(got.Arg(), ^uint64(0), 1<<32-2, unix.EINVAL, "32 bits without a sign")
+		b.Assert(Int(uint64(0x123456789abcdef0)), 0xffff00000000ffff, 0x123400000000def0, unix.EINVAL, "64 bits")
+		b.Assert(Int(-5), ^uint64(0), ^uint64(4), unix.EINVAL, "negative")
+		b.Assert(Int(uint32(1<<31)), ^uint64(0), 1<<31, unix.EINVAL, "the first that is wide")
+		do(t, s, b)
+		if v := b.Value(got); v != 1<<32-2 {
+			t.Errorf("%#x", v)
+		}
+	}
+}
+
 func TestFailureNamesFieldAndCall(t *testing.T) {
 	s := start(t, Config{})
 	b := new(Batch)
