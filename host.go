@@ -303,7 +303,15 @@ func (v *view) mayUse(name string) bool {
 	if !v.userNS {
 		return unix.Access(name, unix.F_OK) == nil
 	}
-	return unix.Access(name, unix.R_OK) == nil || unix.Access(name, unix.W_OK) == nil || unix.Access(name, unix.X_OK) == nil
+	for _, mode := range []uint32{unix.R_OK, unix.W_OK, unix.X_OK} {
+		switch err := unix.Access(name, mode); err {
+		case nil:
+			return true
+		case unix.ENOENT, unix.ENOTDIR: // so it is for any use
+			return false
+		}
+	}
+	return false
 }
 
 // firstUserID is the lowest id that systems give to people (UID_MIN, login.defs(5)).
