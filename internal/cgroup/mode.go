@@ -90,12 +90,7 @@ type hierarchy struct {
 var hierarchies = sync.OnceValues(func() ([]hierarchy, error) {
 	var found []hierarchy
 	for _, name := range v1Controllers() {
-		dir := filepath.Join(mountRoot, strings.TrimPrefix(name, "name="))
-		// Controllers mounted together have links: cpu -> cpu,cpuacct.
-		if target, err := os.Readlink(dir); err == nil {
-			dir = filepath.Join(mountRoot, target)
-		}
-		if filesystem(dir) == unix.CGROUP_SUPER_MAGIC {
+		if dir := usualMount(name); dir != "" {
 			found = append(found, hierarchy{name, dir})
 		}
 	}
@@ -108,6 +103,19 @@ var hierarchies = sync.OnceValues(func() ([]hierarchy, error) {
 	}
 	return fromMounts(mounts), nil
 })
+
+// usualMount returns where a controller of v1 is mounted below /sys/fs/cgroup, or "".
+func usualMount(controller string) string {
+	dir := filepath.Join(mountRoot, strings.TrimPrefix(controller, "name="))
+	// Controllers mounted together have links: cpu -> cpu,cpuacct.
+	if target, err := os.Readlink(dir); err == nil {
+		dir = filepath.Join(mountRoot, target)
+	}
+	if filesystem(dir) != unix.CGROUP_SUPER_MAGIC {
+		return ""
+	}
+	return dir
+}
 
 // fromMounts returns the v1 controllers found in mounts.
 func fromMounts(mounts []mount) []hierarchy {

@@ -85,13 +85,15 @@ func transientParent(m Mode, controller string) (string, error) {
 		path, err := unifiedDir(transientPrefix)
 		return filepath.Dir(path), err
 	}
-	hs, err := hierarchies()
-	if err != nil {
-		return "", err
-	}
-	mount := mountedAt(hs, controller)
-	if mount == "" {
-		return "", errNotMounted
+	mount := usualMount(controller)
+	if mount == "" { // or it is mounted elsewhere
+		hs, err := hierarchies()
+		if err != nil {
+			return "", err
+		}
+		if mount = mountedAt(hs, controller); mount == "" {
+			return "", errNotMounted
+		}
 	}
 	return ownDir(hierarchy{controller, mount})
 }

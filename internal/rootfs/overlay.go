@@ -45,7 +45,7 @@ func (e *emitter) layRoot(p *overlay.Plan) {
 		case m.Kind == overlay.Overlay:
 			e.showOverlay(m, laid[i])
 		case m.Kind == overlay.Dir && m.Over:
-			e.reveal(m)
+			e.reveal(m, p, laid)
 		case m.Kind == overlay.File:
 			e.showFile(m)
 		}
@@ -132,6 +132,9 @@ func (e *emitter) makeUpper(p *overlay.Plan) {
 		default:
 			if m.Path != "/" {
 				mkdirat(b, e.stage, name, m.Mode)
+			}
+			if m.Kind == overlay.Dir && m.Over && e.hidesByMark(p) {
+				e.markEmpty(m.Path, p.UserNS)
 			}
 			// On a tmpfs nothing is inherited from the directory above: most are as they should be when they are made.
 			fresh := p.Upper == "" && m.Path != "/"
@@ -363,10 +366,55 @@ func (e *emitter) bindMade(p *overlay.Plan) {
 	}
 }
 
-// reveal mounts an empty directory in an overlay: a part of the upper directory alone.
-func (e *emitter) reveal(m overlay.Entry) {
-	fd := e.b.OpenTree(e.stage, e.upper(m.Path), unix.OPEN_TREE_CLONE)
-	e.b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
+// hidesByMark tells whether a directory that is empty in an overlay gets overlayfs' mark that nothing below it is meant. That is
+// a third of the calls that a mount takes. But in changes that somebody reads it would say that the command has emptied it, and
+// a program that gets trees gets each of one mount alone.
+func (e *emitter) hidesByMark(p *overlay.Plan) bool {
+	return p.Upper == "" && !p.Send && !p.Serve && e.cfg.Donated == nil
+}
+
+// markEmpty makes a directory of the upper layer opaque (Documentation/filesystems/overlayfs.rst). The container can't take it back:
+// what it does to such attributes overlayfs does to others.
+func (e *emitter) markEmpty(p string, userNS bool) {
+	b, prefix := e.b, "trusted"
+	if userNS {
+		prefix = "user"
+	}
+	r := b.Call(unix.SYS_LSETXATTR, b.String(e.upper(p)).Arg(), b.String(prefix+".overlay.opaque").Arg(), b.Const([]byte("y")).Arg(), stub.Int(1), stub.Int(0))
+	b.Note(strconv.Quote(p))
+	b.Ignore(r, 0)
+	if e.hidden == nil {
+		e.hidden = make(map[string]stub.Result)
+	}
+	e.hidden[p] = r
+}
+
+// reveal shows an empty directory in an overlay. Unless that hides what is below it, or if overlayfs has refused it, a part of
+// the upper directory alone is mounted.
+func (e *emitter) reveal(m overlay.Entry, p *overlay.Plan, made map[int]*laid) {
+	b := e.b
+	shown := b.Label()
+	if marked, ok := e.hidden[m.Path]; ok {
+		mount := b.Label()
+		b.OnErr(b.Assert(marked.Arg(), all, 0, unix.EINVAL, "opaque"), 0, mount)
+		jumpIf(b, covering(m.Path, p, made).mount.Arg(), all, errnoResult(unix.EBADF), mount)
+		b.Goto(shown)
+		b.Mark(mount)
+	}
+	fd := b.OpenTree(e.stage, e.upper(m.Path), unix.OPEN_TREE_CLONE)
+	b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
+	b.Mark(shown)
+}
+
+// covering returns the innermost overlay that a path of the container lies in.
+func covering(name string, p *overlay.Plan, made map[int]*laid) *laid {
+	var o *laid
+	for i, m := range p.Entries { // those above come before
+		if m.Kind == overlay.Overlay && (m.Path == "/" || strings.HasPrefix(name, m.Path+"/")) {
+			o = made[i]
+		}
+	}
+	return o
 }
 
 // showFile binds a file of the host, read-only.

@@ -29,6 +29,7 @@ type emitter struct {
 
 	stage    stub.FD // see layRoot
 	stageDir string  // directory of the stage that changes go to
+	hidden   map[string]stub.Result
 }
 
 // freshMount is a mount of this plan. Nobody but the plan makes anything in the new, empty file systems among them.
