@@ -282,6 +282,9 @@ func (p *planner) within(dir string) error {
 		if p.hidden(q) && !slices.Contains(p.Empty, q) {
 			continue
 		}
+		if p.shows(q) { // with a mount that it is in
+			continue
+		}
 		fi, err := os.Lstat(p.host(q))
 		switch {
 		case err != nil:
@@ -298,6 +301,11 @@ func (p *planner) within(dir string) error {
 		}
 	}
 	return nil
+}
+
+// shows tells whether the plan has an entry for dir itself.
+func (p *planner) shows(dir string) bool {
+	return p.made[dir] && slices.ContainsFunc(p.plan.Entries, func(e Entry) bool { return e.Path == dir && e.Kind != Way })
 }
 
 func (p *planner) emptyBelow(dir string) (found []string) {

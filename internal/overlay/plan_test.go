@@ -35,6 +35,27 @@ func tree(t *testing.T, names ...string) string {
 	return root
 }
 
+// A mount that lies in another one is one entry, though it lies in the overlay around both, too.
+func TestMountInMount(t *testing.T) {
+	root := tree(t, "a/b/c/")
+	for _, empty := range [][]string{nil, {"/a/b/c"}} {
+		plan, err := New(Options{Root: root, Empty: empty, Mounts: []string{root, root + "/a", root + "/a/b", root + "/a/b/c"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for _, e := range plan.Entries {
+			if seen[e.Path] {
+				t.Errorf("%s is there twice:\n%s", e.Path, plan)
+			}
+			seen[e.Path] = true
+		}
+		if len(seen) != 4 {
+			t.Errorf("%d entries:\n%s", len(seen), plan)
+		}
+	}
+}
+
 func TestNew(t *testing.T) {
 	root := tree(t, "bin -> usr/bin", "usr/bin/", "var/tmp/", "var/lib/data/", "home/ann/src/", "home/bob/", "proc/", "note", "tmp/", "lnk -> var/lib", "var/tmp/work/", "usr/lib/app/")
 	mounts := []string{"/", "/proc", root, root + "/var/lib/data"}
