@@ -24,7 +24,7 @@ import (
 const tick = 100 * time.Microsecond
 
 // The program that is killed: it does one operation on the container "box" and kills itself at the n-th line of the
-// trace; an operation without a trace, after n ticks. Without an n it says how many there are.
+// trace; an operation without a trace, or one whose name begins with "timed ", after n ticks. Without an n it says how many there are.
 //
 //	victim OPERATION BUNDLE ROOT N [SANDBOX-PROGRAM]
 func init() {
@@ -33,9 +33,11 @@ func init() {
 		if err != nil {
 			return err
 		}
+		op, timed := strings.CutPrefix(args[0], "timed ")
+		timed = timed || op == "delete"
 		lines := 0
 		r := &hull.Runtime{Root: args[2], CRIU: hulltest.CRIUProgram(), Trace: func(string) {
-			if lines++; lines == n {
+			if lines++; lines == n && !timed {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
 			}
@@ -44,13 +46,13 @@ func init() {
 			r.Isolation, r.SandboxProgram = hull.Sandbox, args[4]
 		}
 		began := time.Now()
-		if n > 0 && args[0] == "delete" {
+		if n > 0 && timed {
 			time.AfterFunc(time.Duration(n)*tick, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 		}
-		if err := operation(r, args[0], args[1]); err != nil {
+		if err := operation(r, op, args[1]); err != nil {
 			return errors.New(errorText(err))
 		}
-		if args[0] == "delete" {
+		if timed {
 			lines = int(time.Since(began) / tick)
 		}
 		fmt.Println(lines)
@@ -135,11 +137,17 @@ func (s crashSite) die(t *testing.T, op string, n int) (killed bool, lines int) 
 // cleanUp is what anyone does after a crash, and leaves nothing.
 func (s crashSite) cleanUp(t *testing.T, what string) {
 	t.Helper()
+	s.takeAway(t, what)
+	reapOrphans(t)
+}
+
+func (s crashSite) takeAway(t *testing.T, what string) {
+	t.Helper()
 	r := &hull.Runtime{Root: s.root}
 	if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
 		t.Errorf("%s: %v", what, errorText(err))
 	}
-	if left, _ := filepath.Glob(filepath.Join(s.root, "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(s.root, "[^@]*")); len(left) > 0 {
 		t.Errorf("%s: state %v", what, left)
 	}
 	if left := s.cgroups(); len(left) > 0 {
@@ -159,7 +167,6 @@ func (s crashSite) cleanUp(t *testing.T, what string) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	reapOrphans(t)
 }
 
 // reapOrphans waits for the end of all children: stubs end with their hull, and one that had done nothing yet is not among

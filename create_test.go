@@ -918,7 +918,7 @@ func TestCreateCancelled(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(r.Root, "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(r.Root, "[^@]*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -987,7 +987,7 @@ func TestManyContainers(t *testing.T) {
 	}
 	close(work)
 	group.Wait()
-	if left, _ := filepath.Glob(filepath.Join(r.Root, "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(r.Root, "[^@]*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }

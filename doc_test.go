@@ -21,6 +21,7 @@ func TestDocOfAliases(t *testing.T) {
 	types["SandboxOptions"] = reflect.TypeFor[hull.SandboxOptions]()
 	types["NetworkRefusal"] = reflect.TypeFor[hull.NetworkRefusal]()
 	types["ProcessInfo"] = reflect.TypeFor[hull.ProcessInfo]()
+	types["PoolStatus"] = reflect.TypeFor[hull.PoolStatus]()
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)

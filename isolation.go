@@ -82,15 +82,19 @@ func (r *Runtime) checkOptions(i Isolation) error {
 
 func (r *Runtime) engine(i Isolation) engine.Engine {
 	if i == Sandbox {
-		return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Options: r.Sandbox}
+		return r.sandboxEngine()
 	}
 	return native.Engine{}
+}
+
+func (r *Runtime) sandboxEngine() sandbox.Engine {
+	return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Pool: r.store().Root, Options: r.Sandbox}
 }
 
 // throwawayEngine is that of a command over the host's files.
 func (r *Runtime) throwawayEngine() engine.HostFiles {
 	if r.Isolation == Sandbox {
-		return sandbox.Engine{Program: r.SandboxProgram, Release: Version, Options: r.Sandbox}
+		return r.sandboxEngine()
 	}
 	return native.Engine{}
 }

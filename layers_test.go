@@ -43,7 +43,7 @@ var layers = [][]string{
 	{"hull/internal/doctor"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
-	{"hull/internal/native", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
+	{"hull/internal/native", "hull/internal/pool", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/engine"},
 	{"hull/internal/sandbox/wire"},
 	{"hull/internal/rootfs", "hull/internal/containerd", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},

@@ -151,11 +151,12 @@ type Process struct {
 	mu    sync.Mutex
 	pidfd *os.File // if this program has started it
 	ended func(unix.WaitStatus) unix.WaitStatus
+	wait  func() (unix.WaitStatus, error) // of one that is no child; or nil
 }
 
 // newProcess is the process that an engine has started.
 func newProcess(p *engine.Process) *Process {
-	return &Process{Pid: p.Pid, pidfd: p.PidFD, ended: p.Ended}
+	return &Process{Pid: p.Pid, pidfd: p.PidFD, ended: p.Ended, wait: p.Wait}
 }
 
 // Wait waits for the process to end and returns its status. Only the program that has started a process can wait for
@@ -167,11 +168,14 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 	if pidfd == nil {
 		return 0, &fault.Error{Kind: fault.BadUsage, Err: errors.New("wait: the process was started by another program, or has been waited for")}
 	}
+	defer p.Release()
+	if p.wait != nil {
+		return p.wait()
+	}
 	ws, err := stub.WaitPidFD(pidfd)
 	if err == nil && p.ended != nil {
 		ws = p.ended(ws)
 	}
-	p.Release()
 	return ws, err
 }
 

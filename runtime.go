@@ -265,6 +265,7 @@ func (c *Container) start(ctx context.Context, o making, io engine.IO, begun eng
 		NoPivot:      o.NoPivot,
 		NoNewKeyring: o.NoNewKeyring,
 		Park:         o.park,
+		WantsChild:   o.PidFile != "",
 		Prepared:     func(p *engine.Process) error { return c.prepared(p, o.CreateOptions) },
 		Trace:        c.runtime.Trace,
 		Warn:         c.runtime.warn,

@@ -78,6 +78,9 @@ func newRuntime(t testing.TB) *hull.Runtime {
 	if strings.HasPrefix(t.Name(), "TestSandboxMember/") {
 		addPod(t, r)
 	}
+	if strings.HasPrefix(t.Name(), "TestSandboxPool/") {
+		startPool(t, r, 1)
+	}
 	return r
 }
 
@@ -153,7 +156,7 @@ func tryRunWith(t testing.TB, r *hull.Runtime, o hull.CreateOptions) (outcome, e
 	o.Stdio = streams.stdio()
 	c, err := r.Run(t.Context(), "box", o)
 	if err != nil {
-		if left, lerr := filepath.Glob(filepath.Join(r.Root, "[^p]*")); len(left) > 0 || lerr != nil {
+		if left, lerr := filepath.Glob(filepath.Join(r.Root, "[^p@]*")); len(left) > 0 || lerr != nil {
 			t.Errorf("a run that failed left %v, %v", left, lerr)
 		}
 		return outcome{}, err

@@ -236,17 +236,17 @@ func Sweep() {
 			continue
 		}
 		done = append(done, parent)
-		sweep(parent)
+		sweep(parent, transientPrefix)
 	}
 }
 
-func sweep(parent string) {
+func sweep(parent, prefix string) {
 	subs, err := children(parent)
 	if err != nil {
 		return
 	}
 	for _, path := range subs {
-		if !strings.HasPrefix(filepath.Base(path), transientPrefix) {
+		if !strings.HasPrefix(filepath.Base(path), prefix) {
 			continue
 		}
 		f, err := openDir(path)

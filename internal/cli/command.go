@@ -45,6 +45,7 @@ func commands() []*Command {
 		eventsCommand(),
 		usageCommand(),
 		metricServerCommand(),
+		poolCommand(),
 		debugCommand(),
 		specCommand(),
 		featuresCommand(),

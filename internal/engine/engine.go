@@ -90,6 +90,8 @@ type CreateRequest struct {
 	Supervise bool
 	// Begun is what Begin has returned for the same configuration and IO; or nil.
 	Begun Beginning
+	// WantsChild has the container's process be a child of this one: who starts this one may be waiting for it.
+	WantsChild bool
 	// Park leaves the init waiting for Start. Otherwise it runs at once.
 	Park bool
 	// Hooks is called with the init's pid when the namespaces and mounts are made and the host's files are still
@@ -220,6 +222,8 @@ type Process struct {
 	Upper   *os.File // what its changes go to, if Overlay.Send asked for it; or the mount that Overlay.Serve has made
 	// Ended returns how the process has ended, if its wait status, which is given, doesn't tell; or nil.
 	Ended func(unix.WaitStatus) unix.WaitStatus
+	// Wait waits for the end of a process that is no child of this program, and returns how it has ended; or nil.
+	Wait func() (unix.WaitStatus, error)
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.

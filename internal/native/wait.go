@@ -32,7 +32,7 @@ func End(ctx context.Context, i engine.Init) (unix.WaitStatus, error) {
 			return 0, os.NewSyscallError("poll", err)
 		}
 		if n > 0 {
-			return exitCode(i, pidfd)
+			return ExitCode(i, pidfd)
 		}
 		if err := context.Cause(ctx); err != nil {
 			return 0, err
@@ -40,8 +40,8 @@ func End(ctx context.Context, i engine.Init) (unix.WaitStatus, error) {
 	}
 }
 
-// exitCode returns how a process has ended.
-func exitCode(i engine.Init, pidfd *os.File) (unix.WaitStatus, error) {
+// ExitCode returns how a process has ended.
+func ExitCode(i engine.Init, pidfd *os.File) (unix.WaitStatus, error) {
 	if ws, ok := zombieCode(i); ok {
 		return ws, nil
 	}

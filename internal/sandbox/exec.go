@@ -86,9 +86,10 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 	return p, nil
 }
 
-// end ends a child and reaps it.
+// end ends a process, and reaps it if it is a child.
 func end(pidfd *os.File) {
 	_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	_ = awaitEnd(pidfd)
 	_, _ = stub.WaitPidFD(pidfd)
 	pidfd.Close()
 }

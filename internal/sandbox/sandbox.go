@@ -39,6 +39,8 @@ type Engine struct {
 	Program string
 	// Release is that of the running program: hull-sandbox must be of the same.
 	Release string
+	// Pool is the state directory whose pool sandboxes are taken from, if there is one. Empty means that none is.
+	Pool string
 	Options
 }
 
@@ -140,11 +142,16 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 		return c.join(ctx)
 	}
-	program, err := e.open()
-	if err != nil {
-		return nil, err
+	taken := e.take(c)
+	if taken == nil {
+		program, err := e.open()
+		if err != nil {
+			return nil, err
+		}
+		c.give("", program)
+	} else {
+		defer taken.Close()
 	}
-	c.give("", program)
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
 	options := func() error { return c.giveOptions(e.Options) }
 	for _, step := range []func() error{c.giveLog, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
@@ -164,9 +171,11 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		return r.Prepared(p)
 	}
 	jailed.Prepared = prepared
+	var slave *os.File
 	if r.Spec.Process.Terminal {
-		master, slave, err := openTerminal(r.Spec.Process.ConsoleSize)
-		if err != nil {
+		var master *os.File
+		var err error
+		if master, slave, err = openTerminal(r.Spec.Process.ConsoleSize); err != nil {
 			return nil, err
 		}
 		defer slave.Close()
@@ -177,9 +186,15 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 		defer func() { master.Close() }() // nothing, if it was given away
 	}
-	p, err := native.Engine{}.Create(ctx, &jailed)
+	var p *engine.Process
+	var err error
+	if taken != nil {
+		p, err = c.settle(ctx, taken, slave, &jailed)
+	} else if p, err = (native.Engine{}).Create(ctx, &jailed); err != nil {
+		err = explain(err)
+	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, err
 	}
 	if err := c.wait(); err != nil {
 		kill(p)
@@ -198,6 +213,10 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 	}
 	p.Steps = nil // the jail's; none of them is left
+	if taken != nil {
+		p.Wait = c.waitAdopted(p)
+		return p, nil
+	}
 	p.Ended = c.ended()
 	return p, nil
 }
@@ -444,7 +463,13 @@ func (c *creation) wait() error {
 		return c.lost()
 	case err != nil:
 		return err
-	case string(text) == wire.Ready:
+	}
+	return told(text)
+}
+
+// told returns what a sandbox's first report says.
+func told(text []byte) error {
+	if string(text) == wire.Ready {
 		return nil
 	}
 	var f wire.Failure

@@ -76,6 +76,7 @@ type Sandbox struct {
 	terminals   terminals
 	hostSockets hostSockets
 	filter      *filter.Filter // until it is over the process
+	parked      bool           // it was made before there was a container
 
 	restoring *restoring // or nil
 	restored  atomic.Bool
@@ -104,24 +105,14 @@ func New(o Options) (*Sandbox, error) {
 	// there is something to send signals to.
 	caught := make(chan error, 1)
 	go func() { caught <- forwardSignals(s.signal) }()
-	if len(o.Links) > 0 {
-		if err := s.configure(o.Links, o.Sockets); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.root.takeTerminal(); err != nil {
+	if err := s.configureFirst(); err != nil {
 		return nil, err
-	}
-	if s.restoring == nil { // else they are in the image
-		if err := s.setSysctls(); err != nil {
-			return nil, err
-		}
 	}
 	// Not before: the helpers are attached to by ptrace(2), and are dumpable as the process was that forked the first. Not
 	// later: what comes now reads the container's files.
 	if s.filter == nil {
 		var err error
-		if s.filter, err = filter.Compile(s.sockets()); err != nil {
+		if s.filter, err = filter.Compile(s.sockets(), false); err != nil {
 			return nil, err
 		}
 	}
@@ -141,6 +132,22 @@ func New(o Options) (*Sandbox, error) {
 		go s.serve()
 	}
 	return s, nil
+}
+
+// configureFirst does what comes before the container's files, as its configuration says.
+func (s *Sandbox) configureFirst() error {
+	if len(s.Links) > 0 {
+		if err := s.configure(s.Links, s.Sockets); err != nil {
+			return err
+		}
+	}
+	if err := s.root.takeTerminal(); err != nil {
+		return err
+	}
+	if s.restoring != nil { // what follows is in the image
+		return nil
+	}
+	return s.setSysctls()
 }
 
 // Run lets the container's program run when it may, and returns the status it ends with.

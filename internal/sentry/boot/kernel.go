@@ -60,10 +60,12 @@ func (s *Sandbox) newKernel() error {
 	// What needs no platform is done until that is ready.
 	s.root.pids, s.root.ipc, s.root.uts = k.RootPIDNamespace(), k.RootIPCNamespace(), k.RootUTSNamespace()
 	var err error
-	if s.root.mounts, err = s.root.prepareMounts(); err != nil {
-		return err
+	if !s.parked {
+		if s.root.mounts, err = s.root.prepareMounts(); err != nil {
+			return err
+		}
 	}
-	if s.filter, err = filter.Compile(s.sockets()); err != nil {
+	if s.filter, err = filter.Compile(s.sockets(), s.parked); err != nil {
 		return err
 	}
 	p := <-ready

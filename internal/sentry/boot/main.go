@@ -29,22 +29,35 @@ func Main(args []string, release string) int {
 	if len(args) == 2 && args[1] == wire.CPUFeatures {
 		return printFeatures()
 	}
+	if len(args) > 1 && args[1] == wire.Park {
+		return mainParked(args[2:], release)
+	}
 	putOffCollection()
 	o, report, err := parse(args, release)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, howToUse)
-		fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
-		return 2
+		return misused(err)
 	}
 	s, err := New(o)
 	if err != nil {
 		tell(report, err)
 		return 1
 	}
+	return s.runMain(report)
+}
+
+// misused says how the program is to be called.
+func misused(err error) int {
+	fmt.Fprintln(os.Stderr, howToUse)
+	fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
+	return 2
+}
+
+// runMain reports that the container is there, and what becomes of it. It returns the exit status.
+func (s *Sandbox) runMain(report *os.File) int {
 	if _, err := report.WriteString(wire.Ready); err != nil {
 		return 1
 	}
-	if o.Start >= 0 {
+	if s.Start >= 0 {
 		go endUntaken(report)
 	}
 	collectSoon()
@@ -102,24 +115,52 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 	if len(args) < 2 || args[1] != "boot" {
 		return o, nil, errors.New("the command is boot")
 	}
+	c, err := parseFlags(args[2:], release, strconv.Atoi)
+	if err != nil {
+		return o, nil, err
+	}
+	c.Streams, c.Same, err = takeStreams()
+	if err == nil {
+		err = c.complete()
+	}
+	return c.Options, c.report, err
+}
+
+// commandLine is what there is to be known of a sandbox. What it names of descriptors may not be read yet.
+type commandLine struct {
+	Options
+	report           *os.File
+	spec, links, log int
+}
+
+// parseFlags reads the command line of boot, without the command. fd returns the descriptor that a number stands for.
+func parseFlags(args []string, release string, fd func(number string) (int, error)) (c commandLine, err error) {
 	fs := flag.NewFlagSet("boot", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	var theirs, files string
 	fs.StringVar(&theirs, "release", "", "")
-	fs.StringVar(&o.ID, "id", "", "")
-	fs.StringVar(&o.Bundle, "bundle", "", "")
-	spec := fs.Int("spec-fd", -1, "")
-	o.Control = -1
-	fs.IntVar(&o.Control, "controller-fd", -1, "")
-	fs.IntVar(&o.Start, "start-fd", -1, "")
-	reportFD := fs.Int("report-fd", -1, "")
-	logFD := fs.Int("log-fd", -1, "")
+	fs.StringVar(&c.ID, "id", "", "")
+	fs.StringVar(&c.Bundle, "bundle", "", "")
+	number := func(p *int, name string) {
+		*p = -1
+		fs.Func(name, "", func(v string) (err error) {
+			*p, err = fd(v)
+			return err
+		})
+	}
+	report := -1
+	number(&c.spec, "spec-fd")
+	number(&c.Control, "controller-fd")
+	number(&c.Start, "start-fd")
+	number(&report, "report-fd")
+	number(&c.log, "log-fd")
+	number(&c.links, "links-fd")
 	fs.StringVar(&files, "io-fds", "", "")
-	fs.BoolVar(&o.Throwaway, "throwaway", false, "")
-	o.OverlayFD = -1
+	fs.BoolVar(&c.Throwaway, "throwaway", false, "")
+	c.OverlayFD = -1
 	fs.Func("overlay", "", func(v string) (err error) {
-		if o.Overlay = true; v != wire.OverlayMemory {
-			o.OverlayFD, err = strconv.Atoi(v)
+		if c.Overlay = true; v != wire.OverlayMemory {
+			c.OverlayFD, err = fd(v)
 		}
 		return err
 	})
@@ -129,82 +170,91 @@ func parse(args []string, release string) (o Options, report *os.File, err error
 			return nil
 		})
 	}
-	is(&o.SharedRoot, "file-access", wire.Shared)
-	is(&o.ExclusiveMounts, "file-access-mounts", wire.Exclusive)
-	is(&o.Fifos, "host-fifo", wire.Open)
-	is(&o.HostSockets, "host-uds", wire.Open)
-	links := fs.Int("links-fd", -1, "")
+	is(&c.SharedRoot, "file-access", wire.Shared)
+	is(&c.ExclusiveMounts, "file-access-mounts", wire.Exclusive)
+	is(&c.Fifos, "host-fifo", wire.Open)
+	is(&c.HostSockets, "host-uds", wire.Open)
 	fs.Func("restore-fds", "", func(v string) error {
 		for n := range strings.SplitSeq(v, ",") {
-			fd, err := strconv.Atoi(n)
+			f, err := fd(n)
 			if err != nil {
 				return err
 			}
-			o.Image = append(o.Image, fd)
+			c.Image = append(c.Image, f)
 		}
 		return nil
 	})
 	fs.Func("socket", "", func(v string) error {
-		fd, err := strconv.Atoi(v)
-		o.Sockets = append(o.Sockets, fd)
+		f, err := fd(v)
+		c.Sockets = append(c.Sockets, f)
 		return err
 	})
 	fs.Func("submount", "", func(v string) error {
 		n, path, ok := strings.Cut(v, ":")
-		fd, err := strconv.Atoi(n)
+		f, err := fd(n)
 		if err != nil || !ok {
 			return errors.New("want N:PATH")
 		}
-		o.Files = append(o.Files, Tree{FD: fd, Below: path})
+		c.Files = append(c.Files, Tree{FD: f, Below: path})
 		return nil
 	})
-	if err := fs.Parse(args[2:]); err != nil {
-		return o, nil, err
+	if err := fs.Parse(args); err != nil {
+		return c, err
 	}
 	switch {
 	case fs.NArg() > 0:
-		return o, nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	case o.Bundle == "":
-		return o, nil, errors.New("--bundle is missing")
-	case o.Control < 0 && !o.Throwaway || *spec < 0 || *reportFD < 0 || *logFD < 0:
-		return o, nil, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
+		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case c.Bundle == "":
+		return c, errors.New("--bundle is missing")
+	case c.Control < 0 && !c.Throwaway || c.spec < 0 || report < 0 || c.log < 0:
+		return c, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
 	}
-	report = os.NewFile(uintptr(*reportFD), "report")
+	c.report = os.NewFile(uintptr(report), "report")
+	if err := checkRelease(theirs, release); err != nil {
+		tell(c.report, err)
+		return c, err
+	}
+	c.Files, err = order(files, c.Files, fd)
+	return c, err
+}
+
+// checkRelease refuses a hull of another release, which theirs names with the version of the protocol.
+func checkRelease(theirs, release string) error {
 	if theirs != release+" "+wire.Version {
-		err := fmt.Errorf("hull-sandbox is of release %s, protocol %s; hull of %s", release, wire.Version, theirs)
-		tell(report, err)
-		return o, nil, err
+		return fmt.Errorf("hull-sandbox is of release %s, protocol %s; hull of %s", release, wire.Version, theirs)
 	}
-	if o.Files, err = order(files, o.Files); err != nil {
-		return o, nil, err
+	return nil
+}
+
+// complete has what there is to say go to the log, and reads what the descriptors hold.
+func (c *commandLine) complete() error {
+	if err := setLog(c.log); err != nil {
+		return err
 	}
-	if err := takeStreams(&o, *logFD); err != nil {
-		return o, nil, err
-	}
-	if *links >= 0 {
-		raw, err := readSealed(*links, "--links-fd")
+	if c.links >= 0 {
+		raw, err := readSealed(c.links, "--links-fd")
 		if err == nil {
-			err = json.Unmarshal(raw, &o.Links)
+			err = json.Unmarshal(raw, &c.Links)
 		}
 		if err == nil {
-			err = checkLinks(o.Links)
+			err = checkLinks(c.Links)
 		}
 		if err != nil {
-			return o, nil, err
+			return err
 		}
 	}
-	return o, report, readSpec(&o, *spec)
+	return readSpec(&c.Options, c.spec)
 }
 
 // order returns all trees in the order of --io-fds.
-func order(numbers string, below []Tree) (trees []Tree, err error) {
+func order(numbers string, below []Tree, fd func(string) (int, error)) (trees []Tree, err error) {
 	for n := range strings.SplitSeq(numbers, ",") {
-		fd, err := strconv.Atoi(n)
+		f, err := fd(n)
 		if err != nil {
 			return nil, fmt.Errorf("--io-fds: %w", err)
 		}
-		t := Tree{FD: fd}
-		if len(below) > 0 && below[0].FD == fd {
+		t := Tree{FD: f}
+		if len(below) > 0 && below[0].FD == f {
 			t, below = below[0], below[1:]
 		}
 		trees = append(trees, t)
@@ -217,30 +267,30 @@ func order(numbers string, below []Tree) (trees []Tree, err error) {
 
 // takeStreams moves the standard streams, which are the container's, away: what the Go runtime and the kernel have to say
 // goes to the log. They are not close-on-exec, or they would be so in the container.
-func takeStreams(o *Options, log int) error {
-	stdio := make([]int, streams)
+func takeStreams() (stdio []int, same [streams]int, err error) {
+	stdio = make([]int, streams)
 	for i := range stdio {
-		fd, err := unix.FcntlInt(uintptr(i), unix.F_DUPFD, 3)
-		if err != nil {
-			return os.NewSyscallError("fcntl F_DUPFD", err)
+		if stdio[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD, 3); err != nil {
+			return nil, same, os.NewSyscallError("fcntl F_DUPFD", err)
 		}
-		stdio[i] = fd
-		if err := unix.Dup3(log, i, 0); err != nil {
+	}
+	return stdio, sameStreams([streams]int(stdio)), nil
+}
+
+// setLog has the kernel log warnings only, and without looking up where they come from. What was at the numbers of standard streams
+// before is closed.
+func setLog(fd int) error {
+	for i := range streams {
+		if err := unix.Dup3(fd, i, unix.O_CLOEXEC); err != nil { // as the filter wants it
 			return os.NewSyscallError("dup3", err)
 		}
 	}
-	o.Streams, o.Same = stdio, sameStreams([streams]int(stdio))
-	setLog()
-	return nil
-}
-
-// setLog has the kernel log warnings only, and without looking up where they come from.
-func setLog() {
 	time.Local = time.UTC // or the first time that is printed would be one to look for the host's zone
 	logged.w = os.Stderr
 	logged.left.Store(maxLog)
 	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: &logged}})
 	log.SetLevel(log.Warning)
+	return nil
 }
 
 const (

@@ -157,13 +157,21 @@ func refused() specs.LinuxSyscall {
 		Args: []condition{is(0, cwd), is(2, unix.O_RDONLY|unix.O_CLOEXEC)}}
 }
 
-// Profile returns the filter of this process. sockets are those of the host's that it passes on, or nil.
-func Profile(sockets *Sockets) *specs.LinuxSeccomp {
+// terminal is what makes a terminal that is nobody's the controlling one of this process: a container's may come after the filter.
+var terminal = rule{"ioctl", []condition{fd(0), is(1, unix.TIOCSCTTY), is(2, 0)}}
+
+// Profile returns the filter of this process. sockets are those of the host's that it passes on, or nil; early says that it comes before
+// there is a container.
+func Profile(sockets *Sockets, early bool) *specs.LinuxSeccomp {
 	s := &specs.LinuxSeccomp{
 		DefaultAction: specs.ActKillProcess,
 		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}, refused()},
 	}
-	for _, r := range append(rules(), sockets.rules()...) {
+	list := append(rules(), sockets.rules()...)
+	if early {
+		list = append(list, terminal)
+	}
+	for _, r := range list {
 		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{Names: []string{r.call}, Action: specs.ActAllow, Args: r.conds})
 	}
 	return s
@@ -190,8 +198,8 @@ func Confine(empty string, f *Filter) error {
 type Filter struct{ program *seccomp.Program }
 
 // Compile compiles Profile.
-func Compile(sockets *Sockets) (*Filter, error) {
-	p, err := seccomp.Compile(Profile(sockets))
+func Compile(sockets *Sockets, early bool) (*Filter, error) {
+	p, err := seccomp.Compile(Profile(sockets, early))
 	return &Filter{p}, err
 }
 

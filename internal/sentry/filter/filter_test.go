@@ -175,7 +175,7 @@ func play(role string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	f, err := Compile(nil)
+	f, err := Compile(nil, false)
 	if err == nil {
 		err = f.Install()
 	}
@@ -245,7 +245,7 @@ func TestDuties(t *testing.T) {
 
 // What the profile doesn't name is not allowed, whatever its arguments: each call known to hull, by its name.
 func TestEveryOtherCall(t *testing.T) {
-	profile := Profile(nil)
+	profile := Profile(nil, false)
 	p, err := seccomp.Compile(profile)
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestEveryOtherCall(t *testing.T) {
 
 // Who may connect with sockets of the host's can make no others than those that have one peer, and take no name.
 func TestUnixSockets(t *testing.T) {
-	p, err := seccomp.Compile(Profile(&Sockets{Unix: true}))
+	p, err := seccomp.Compile(Profile(&Sockets{Unix: true}, false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,151 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/fault"
+)
+
+// parkedPrefix begins the names of the cgroups of processes that wait for a container; the pid of their maker follows, for
+// people, and a number.
+const parkedPrefix = "hull-pool-"
+
+// CreateParked makes the cgroup of a process that waits for a container which isn't known yet, where one without
+// linux.cgroupsPath has its own. As a transient one it is locked by its maker, so that SweepParked knows it from one whose maker
+// was killed.
+func CreateParked() (*Group, error) {
+	err := errSwept
+	for tries := 0; err == errSwept && tries < 100; tries++ {
+		g := &Group{mode: Detect(), transient: new(transient)}
+		name := parkedPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(transients.Add(1), 10)
+		if g.paths, err = cgroupfsPaths(g.mode, "", name); err != nil {
+			return nil, &fault.Error{Step: "find the cgroup", Err: err}
+		}
+		if err = g.makeParked(); err == nil {
+			return g, nil
+		}
+	}
+	return nil, err
+}
+
+// makeParked makes and locks the directories, of which none is left if one can't be made.
+func (g *Group) makeParked() (err error) {
+	for _, d := range g.dirs() {
+		if exists(d.path) {
+			return errSwept // of a process that had this pid; or still has it, in another pid namespace
+		}
+	}
+	if err := g.makeDirs(); err != nil {
+		return err
+	}
+	for _, d := range g.dirs() {
+		if err = g.lock(d.path); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = g.limitDevices(nil)
+	}
+	if err != nil {
+		for _, d := range g.dirs() {
+			unix.Rmdir(d.path)
+		}
+		g.unlock()
+	}
+	return err
+}
+
+// Release gives up the lock of a parked group whose process has found its container.
+func (g *Group) Release() { g.unlock() }
+
+// SweepParked removes what makers of parked groups that were killed have left where this process would make its own. As Sweep it tells
+// no errors.
+func SweepParked() {
+	paths, err := cgroupfsPaths(Detect(), "", parkedPrefix)
+	if err != nil {
+		return
+	}
+	var done []string
+	for _, p := range paths {
+		if parent := filepath.Dir(p); !slices.Contains(done, parent) {
+			done = append(done, parent)
+			sweep(parent, parkedPrefix)
+		}
+	}
+}
+
+// Adopt is Create for a container whose processes are there already, in a parked group: these directories become the
+// container's where that can be, or else its own are made and the processes moved there, for which the kernel waits for a grace
+// period of RCU (see the package comment).
+//
+// A directory of v1 is given the container's name if it lies where the container's is to be. On v2, where there are no new
+// names, it becomes the container's as it is if that has no path that was asked for.
+func (g *Group) Adopt(parked State) error {
+	if g.unit != nil || g.none() || parked.Mode != g.mode.String() {
+		return &fault.Error{Step: "use the parked cgroup", Kind: fault.Unsupported, Err: errors.New("cgroups of another kind")}
+	}
+	for _, d := range g.dirs() {
+		from := parked.Paths[d.controllers[0]]
+		if g.mode == V2 {
+			from = parked.Paths[unified]
+		}
+		if err := g.adoptDir(d, from); err != nil {
+			return notMade(err)
+		}
+	}
+	return g.limitDevices(g.resources().Devices)
+}
+
+func (g *Group) adoptDir(d dir, from string) error {
+	v2 := g.mode == V2 || d.controllers[0] == unified
+	switch beside := filepath.Dir(from) == filepath.Dir(d.path); {
+	case v2 && beside && !g.given:
+		g.paths[unified] = from
+		return nil
+	case !v2 && beside && !exists(d.path):
+		err := os.Rename(from, d.path)
+		if err == nil && slices.Contains(d.controllers, "cpuset") {
+			err = g.fillCpuset(d.path)
+		}
+		return err
+	}
+	var err error
+	if g.mode == V2 {
+		err = g.createUnified()
+	} else {
+		_, err = g.createV1(d)
+	}
+	if err == nil && from != "" {
+		err = moveAll(from, d.path)
+	}
+	if err != nil && d.optional() {
+		g.drop(d)
+		err = nil
+	}
+	return err
+}
+
+// moveAll moves all processes from one cgroup to another, and removes the first.
+func moveAll(from, to string) error {
+	for {
+		pids, err := readPids(from)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return remove(context.Background(), from)
+		}
+		for _, pid := range pids {
+			if err := writePid(to, pid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+}
