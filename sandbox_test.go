@@ -395,6 +395,26 @@ func TestSandboxCreateContainerHooks(t *testing.T) {
 	}
 }
 
+// Where the host's /sys is to be, read-only, is that of the container's kernel; anywhere else, or to be written to, it is refused.
+func TestSandboxSysOfTheHost(t *testing.T) {
+	sys := func(destination string, options ...string) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys") })
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: destination, Source: "/sys", Type: "bind", Options: options})
+		}
+	}
+	got := run(t, sys("/sys", "rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"), args("mounts", "/sys"))
+	if got.Status != "0" || !strings.Contains(got.Out, " - sysfs ") || !strings.Contains(got.Out, " ro") {
+		t.Errorf("got %+v", got)
+	}
+	for name, edit := range map[string]func(*specs.Spec){"elsewhere": sys("/mnt", "rbind", "ro"), "writable": sys("/sys", "rbind")} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryRun(t, newRuntime(t), args("true"), edit)
+			refused(t, err, nil, "/sys")
+		})
+	}
+}
+
 // A process that was not started yet has not ended.
 func TestSandboxWaitBeforeStart(t *testing.T) {
 	c := create(t, newRuntime(t), hull.CreateOptions{})

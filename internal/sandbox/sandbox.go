@@ -128,7 +128,7 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 
 // create makes a container, or restores one that was saved, whose files it takes over.
 func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *savedImage) (*engine.Process, error) {
-	c := &creation{CreateRequest: r, inside: r.Spec, saved: saved}
+	c := &creation{CreateRequest: r, inside: withOwnSys(r.Spec), saved: saved}
 	defer c.close()
 	k := &checker{}
 	k.refuse(len(r.Extra) > 0, "", "descriptors beside the standard streams")
@@ -436,7 +436,7 @@ func (c *creation) giveFiles() error {
 	if c.Overlay != nil {
 		err = c.giveHostFiles()
 	} else if err = c.giveRoot(); err == nil {
-		err = c.giveBinds(c.Spec.Mounts)
+		err = c.giveBinds(c.inside.Mounts)
 	}
 	c.flags = append(c.flags, "--io-fds", strings.Join(c.trees, ","))
 	return err
