@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -259,4 +260,45 @@ func TestSandboxDirectoryAsStream(t *testing.T) {
 	refused(t, err, hull.ErrUnsupported, "standard stream 0: not in a sandbox: a directory of the host")
 	_, err = newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), Stdio: hull.Stdio{Out: dir}})
 	refused(t, err, hull.ErrUnsupported, "standard stream 1: not in a sandbox: a directory of the host")
+}
+
+// hull-sandbox of another release than hull says so, in its report, too; called by people it says who calls it.
+func TestSandboxOfAnotherRelease(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	boot := []string{"boot", "--bundle", "/", "--spec-fd", "4", "--controller-fd", "5", "--report-fd", "3", "--log-fd", "6", "--io-fds", "7"}
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"other release": {append(boot[:len(boot):len(boot)], "--release", "0.0 1"), "hull of 0.0 1"},
+		"none":          {boot, "hull-sandbox is of release"},
+		"no command":    {nil, "the command is boot"},
+		"no bundle":     {[]string{"boot", "--spec-fd", "4", "--controller-fd", "5", "--report-fd", "3", "--log-fd", "6"}, "--bundle is missing"},
+		"no controller": {[]string{"boot", "--bundle", "/", "--spec-fd", "4", "--report-fd", "3", "--log-fd", "6"}, "--controller-fd"},
+		"arguments":     {append(boot[:len(boot):len(boot)], "more"), `unexpected argument "more"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			cmd := exec.Command(hulltest.SandboxBinary(t), test.args...)
+			cmd.ExtraFiles = []*os.File{w, null, null, null, null}
+			out, err := cmd.CombinedOutput()
+			w.Close()
+			if exitStatus(err) != 2 || !strings.Contains(string(out), test.want) || !strings.Contains(string(out), "is started by hull") {
+				t.Errorf("%v, %q; want 2 and %q", err, out, test.want)
+			}
+			report, err := io.ReadAll(r)
+			if err != nil || (len(report) > 0) != strings.Contains(test.want, "hull") {
+				t.Errorf("its report: %q, %v", report, err)
+			}
+		})
+	}
 }

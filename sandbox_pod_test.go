@@ -367,6 +367,15 @@ func TestSandboxPodThatCannotBe(t *testing.T) {
 			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 			s.Linux.GIDMappings = s.Linux.UIDMappings
 		}, hull.ErrUnsupported, []string{"linux.namespaces[6]", "mapped otherwise"}},
+		"ids beside a path": {func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: procPath(pod.Init().Pid, "ns/user")})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+		}, hull.ErrUnsupported, []string{"linux.namespaces[6]", "mapped otherwise"}},
+		"no ids for a mount": {func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: procPath(pod.Init().Pid, "ns/user")})
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/tmp", Options: []string{"bind", "ro", "idmap"}})
+		}, hull.ErrBadSpec, []string{"mounts[", "idmap needs uidMappings and gidMappings"}},
 		"hostname": {func(s *specs.Spec) { s.Hostname = "other" }, hull.ErrUnsupported, []string{"hostname", `"other"`, `it is "pod"`}},
 		"domainname": {func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.domainname": "other"} }, hull.ErrUnsupported,
 			[]string{"domainname", `"other"`}},

@@ -703,3 +703,90 @@ func TestSandboxWaitsThatAreGivenUp(t *testing.T) {
 		return waiting <= 2 // and that of the container itself
 	})
 }
+
+// Descriptors that are not what a request wants are an error, or make none, and none stays open.
+func TestSandboxWrongDescriptors(t *testing.T) {
+	c := running(t)
+	open := func(path string, flags int) int {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	sealed := func(text string, seals int) int {
+		fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err == nil {
+			_, err = unix.Write(fd, []byte(text))
+		}
+		if err == nil {
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	null, dir, path := open("/dev/null", unix.O_RDWR), open("/", unix.O_RDONLY|unix.O_DIRECTORY), open("/", unix.O_PATH)
+	s := readSpec(t, hulltest.Bundle(t))
+	s.Process.Args = hulltest.Args("sleep", "3600")
+	s.Mounts = nil
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := sealed(string(text), unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW)
+	member := func(below ...string) wire.Request {
+		return wire.Request{Op: wire.Create, Container: "a", Member: &wire.Member{Bundle: "/", Below: below}}
+	}
+	exec := wire.Request{Op: wire.Exec, Container: "box", Process: sleeper(c), Same: [3]int{0, 1, 2}}
+	requests := map[string]struct {
+		wire.Request
+		fds []int
+	}{
+		"no streams":               {exec, nil},
+		"more streams":             {exec, []int{null, null, null, null}},
+		"a directory for a stream": {exec, []int{dir, null, null}},
+		"a place for a stream":     {exec, []int{null, path, null}},
+		"no member":                {wire.Request{Op: wire.Create, Container: "a"}, []int{config, null, null, null, null, dir}},
+		"nothing of a member":      {member(""), nil},
+		"one of a member":          {member(""), []int{config}},
+		"no configuration":         {member(""), []int{null, null, null, null, null, dir}},
+		"a pipe for one":           {member(""), []int{pipe[0], null, null, null, null, dir}},
+		"one that may change":      {member(""), []int{sealed(string(text), 0), null, null, null, null, dir}},
+		"one that is none":         {member(""), []int{sealed("{", unix.F_SEAL_WRITE), null, null, null, null, dir}},
+		"no root":                  {member(), []int{config, null, null, null, null}},
+		"a pipe for the root":      {member(""), []int{config, null, null, null, null, pipe[0]}},
+		"a file for the root":      {member(""), []int{config, null, null, null, null, null}},
+		"one file more":            {member("", ""), []int{config, null, null, null, null, dir, dir}},
+		"a mount twice":            {member("", "/x"), []int{config, null, null, null, null, dir, dir}},
+		"an image of less":         {wire.Request{Op: wire.Checkpoint, Container: "box"}, []int{null}},
+		"an image in a pipe":       {wire.Request{Op: wire.Checkpoint, Container: "box"}, []int{pipe[1], pipe[1], pipe[0]}},
+		"nothing to connect":       {wire.Request{Op: wire.Dial, Container: "box", Port: 1}, nil},
+		"two to connect":           {wire.Request{Op: wire.Dial, Container: "box", Port: 1}, []int{null, null}},
+		"a network of files":       {wire.Request{Op: wire.Network, Container: "box", Links: []wire.Link{{Name: "eth0"}}}, []int{null, dir}},
+		"nowhere to show":          {wire.Request{Op: wire.Debug, Container: "box", Show: wire.Stacks}, nil},
+		"files to be paused":       {wire.Request{Op: wire.Resume, Container: "box"}, []int{dir, dir}},
+		"files to be waited for":   {wire.Request{Op: wire.Wait, Container: "box", PID: 1}, []int{dir}},
+		"files to be removed":      {wire.Request{Op: wire.Remove, Container: "a"}, []int{dir}},
+	}
+	harmless := []string{"files to be paused", "files to be removed", "files to be waited for"}
+	before := filesOf(t, c)
+	for name, r := range requests {
+		conn, reply := asks(t, c, r.Request, r.fds...)
+		if reply.Failure == nil && !slices.Contains(harmless, name) {
+			t.Errorf("%s: no failure", name)
+		}
+		unix.Shutdown(conn, unix.SHUT_RDWR)
+		says(t, exec1(t, c, verb("echo", name)), name)
+	}
+	eventually(t, "nothing stays open", func() bool { return filesOf(t, c) <= before+2 })
+}

@@ -176,7 +176,7 @@ func idMaps(m *mnt.Mount, s *specs.Spec) *mnt.IDMap {
 		return nil
 	case m.IDMap.UID != nil:
 		return m.IDMap
-	case ownUsers(s):
+	case ownUsers(s) && len(l.UIDMappings) > 0 && len(l.GIDMappings) > 0: // beside a path there may be none
 		return &mnt.IDMap{UID: l.UIDMappings, GID: l.GIDMappings, Recursive: m.IDMap.Recursive}
 	}
 	return nil
@@ -300,6 +300,7 @@ func (k *checker) streams(stdio [3]*os.File) {
 		err := unix.Fstat(int(f.Fd()), &st)
 		k.take(os.NewSyscallError("fstat", err))
 		name := fmt.Sprintf("standard stream %d", i)
+		k.place(name, int(f.Fd()))
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
 			k.refuse(true, name, "a directory of the host")
@@ -321,9 +322,7 @@ func (k *checker) extra(files []*os.File) {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
 		k.take(os.NewSyscallError("fstat", err))
-		flags, ferr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-		k.take(os.NewSyscallError("fcntl F_GETFL", ferr))
-		k.refuse(flags&unix.O_PATH != 0, name, "a place in the host's files that isn't open (O_PATH)")
+		k.place(name, fd)
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG, unix.S_IFIFO:
 			k.take(checkFileSystem(f))
@@ -333,6 +332,13 @@ func (k *checker) extra(files []*os.File) {
 			k.refuse(true, name, "neither a regular file, a pipe nor a socket")
 		}
 	}
+}
+
+// place refuses what is open for nothing but to be found.
+func (k *checker) place(name string, fd int) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	k.take(os.NewSyscallError("fcntl F_GETFL", err))
+	k.refuse(flags&unix.O_PATH != 0, name, "a place in the host's files that isn't open (O_PATH)")
 }
 
 // socket refuses what leads to more of the host than to one other end: who takes over the sandbox's kernel has accept4(2), and

@@ -216,8 +216,8 @@ func (c *creation) podIDs() error {
 		return fmt.Sprint(s.Linux.UIDMappings, s.Linux.GIDMappings)
 	}
 	for i, ns := range c.Spec.Linux.Namespaces {
-		if ns.Type == specs.UserNamespace && ns.Path != "" {
-			return nil
+		if ns.Type == specs.UserNamespace && ns.Path != "" && len(c.Spec.Linux.UIDMappings)+len(c.Spec.Linux.GIDMappings) == 0 {
+			return nil // it is the pod's
 		}
 		if ns.Type == specs.UserNamespace && mapped(c.Spec) == mapped(c.Pod.Spec) {
 			return nil

@@ -89,6 +89,12 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 	if len(files) != len(image.Files) {
 		return nil, nil, fmt.Errorf("%d files to save in", len(files))
 	}
+	for _, f := range files {
+		// Nobody may read what is written to a pipe, and the programs would stand for ever.
+		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+			return nil, nil, errors.New("a file to save in that is no regular file")
+		}
+	}
 	if err := s.savable(); err != nil {
 		return nil, nil, err
 	}

@@ -317,6 +317,10 @@ func (h *hostSockets) open(ctx context.Context) bool {
 // newStream makes a stream of a descriptor. Those of the container's first process, which is not there yet, are there again when it
 // is restored; those of others are not.
 func (c *container) newStream(ctx context.Context, number, fd int, u specs.User) (*vfs.FileDescription, error) {
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
+		unix.Close(fd)
+		return nil, unix.EBADF
+	}
 	o := &host.NewFDOptions{VirtualOwner: true, UID: auth.KUID(u.UID), GID: auth.KGID(u.GID), Savable: true}
 	kind := kindOf(fd)
 	if c.init == nil {
