@@ -2,13 +2,16 @@ package hull_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +43,32 @@ func init() {
 			fmt.Println(line, n)
 		}
 		return lines.Err()
+	}
+}
+
+// The program that runs or restores the container "box" and waits for its end, as a shell does with a job.
+//
+//	shell VERB BUNDLE DIRECTORY
+func init() {
+	roles["shell"] = func(args []string) error {
+		ctx := context.Background()
+		r := &hull.Runtime{Root: filepath.Join(args[2], "state"), CRIU: hulltest.CRIUProgram()}
+		o := hull.CreateOptions{Bundle: args[1], Stdio: hull.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}}
+		var c *hull.Container
+		var err error
+		if args[0] == "run" {
+			c, err = r.Run(ctx, "box", o)
+		} else {
+			c, err = r.Restore(ctx, "box", hull.RestoreOptions{CreateOptions: o, ImageOptions: hull.ImageOptions{Path: filepath.Join(args[2], "image"), ShellJob: true}})
+		}
+		if err != nil {
+			return errors.New(errorText(err))
+		}
+		ws, err := c.Init().Wait()
+		if err == nil && ws != 0 {
+			err = fmt.Errorf("status %#x", ws)
+		}
+		return err
 	}
 }
 
@@ -280,6 +309,77 @@ func TestPreDump(t *testing.T) {
 	s.ends()
 }
 
+// With lazy pages the container that is saved waits, stopped, with its memory, which a program of CRIU's gets for the restored one
+// as it is needed.
+func TestCheckpointLazyPages(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU, hulltest.CRIULazy)
+	s := counter(t)
+	s.want("a", 1)
+	port := freePort(t)
+	work := filepath.Join(filepath.Dir(s.image), "work")
+	mkdir(t, work, 0o700)
+	image := hull.ImageOptions{Path: s.image, WorkPath: work, LazyPages: true}
+	ready, readyW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	defer readyW.Close()
+	saved := make(chan error, 1)
+	go func() {
+		saved <- s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image, PageServer: "127.0.0.1:" + port, StatusFD: readyW})
+	}()
+	ready.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("the checkpoint is not ready: %v; %v", err, errorText(<-saved))
+	}
+	lazy := exec.Command(cmp.Or(hulltest.CRIUProgram(), "criu"), "lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", port,
+		"--images-dir", s.image, "--work-dir", work, "-v4", "--log-file", "lazy.log")
+	if err := lazy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(work, "lazy-pages.socket")
+	eventually(t, "criu lazy-pages listens", func() bool { _, err := os.Stat(socket); return err == nil })
+
+	// The one that is saved is still there.
+	s.counting = newCounting(t)
+	bundle := hulltest.Bundle(t, withActor(t, t.TempDir()), playing("counter"))
+	restored, err := s.runtime.Restore(t.Context(), "lazy", hull.RestoreOptions{
+		CreateOptions: hull.CreateOptions{Bundle: bundle, Stdio: s.stdio}, ImageOptions: image,
+	})
+	if err != nil {
+		_ = lazy.Process.Kill()
+		t.Fatal(errorText(err))
+	}
+	s.given()
+	remove(t, s.runtime, restored)
+	s.want("b", 2)
+	if err := lazy.Wait(); err != nil {
+		t.Errorf("criu lazy-pages: %v", err)
+	}
+	if err := <-saved; err != nil {
+		t.Error(errorText(err))
+	}
+	if _, err := s.runtime.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Errorf("after the checkpoint: %v, want no container", err)
+	}
+	s.want("c", 3)
+	s.in.Close()
+	expect(t, "0", wait(t, restored.Init()))
+}
+
+// freePort returns a port of the loopback device that nobody has, at the moment.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
 func TestCheckpointParent(t *testing.T) {
 	s := counter(t)
 	for _, parent := range []string{"/tmp", "../nowhere"} {
@@ -311,24 +411,13 @@ func TestCheckpointTerminal(t *testing.T) {
 	r.CRIU = hulltest.CRIUProgram()
 	bundle := hulltest.Bundle(t, withActor(t, t.TempDir()), playing("counter"), withTerminal)
 	image := filepath.Join(t.TempDir(), "image")
-	talk := func(master *os.File, word, want string) {
-		t.Helper()
-		fmt.Fprintln(master, word)
-		master.SetReadDeadline(time.Now().Add(20 * time.Second))
-		for lines := bufio.NewScanner(master); lines.Scan(); {
-			if strings.TrimSpace(lines.Text()) == want {
-				return
-			}
-		}
-		t.Fatalf("no answer %q", want)
-	}
 	var master console
 	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: bundle, Console: master.take})
 	if err != nil {
 		t.Fatal(errorText(err))
 	}
 	remove(t, r, c)
-	talk(master.File, "a", "a 1")
+	talk(t, master.File, "a", "a 1")
 	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: image}}); err != nil {
 		t.Fatal(errorText(err))
 	}
@@ -340,8 +429,89 @@ func TestCheckpointTerminal(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	remove(t, r, restored)
-	talk(master.File, "b", "b 2")
+	talk(t, master.File, "b", "b 2")
 	master.Close()
+}
+
+// A job of a shell's is at the terminal of the shell, which another one's restores it at.
+func TestCheckpointShellJob(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	dir := t.TempDir()
+	bundle := hulltest.Bundle(t, withActor(t, dir), playing("counter"))
+	job := func(verb string) (master *os.File, done <-chan error) {
+		t.Helper()
+		master, slave := openTerminal(t)
+		defer slave.Close()
+		t.Cleanup(func() { master.Close() })
+		cmd := actor(t, "shell", verb, bundle, dir)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		return master, ended
+	}
+	r := &hull.Runtime{Root: filepath.Join(dir, "state"), CRIU: hulltest.CRIUProgram()}
+	master, done := job("run")
+	talk(t, master, "a", "a 1")
+	c, err := r.Container("box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove(t, r, c)
+	image := hull.ImageOptions{Path: filepath.Join(dir, "image")}
+	refused(t, c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image}), nil, "checkpoint box", "--shell-job")
+	image.ShellJob = true
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	<-done
+	master, done = job("restore")
+	talk(t, master, "b", "b 2")
+	if c, err = r.Container("box"); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, r, c)
+	fmt.Fprint(master, "\x04") // the end of what is typed
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// openTerminal returns both ends of a terminal that is nobody's yet.
+func openTerminal(t testing.TB) (master, slave *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master = os.NewFile(uintptr(fd), "master")
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
+}
+
+// talk says something at a terminal and waits for an answer.
+func talk(t testing.TB, master *os.File, word, want string) {
+	t.Helper()
+	fmt.Fprintln(master, word)
+	master.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for lines := bufio.NewScanner(master); lines.Scan(); {
+		if strings.TrimSpace(lines.Text()) == want {
+			return
+		}
+	}
+	t.Fatalf("no answer %q", want)
 }
 
 // A standard stream that is a file on the host is replaced as a pipe is. CRIU wants one of the same size.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // envCRIU names the CRIU of the tests; without it, it is criu in PATH.
@@ -24,6 +26,29 @@ var CRIUMemory = Need{"criu-mem-dirty-track", sync.OnceValue(func() error {
 	}
 	return nil
 })}
+
+// CRIULazy is the need of a kernel, and of a root, that CRIU can restore memory with when it is asked for.
+var CRIULazy = Need{"criu-lazy-pages", sync.OnceValue(func() error {
+	out, err := exec.Command(criuName(), "check", "--feature", "uffd").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("criu check: %s", bytes.TrimSpace(out))
+	}
+	return largePipes()
+})}
+
+// largePipes tells why this process can't have pipes as large as those by which CRIU passes memory on: 4 MiB.
+func largePipes() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	defer w.Close()
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4<<20); err != nil {
+		return fmt.Errorf("fcntl F_SETPIPE_SZ: %w", err)
+	}
+	return nil
+}
 
 // CRIUProgram returns the path of the CRIU of the tests, or "" for that in PATH.
 func CRIUProgram() string { return os.Getenv(envCRIU) }

@@ -328,9 +328,11 @@ var hints = []struct{ words, hint string }{
 	{"--tcp-established", "--tcp-established saves and restores connections; "},
 	{"External socket is used", "--ext-unix-sk saves Unix sockets whose other end is outside; "},
 	{"--shell-job", "--shell-job is for a terminal that the container shares with processes outside; "},
+	{"path=/dev/pts/", "--shell-job is for a terminal that the container shares with processes outside; "},
 	{"--file-locks", "--file-locks saves locks; "},
 	{"Some file locks are hold", "--file-locks saves locks; "},
 	{"Can't lookup mount", "a process has a file open that is in none of the container's mounts; "},
+	{"temporary directory: Read-only file system", "CRIU can't restore a container whose root file system is read-only; "},
 	{"doesn't have a proper root mount", "something is mounted that config.json doesn't have; "},
 }
 
@@ -351,10 +353,12 @@ func (s *service) setOptions(o *begin, dirs int) error {
 	if err != nil {
 		return err
 	}
+	// A shell job's terminal is the caller's, whose other end CRIU must not make anew.
+	own := !i.ShellJob || o.spec.Process != nil && o.spec.Process.Terminal
 	s.work = i.Dir
 	s.options = &rpc.CriuOpts{
 		ImagesDirFd: ptr(int32(dirs)), LogLevel: ptr(int32(4)), LogFile: &s.log, NotifyScripts: ptr(true),
-		ManageCgroups: ptr(true), ManageCgroupsMode: &mode, OrphanPtsMaster: ptr(true),
+		ManageCgroups: ptr(true), ManageCgroupsMode: &mode, OrphanPtsMaster: &own,
 		ShellJob: &i.ShellJob, ExtUnixSk: &i.UnixSockets, TcpEstablished: &i.TCPConnected, FileLocks: &i.FileLocks,
 		AutoDedup: &i.AutoDedup, LazyPages: &i.LazyPages,
 	}
