@@ -30,6 +30,7 @@ type bench struct {
 	figures   []*figure
 	notes     []string
 	load      string // of the machine, before the start
+	litter    []string
 }
 
 func newBench(o options) (b *bench, err error) {
@@ -60,7 +61,11 @@ func (b *bench) close() error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, b.stage.close())...)
+	errs = append(errs, b.stage.close())
+	for _, dir := range b.litter {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // figure adds a row to the tables.

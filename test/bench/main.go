@@ -39,6 +39,8 @@ type options struct {
 	newest  string
 	runsc   string
 	cache   string
+	debian  string
+	boxes   int
 	rounds  int
 	crowd   int
 	pause   time.Duration
@@ -73,8 +75,10 @@ func parseFlags() options {
 	flag.StringVar(&o.newest, "newest", "", "the newest runc, as a built `program`; default: fetch and build it")
 	flag.StringVar(&o.runsc, "runsc", "", "the newest runsc, as a built `program`; default: fetch and build it, if groups do or sandbox are measured")
 	flag.StringVar(&o.cache, "cache", defaultCache(), "`directory` for what is built")
+	flag.StringVar(&o.debian, "debian", "", "`directory` of Debian's root file system, for workloads: test/debian/root with the packages that workload.go lists")
 	flag.IntVar(&o.rounds, "n", 50, "rounds, in each of which every runtime has its turn")
 	flag.IntVar(&o.crowd, "crowd", 200, "containers that are there for list and for the start in a crowd")
+	flag.IntVar(&o.boxes, "boxes", 100, "sandboxes that are there at once in the group hundred")
 	flag.DurationVar(&o.pause, "pause", 5*time.Millisecond, "rest before each measurement")
 	flag.BoolVar(&o.check, "check", false, "exit with status 1 if a budget is missed or wasn't measured")
 	flag.StringVar(&o.write, "write", "", "replace the tables in `file`")

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,11 +112,81 @@ func (b *bench) findSandboxes() ([]*contestant, error) {
 			other = c
 		}
 	}
-	if err := boxed.enter(b.stage.dir); err != nil {
+	if boxed, err = b.box(boxed); err != nil {
 		return nil, err
 	}
-	b.sandboxes = []*contestant{boxed, sc}
+	if !slices.Contains(b.sandboxes, sc) {
+		b.sandboxes = append(b.sandboxes, sc)
+	}
 	return []*contestant{boxed, sc, other}, nil
+}
+
+// box returns the runtime with these flags, of which there is one.
+func (b *bench) box(c *contestant) (*contestant, error) {
+	for _, o := range b.sandboxes {
+		if o.role == c.role && slices.Equal(o.flags, c.flags) {
+			return o, nil
+		}
+	}
+	if err := c.enter(b.stage.dir); err != nil {
+		return nil, err
+	}
+	b.sandboxes = append(b.sandboxes, c)
+	return c, nil
+}
+
+// measureHundred has as many sandboxes as a large machine may: all start, answer and go, and nothing of them stays.
+func measureHundred(ctx context.Context, b *bench) error {
+	c, err := b.box(&contestant{role: hull, path: b.runtimes[0].path, flags: []string{"--isolation", "sandbox"}})
+	if err != nil {
+		return err
+	}
+	sleep, err := b.bundles.bundle(exampleConfig(), "sleep", "1d")
+	if err != nil {
+		return err
+	}
+	figure := func(what string, u unit, budgets ...budget) *figure {
+		return b.figure(sandboxTable, what, u, budgets...)
+	}
+	at := fmt.Sprintf("%d at a time", manyAtATime)
+	start, answer := figure(fmt.Sprintf("start of %d sandboxes, %s", b.boxes, at), milliseconds), figure("`exec` of true in each of them, "+at, milliseconds)
+	memory := figure("memory of each of them, pages counted by share (PSS)", kibibytes)
+	failed := figure("starts and answers that failed", number, budget{nobody, 0})
+	left := figure("what they left behind after `delete`", number, budget{nobody, 0})
+	ids, errs := make([]string, b.boxes), make([]error, 2*b.boxes)
+	begin := time.Now()
+	each(b.boxes, manyAtATime, func(i int) { ids[i], errs[i] = c.detach(ctx, b.stage.prefix, sleep) })
+	start.add(hull, time.Since(begin).Seconds()*1000)
+	begin = time.Now()
+	each(b.boxes, manyAtATime, func(i int) {
+		if errs[i] == nil {
+			_, errs[b.boxes+i] = spend(ctx, c.command("exec", ids[i], "true"))
+		}
+	})
+	answer.add(hull, time.Since(begin).Seconds()*1000)
+	all, err := memoryOfTree(os.Getppid(), os.Getpid())
+	if err != nil {
+		return err
+	}
+	itself, err := memoryOf(os.Getppid())
+	if err != nil {
+		return err
+	}
+	memory.add(hull, float64(all.share-itself.share)/float64(b.boxes))
+	remains, err := b.afterwards(ctx, c)
+	if err != nil {
+		return err
+	}
+	failures := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	failed.add(hull, float64(len(failures)))
+	left.add(hull, float64(len(remains)))
+	if len(failures) > 0 {
+		b.note("of %d sandboxes: %v", b.boxes, failures[0])
+	}
+	if len(remains) > 0 {
+		b.note("%d sandboxes left %s", b.boxes, remains[0])
+	}
+	return nil
 }
 
 // newestRunsc returns runsc, which it builds unless it is there.

@@ -33,7 +33,9 @@ var (
 	doTable      = &table{"`hull do`", []role{hull, bubblewrap, runsc}, []role{bubblewrap, runsc}}
 	sandboxTable = &table{"The sandbox", []role{hull, runsc, newest}, []role{runsc, newest}}
 
-	tables = []*table{exampleTable, engineTable, otherTable, doTable, sandboxTable}
+	workloadTable = &table{"What programs get done in a sandbox", []role{hull, runsc}, []role{runsc}}
+
+	tables = []*table{exampleTable, engineTable, otherTable, doTable, sandboxTable, workloadTable}
 )
 
 // report returns the tables and what they were measured on, in Markdown.
