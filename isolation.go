@@ -29,7 +29,7 @@ const (
 //	FileAccess       // who changes the root while the container runs: it alone, "exclusive", or others, too, "shared"
 //	FileAccessMounts // and what is mounted into it: "shared", or "exclusive"
 //	HostFifo         // whether programs open FIFOs together with those of the host: "none", or "open"
-//	HostUDS          // whether programs connect with stream sockets that programs of the host have in mounts: "none", or "open"
+//	HostUDS          // whether programs connect with stream sockets that the host's have in mounts, or make such: "none", "open", "create", "all"
 //	Platform         // how programs run: "systrap" is the one that there is
 type SandboxOptions = sandbox.Options
 

@@ -3,6 +3,7 @@ package hull_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -279,6 +280,55 @@ func TestSandboxHostSockets(t *testing.T) {
 			out := streams.outcome(t, c.Init())
 			if want := map[string]string{"none": "refused", "open": "connected"}[option]; !strings.Contains(out.Out+out.Err, want) {
 				t.Errorf("got %+v, want %s", out, want)
+			}
+		})
+	}
+}
+
+// Sockets that the container's programs make in a mount are the host's where that is chosen, with their owners and modes; programs
+// inside connect with them, too.
+func TestSandboxMakesHostSockets(t *testing.T) {
+	for _, option := range []string{"open", "create", "all"} {
+		t.Run(option, func(t *testing.T) {
+			rt, streams, dir := newRuntime(t), newStreams(t), t.TempDir()
+			rt.Sandbox.HostUDS = option
+			if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, 1000, 1000)); err != nil {
+				t.Fatal(err)
+			}
+			volume := func(s *specs.Spec) {
+				s.Process.User = specs.User{UID: 1000, GID: 1000, Umask: ptr(uint32(0o027))}
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Source: dir, Options: []string{"bind"}})
+			}
+			c := create(t, rt, hull.CreateOptions{Stdio: streams.stdio()}, args("do", "listen", "/vol/own", ",", "serve", "/vol/s"), volume)
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(errorText(err))
+			}
+			eventually(t, "it has said hello to itself", func() bool { return readAll(t, streams.out) == "hello\n" })
+			if option == "open" {
+				time.Sleep(50 * time.Millisecond)
+				if _, err := os.Lstat(filepath.Join(dir, "s")); err == nil {
+					t.Error("there is a socket on the host")
+				}
+				return
+			}
+			var peer net.Conn
+			eventually(t, "the host connects", func() bool {
+				var err error
+				peer, err = net.Dial("unix", filepath.Join(dir, "s"))
+				return err == nil
+			})
+			defer peer.Close()
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(dir, "s"), &st); err != nil || st.Uid != 1000 || st.Gid != 1000 || st.Mode&0o777 != 0o750 {
+				t.Errorf("on the host: %d:%d %o, %v", st.Uid, st.Gid, st.Mode, err)
+			}
+			got, err := io.ReadAll(peer)
+			if string(got) != "hello\n" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			expect(t, "0", wait(t, c.Init()))
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
 			}
 		})
 	}

@@ -190,6 +190,22 @@ func listen(args []string) error {
 	return err
 }
 
+// serve makes a socket in a directory, and says "hello" to the first who connects with it.
+func serve(args []string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: args[0], Net: "unix"})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = io.WriteString(s, "hello\n")
+	return err
+}
+
 // connect connects a stream socket and prints "connected".
 func connect(args []string) error {
 	var (

@@ -57,9 +57,9 @@ func (g *globals) register(fs *optionSet) {
 	fs.stringVar(&g.sandbox.HostFifo, "host-fifo", "", "in a sandbox, let programs open FIFOs together with those of the host: `WHICH` is "+
 		"none, or open (default none)")
 	fs.offer("none", "open")
-	fs.stringVar(&g.sandbox.HostUDS, "host-uds", "", "in a sandbox, let programs connect with unix sockets of the host's in mounts: `WHICH` is "+
-		"none, or open (default none)")
-	fs.offer("none", "open")
+	fs.stringVar(&g.sandbox.HostUDS, "host-uds", "", "in a sandbox, let programs connect with unix sockets of the host's in mounts, open, make "+
+		"such, create, or both, all: `WHICH` is none, open, create or all (default none)")
+	fs.offer("none", "open", "create", "all")
 	fs.stringVar(&g.sandbox.Platform, "platform", "", "in a sandbox, run programs by `PLATFORM`; systrap is the one that there is (default systrap)")
 	fs.offer("systrap")
 	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")

@@ -51,11 +51,8 @@ func (o Options) Check() error {
 	if !ok && o.Platform != "" {
 		return oneOf("platform", o.Platform, "systrap")
 	}
-	if o.HostUDS == "create" || o.HostUDS == "all" {
-		return &fault.Error{Step: "host-uds " + o.HostUDS, Kind: fault.Unsupported, Err: errors.New("sockets of the container's programs are its kernel's own, also those in the host's directories; open is possible")}
-	}
 	return errors.Join(
-		oneOf("host-uds", o.HostUDS, "none", wire.Open),
+		oneOf("host-uds", o.HostUDS, "none", wire.Open, wire.OnlyCreate, wire.OpenCreate),
 		oneOf("file-access", o.FileAccess, wire.Exclusive, wire.Shared),
 		oneOf("file-access-mounts", o.FileAccessMounts, wire.Shared, wire.Exclusive),
 		oneOf("host-fifo", o.HostFifo, "none", wire.Open))
@@ -70,6 +67,9 @@ func oneOf(name, value string, values ...string) error {
 
 // Overlaid tells whether the sandbox keeps what is written to roots.
 func (o Options) Overlaid() bool { return o.Overlay != "" && o.Overlay != "none" }
+
+// hostSockets tells whether a sandbox has sockets of the host's, other than those that it was given.
+func (o Options) hostSockets() bool { return o.HostUDS != "" && o.HostUDS != "none" }
 
 // giveOptions passes what isn't the default.
 func (c *creation) giveOptions(o Options) error {

@@ -54,8 +54,8 @@ func (e Engine) Check(s *specs.Spec) error {
 	if err := checkUser(); err != nil {
 		return err
 	}
-	if e.HostUDS == wire.Open && len(network(s)) == 0 {
-		return &fault.Error{Step: "host-uds open", Kind: fault.Unsupported, Err: errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach")}
+	if e.hostSockets() && len(network(s)) == 0 {
+		return &fault.Error{Step: "host-uds " + e.HostUDS, Kind: fault.Unsupported, Err: errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach")}
 	}
 	return Engine{}.CheckHostFiles(s)
 }

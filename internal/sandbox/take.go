@@ -70,7 +70,7 @@ func (e Engine) needsOwn(c *creation) string {
 		return "linux.resources.cpu.cpus: how many processors there are is looked at when a kernel starts"
 	case s.Linux.IntelRdt != nil:
 		return "linux.intelRdt: its group is joined at the start"
-	case e.HostUDS == wire.Open:
+	case e.hostSockets():
 		return "--host-uds: the filter is another"
 	case strings.HasPrefix(e.Overlay, dirPrefix):
 		return "--overlay dir=DIR: its file is opened when a kernel starts"

@@ -51,6 +51,8 @@ const (
 	Exclusive     = "exclusive"
 	Shared        = "shared"
 	Open          = "open"
+	OnlyCreate    = "create" // sockets
+	OpenCreate    = "all"
 )
 
 // CPUFeatures is the command of hull-sandbox that prints the processor's features, a line each.

@@ -42,8 +42,8 @@ type Options struct {
 	OverlayFD int
 	// SharedRoot says that others than the container change its root, ExclusiveMounts that none does what is mounted into it.
 	SharedRoot, ExclusiveMounts bool
-	// HostSockets says that programs connect with sockets that programs of the host have in donated mounts.
-	HostSockets bool
+	// HostSockets says what programs do with sockets of the host's in donated mounts.
+	HostSockets filter.UnixSockets
 	// Fifos says that FIFOs are opened together with programs of the host.
 	Fifos bool
 }

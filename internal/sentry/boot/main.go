@@ -19,6 +19,7 @@ import (
 
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/filter"
 )
 
 const howToUse = "hull-sandbox is started by hull: hull --isolation sandbox run CONTAINER-ID"
@@ -173,7 +174,10 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 	is(&c.SharedRoot, "file-access", wire.Shared)
 	is(&c.ExclusiveMounts, "file-access-mounts", wire.Exclusive)
 	is(&c.Fifos, "host-fifo", wire.Open)
-	is(&c.HostSockets, "host-uds", wire.Open)
+	fs.Func("host-uds", "", func(v string) error {
+		c.HostSockets = filter.UnixSockets{Connect: v == wire.Open || v == wire.OpenCreate, Bind: v == wire.OnlyCreate || v == wire.OpenCreate}
+		return nil
+	})
 	fs.Func("restore-fds", "", func(v string) error {
 		for n := range strings.SplitSeq(v, ",") {
 			f, err := fd(n)

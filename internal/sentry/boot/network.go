@@ -50,8 +50,8 @@ func (s *Sandbox) hostNetwork() bool {
 
 // sockets returns those that a container has which has the host's network.
 func (s *Sandbox) sockets() *filter.Sockets {
-	if s.HostSockets {
-		return &filter.Sockets{Unix: true} // which a container with the host's network has not
+	if s.HostSockets.Any() {
+		return &filter.Sockets{Unix: s.HostSockets} // which a container with the host's network has not
 	}
 	if !s.hostNetwork() {
 		return nil

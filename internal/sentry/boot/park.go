@@ -68,7 +68,7 @@ func mainParked(args []string, release string) int {
 // newParked makes a kernel that has no container yet, under the filter of those that have a network of their own.
 func newParked() (*Sandbox, error) {
 	unix.Umask(0)
-	s := &Sandbox{server: fileserver.New(false), going: make(chan struct{}), parked: true}
+	s := &Sandbox{server: fileserver.New(filter.UnixSockets{}), going: make(chan struct{}), parked: true}
 	s.Control, s.Start, s.OverlayFD = -1, -1, -1
 	s.Spec = &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
 	s.root = &container{Sandbox: s, Container: s.Container, lock: logFD}
@@ -114,7 +114,7 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 		return c.report, err
 	}
 	switch {
-	case c.Image != nil, c.HostSockets, c.OverlayFD >= 0, c.Throwaway:
+	case c.Image != nil, c.HostSockets.Any(), c.OverlayFD >= 0, c.Throwaway:
 		return c.report, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not of a kernel that was there before")}
 	case c.Spec.Process.Terminal != (n == 1):
 		return c.report, errors.New("the standard streams are not those of the configuration")

@@ -159,8 +159,8 @@ func (s *Sandbox) savable() error {
 	if s.hostNetwork() {
 		return refuse("the container has the host's network: its sockets are the host's, which can't be saved")
 	}
-	if s.HostSockets {
-		return refuse("its programs connect with sockets of the host's (host-uds), which a restored one's could not")
+	if s.HostSockets.Any() {
+		return refuse("its programs have sockets of the host's (host-uds), which a restored one's could not")
 	}
 	if s.written != nil {
 		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")

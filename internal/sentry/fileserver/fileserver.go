@@ -15,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+
+	"hull/internal/sentry/filter"
 )
 
 // maxMessage is the size of the largest message: of names and file attributes, never of contents.
@@ -23,12 +25,14 @@ const maxMessage = 64 << 10
 // Server serves donated mounts.
 type Server struct {
 	lisafs  *lisafs.Server
-	sockets bool // are connected with
+	sockets filter.UnixSockets
 	cwd     sync.Mutex
 }
 
-// New returns a server of nothing yet. sockets says that those in what it serves may be connected with.
-func New(sockets bool) *Server { return &Server{lisafs: lisafs.NewServer(), sockets: sockets} }
+// New returns a server of nothing yet. sockets says what may be done with those in what it serves.
+func New(sockets filter.UnixSockets) *Server {
+	return &Server{lisafs: lisafs.NewServer(), sockets: sockets}
+}
 
 // Serve serves the directory or file that root is open at, which it takes over, and returns the descriptor of the socket
 // that the kernel's file system speaks through.
@@ -73,7 +77,7 @@ func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlF
 func (m *mount) SupportedMessages() []lisafs.MID {
 	return []lisafs.MID{
 		lisafs.Mount, lisafs.FStat, lisafs.OpenAt, lisafs.Close, lisafs.FStatFS, lisafs.SetStat,
-		lisafs.Walk, lisafs.Connect, lisafs.BindAt, lisafs.FGetXattr, lisafs.FSetXattr, lisafs.FListXattr, lisafs.FRemoveXattr,
+		lisafs.Walk, lisafs.Connect, lisafs.BindAt, lisafs.Listen, lisafs.Accept, lisafs.FGetXattr, lisafs.FSetXattr, lisafs.FListXattr, lisafs.FRemoveXattr,
 	}
 }
 
@@ -129,7 +133,7 @@ func (f *file) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 		return nil, stat, err
 	}
 	child := &file{server: f.server, fd: fd, dir: isDir(stat)}
-	if f.server.sockets && f.dir && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
+	if f.server.sockets.Connect && f.dir && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		if child.socket, err = newSocket(f.fd, name); err != nil {
 			unix.Close(fd)
 			return nil, stat, err

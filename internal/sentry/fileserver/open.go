@@ -113,8 +113,3 @@ func (refused) GetXattr(string, uint32, func(uint32) []byte) (uint16, error) {
 func (refused) SetXattr(string, string, uint32) error        { return unix.EOPNOTSUPP }
 func (refused) ListXattr(uint64) (lisafs.StringArray, error) { return nil, unix.EOPNOTSUPP }
 func (refused) RemoveXattr(string) error                     { return unix.EOPNOTSUPP }
-
-// BindAt refuses a socket of the host's: by EPERM, after which the kernel makes one of its own there.
-func (refused) BindAt(string, uint32, linux.FileMode, lisafs.UID, lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, *lisafs.BoundSocketFD, int, error) {
-	return nil, lisafs.Statx{}, nil, -1, unix.EPERM
-}

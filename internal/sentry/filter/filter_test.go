@@ -286,7 +286,7 @@ func TestEveryOtherCall(t *testing.T) {
 
 // Who may connect with sockets of the host's can make no others than those that have one peer, and take no name.
 func TestUnixSockets(t *testing.T) {
-	p, err := seccomp.Compile(Profile(&Sockets{Unix: true}, false))
+	p, err := seccomp.Compile(Profile(&Sockets{Unix: UnixSockets{Connect: true}}, false))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,5 +310,17 @@ func TestUnixSockets(t *testing.T) {
 		if p.Allows(uint32(args[0]), args[1], args[2], args[3], 0, 0, 0) {
 			t.Errorf("%s: it is allowed", name)
 		}
+	}
+	// Who may make some takes names, and connects with nobody.
+	if p, err = seccomp.Compile(Profile(&Sockets{Unix: UnixSockets{Bind: true}}, false)); err != nil {
+		t.Fatal(err)
+	}
+	for call, want := range map[uint32]bool{unix.SYS_BIND: true, unix.SYS_LISTEN: true, unix.SYS_CONNECT: false} {
+		if p.Allows(call, 3, 0, 0, 0, 0, 0) != want {
+			t.Errorf("call %d is allowed: %v, want %v", call, !want, want)
+		}
+	}
+	if p.Allows(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM|flags, 0, 0, 0, 0) {
+		t.Error("datagrams are allowed")
 	}
 }

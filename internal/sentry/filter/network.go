@@ -6,9 +6,16 @@ import "golang.org/x/sys/unix"
 type Sockets struct {
 	Types   []Type
 	Options []Option
-	// Unix are those of programs of the host that are in donated mounts, to be connected with: these, and none of the others.
-	Unix bool
+	// Unix are those in donated mounts: these, and none of the others.
+	Unix UnixSockets
 }
+
+// UnixSockets says what is done with sockets of unix(7) in donated mounts: those that programs of the host have there are connected
+// with; or such are made there, which programs of the host connect with.
+type UnixSockets struct{ Connect, Bind bool }
+
+// Any tells whether anything is.
+func (u UnixSockets) Any() bool { return u.Connect || u.Bind }
 
 // Type is one of socket(2).
 type Type struct{ Family, Type, Protocol int }
@@ -24,14 +31,21 @@ func (s *Sockets) rules() []rule {
 	if s == nil {
 		return nil
 	}
-	if s.Unix {
+	if s.Unix.Any() {
 		// By a name alone, below a directory that is open: the address has no place in a filter. What there is of names are those
 		// in the donated mounts; the network namespace, which abstract ones are of, is the container's own.
-		return []rule{
+		list := []rule{
 			{"socket", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), is(2, 0)}},
 			{"socket", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), is(2, 0)}},
-			{"fchdir", []condition{fd(0)}}, {"connect", []condition{fd(0)}},
+			{"fchdir", []condition{fd(0)}},
 		}
+		if s.Unix.Connect {
+			list = append(list, rule{"connect", []condition{fd(0)}})
+		}
+		if s.Unix.Bind {
+			list = append(list, rule{"bind", []condition{fd(0)}}, rule{"listen", []condition{fd(0)}})
+		}
+		return list
 	}
 	list := []rule{
 		{"bind", []condition{fd(0)}}, {"listen", []condition{fd(0)}}, {"connect", []condition{fd(0)}},
