@@ -858,6 +858,39 @@ func TestSandboxMadeUpImages(t *testing.T) {
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
+// A paused container is saved as it is, and stays paused if it stays.
+func TestSandboxCheckpointOfPaused(t *testing.T) {
+	r := newRuntime(t)
+	image := hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}
+	bundle := savedBundle(t)
+	c, d := runSaved(t, r, bundle)
+	d.step(1)
+	if err := c.Pause(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image, LeaveRunning: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	wantStatus(t, c, hull.Paused)
+	if err := c.Resume(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	d.step(2)
+	if err := c.Pause(); err != nil {
+		t.Fatal(errorText(err))
+	}
+	image.Path += "2"
+	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	if _, err := r.Container("box"); !errors.Is(err, hull.ErrNotExist) {
+		t.Errorf("after the checkpoint: %v, want no container", err)
+	}
+	d = d.goesOn()
+	wantStatus(t, restore(t, r, "box", restoreOptions(bundle, image.Path, d)), hull.Running)
+	d.step(3)
+}
+
 // What can't be saved, or restored, is refused before anything is made.
 func TestSandboxCheckpointRefused(t *testing.T) {
 	r := newRuntime(t)
@@ -878,13 +911,6 @@ func TestSandboxCheckpointRefused(t *testing.T) {
 		"a status descriptor":        options(func(o *hull.CheckpointOptions) { o.StatusFD = os.Stdin }),
 	} {
 		refused(t, c.Checkpoint(t.Context(), o), hull.ErrUnsupported, "checkpoint box", want)
-	}
-	if err := c.Pause(); err != nil {
-		t.Fatal(errorText(err))
-	}
-	refused(t, c.Checkpoint(t.Context(), options(func(*hull.CheckpointOptions) {})), hull.ErrUnsupported, "a paused container")
-	if err := c.Resume(); err != nil {
-		t.Fatal(errorText(err))
 	}
 	d.step(1)
 	// A socket that a process was given, for as long as it has it.

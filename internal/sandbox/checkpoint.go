@@ -35,17 +35,19 @@ func checkImage(i *engine.Image) error {
 
 // Checkpoint saves a container: it has the kernel write its state and its memory into files, and adds a header. An image is there
 // when that has got its name, all or nothing; whatever goes wrong before, the container goes on.
-func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
+//
+// One that is paused, as engines pause what they save, is resumed for it, since the kernel stops all itself to be saved; it is
+// paused again if it is there afterwards.
+func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) (err error) {
 	k := &checker{}
 	k.take(checkImage(&r.Image))
 	k.refuse(r.PreDump, "", "saving the memory beforehand")
 	k.refuse(r.ParentPath != "", "", "an image on top of another one")
 	k.refuse(r.PageServer != "", "", "a page server")
 	k.refuse(r.StatusFD != nil, "", "a status descriptor, which is for lazy pages")
-	k.refuse(r.Paused, "", "a paused container: resume it first")
 	k.refuse(r.Pod != nil, "", "a container that shares the sandbox of another")
-	_, err := os.Stat(filepath.Join(r.Dir, "notify"))
-	k.refuse(err == nil, "", "a container with a notify socket, whose other end is hull's")
+	_, serr := os.Stat(filepath.Join(r.Dir, "notify"))
+	k.refuse(serr == nil, "", "a container with a notify socket, whose other end is hull's")
 	if err := errors.Join(k.errs...); err != nil {
 		return err
 	}
@@ -54,6 +56,16 @@ func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) err
 		return err
 	}
 	defer w.abandon()
+	if r.Paused {
+		if err := e.Resume(&r.Container); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil || r.LeaveRunning {
+				err = errors.Join(err, e.Pause(ctx, &r.Container))
+			}
+		}()
+	}
 	conn, err := dial(&r.Container)
 	if err != nil {
 		return err
