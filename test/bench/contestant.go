@@ -28,10 +28,11 @@ const (
 	empty           // a static Go program that does nothing
 	bubblewrap      // as it is installed
 	runsc           // as the module proxy has it
+	native          // hull without a sandbox, where hull is with one
 )
 
 func (r role) String() string {
-	return [...]string{"nobody", "hull", "crun", "installed runc", "newest runc", "an empty Go program", "bubblewrap", "newest runsc"}[r]
+	return [...]string{"nobody", "hull", "crun", "installed runc", "newest runc", "an empty Go program", "bubblewrap", "newest runsc", "hull without a sandbox"}[r]
 }
 
 // contestant is a runtime with a state directory of its own.

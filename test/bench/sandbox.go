@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +65,9 @@ func measureSandbox(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
+	if err := b.measurePool(ctx, sandboxes[0], sandboxes[2], nothing); err != nil {
+		return err
+	}
 	if err := b.sandboxDo(ctx, sandboxes[:2]); err != nil {
 		return err
 	}
@@ -78,6 +84,48 @@ func measureSandbox(ctx context.Context, b *bench) error {
 		return os.NewSyscallError("umount2", err)
 	}
 	return nil
+}
+
+// measurePool compares a run in a sandbox that was started before with one of hull's and of runc's without any. That one is ready is not
+// part of it.
+func (b *bench) measurePool(ctx context.Context, boxed, other *contestant, bundle string) error {
+	p, err := prepare(boxed.command("pool", "--size", "1"))
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := p.start(); err != nil {
+		return err
+	}
+	bare := &contestant{role: native, path: boxed.path}
+	err = bare.enter(b.stage.dir)
+	if err == nil {
+		err = b.alternate(ctx, []*contestant{boxed, bare, other}, b.rounds, action{
+			b.figure(poolTable, "`run` of true", milliseconds, budget{native, 1.5}),
+			func(ctx context.Context, c *contestant) (time.Duration, error) {
+				// For all, or what makes the next one would keep the processors from the others alone.
+				if err := awaitPool(ctx, boxed); err != nil {
+					return 0, err
+				}
+				return c.run(ctx, b.stage.prefix, bundle)
+			},
+		})
+	}
+	return errors.Join(err, p.Signal(unix.SIGTERM), p.wait())
+}
+
+// awaitPool waits until a pool of one is full.
+func awaitPool(ctx context.Context, c *contestant) error {
+	argv := c.command("pool", "--status")
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
+		if err == nil && strings.Contains(string(out), `"parked":1`) {
+			return nil
+		}
+		if time.Since(begin) > limit {
+			return fmt.Errorf("the pool is not ready: %s, %w", out, err)
+		}
+	}
 }
 
 // sandboxDo measures a command in a sandbox that is thrown away.

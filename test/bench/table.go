@@ -32,10 +32,11 @@ var (
 	otherTable   = &table{"Memory and numbers", runtimes, peers}
 	doTable      = &table{"`hull do`", []role{hull, bubblewrap, runsc}, []role{bubblewrap, runsc}}
 	sandboxTable = &table{"The sandbox", []role{hull, runsc, newest}, []role{runsc, newest}}
+	poolTable    = &table{"The sandbox, from a pool", []role{hull, native, newest}, []role{native, newest}}
 
 	workloadTable = &table{"What programs get done in a sandbox", []role{hull, runsc}, []role{runsc}}
 
-	tables = []*table{exampleTable, engineTable, otherTable, doTable, sandboxTable, workloadTable}
+	tables = []*table{exampleTable, engineTable, otherTable, doTable, sandboxTable, poolTable, workloadTable}
 )
 
 // report returns the tables and what they were measured on, in Markdown.
