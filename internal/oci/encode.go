@@ -15,6 +15,12 @@ func Encode(s *specs.Spec) []byte {
 	return encode(make([]byte, 0, 8<<10), reflect.ValueOf(s).Elem())
 }
 
+// EncodeProcess is Encode for a process.
+func EncodeProcess(p *specs.Process) []byte { return encode(make([]byte, 0, 2<<10), reflect.ValueOf(p)) }
+
+// EncodeString is Encode for a string.
+func EncodeString(s string) []byte { return encodeString(nil, s) }
+
 // encode appends v. The kinds are those that a test finds in specs.Spec.
 func encode(b []byte, v reflect.Value) []byte {
 	switch v.Kind() {
