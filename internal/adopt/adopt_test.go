@@ -118,14 +118,12 @@ func TestContainerdShim(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = before + blockBegin + `[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull]
-  runtime_type = "io.containerd.hull.v1"
-  runtime_path = "/opt/hull/bin/containerd-shim-hull-v1"
+  runtime_type = "/opt/hull/bin/containerd-shim-hull-v1"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull.options]
   isolation = "native"
   SystemdCgroup = true
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull-s]
-  runtime_type = "io.containerd.hull.v1"
-  runtime_path = "/opt/hull/bin/containerd-shim-hull-v1"
+  runtime_type = "/opt/hull/bin/containerd-shim-hull-v1"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.hull-s.options]
   isolation = "sandbox"
   SystemdCgroup = true

@@ -153,7 +153,9 @@ func containerdText(plugin string, systemd bool, runtimes []Runtime) string {
 			if r.Name == Sandbox {
 				isolation = "sandbox"
 			}
-			fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.hull.v1\"\n  runtime_path = %s\n[%s.options]\n  isolation = %q\n", table, tomlString(r.Shim), table, isolation)
+			// The path is the type: with the type's name and runtime_path containerd 2 looks in PATH for the shim of all containers of
+			// a pod but the first, when it is started again, and then gives them up.
+			fmt.Fprintf(&b, "[%s]\n  runtime_type = %s\n[%s.options]\n  isolation = %q\n", table, tomlString(r.Shim), table, isolation)
 		} else {
 			fmt.Fprintf(&b, "[%s]\n  runtime_type = \"io.containerd.runc.v2\"\n[%s.options]\n  BinaryName = %s\n", table, table, tomlString(r.Path))
 		}
@@ -186,7 +188,7 @@ func onlyRuntimesAdded(before *table, text string, at []string, runtimes []Runti
 	}
 	known, _ := after.walk(at...).(*table)
 	for _, r := range runtimes {
-		if known.walk(r.Name, "options", "BinaryName") != r.Path && known.walk(r.Name, "runtime_path") != r.Shim {
+		if known.walk(r.Name, "options", "BinaryName") != r.Path && known.walk(r.Name, "runtime_type") != r.Shim {
 			return errors.New("tables can't be added at its end")
 		}
 		delete(known.values, r.Name)
