@@ -435,7 +435,7 @@ func TestCheckpointTerminal(t *testing.T) {
 
 // A job of a shell's is at the terminal of the shell, which another one's restores it at.
 func TestCheckpointShellJob(t *testing.T) {
-	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU, hulltest.CRIUShellJob)
 	dir := t.TempDir()
 	bundle := hulltest.Bundle(t, withActor(t, dir), playing("counter"))
 	job := func(verb string) (master *os.File, done <-chan error) {

@@ -36,6 +36,20 @@ var CRIULazy = Need{"criu-lazy-pages", sync.OnceValue(func() error {
 	return largePipes()
 })}
 
+// CRIUShellJob is the need of a CRIU that finds the terminal of a shell job which is in no mount of the container's: 3.17.1 does
+// not, 4.2.1 does.
+var CRIUShellJob = Need{"criu-shell-job", sync.OnceValue(func() error {
+	out, err := exec.Command(criuName(), "--version").Output()
+	var major int
+	if err == nil {
+		_, err = fmt.Sscanf(string(out), "Version: %d.", &major)
+	}
+	if err == nil && major < 4 {
+		err = fmt.Errorf("version %d is too old", major)
+	}
+	return err
+})}
+
 // largePipes tells why this process can't have pipes as large as those by which CRIU passes memory on: 4 MiB.
 func largePipes() error {
 	r, w, err := os.Pipe()

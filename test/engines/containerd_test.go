@@ -76,12 +76,18 @@ const podsSuffix = "-pods"
 // startContainerd starts a daemon with its files below a directory, and the image in the namespaces that tests use.
 func startContainerd(t testing.TB, r release, dir string) *containerd {
 	t.Helper()
+	return startContainerdWith(t, r, dir, containerdContestants(t))
+}
+
+// startContainerdWith starts one whose CRI knows these runtimes.
+func startContainerdWith(t testing.TB, r release, dir string, all []contestant) *containerd {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	c := &containerd{dir: dir, bin: r.bin}
 	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
-	text := containerdConfig(containerdContestants(t), r.bin != "") + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
+	text := containerdConfig(all, r.bin != "") + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
 	if err := os.WriteFile(dir+"/config.toml", []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ const (
 	markExit  = "HULL-VM-EXIT "
 )
 
-// bootTimeout is how long the machine may take to begin with the tests: ten times what it needs on an idle host.
-const bootTimeout = 5 * time.Minute
+// bootTimeout is how long the machine may take to begin with the tests: twenty times what it needs on an idle host.
+const bootTimeout = 10 * time.Minute
 
 var errNoBegin = fmt.Errorf("the machine has not begun with the tests after %v", bootTimeout)
 

@@ -133,6 +133,13 @@ suite=rootless-undelegated
 flags='-test.run ^Test(Undelegated|DoLimits)$'
 program /hull/life "$as_guest" HULL_LIFE_RUNTIME=/hull/bin/runtime HULL_LIFE_ROOTFS=/hull/rootfs HULL_LIFE_UNDELEGATED=yes
 
+# The machine's own engines, with the drivers of systemd.
+if [ -d /hull/engines ]; then
+	suite=engines stuck=2700
+	flags="$(cat /hull/engines/flags) -test.timeout 45m"
+	program /hull/engines "" RUNTIME="/hull/engines/bin/$(cat /hull/engines/runtime)" HULL_TEST_ENGINES_MACHINE=yes HULL_TEST_REQUIRE=all
+fi
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
 echo "HULL-VM-EXIT $?"

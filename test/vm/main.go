@@ -12,6 +12,12 @@
 // qemu-system-x86 or qemu-system-arm and root, which owns the image's files. A machine of another architecture than the
 // host's configures its packages itself, the first time.
 //
+// Engines are there, too, for who names their package:
+//
+//	go run ./test/vm -runtime bin/hull -suite '^engines$' ./test/engines
+//
+// has Podman, as root and as the user, and Docker run containers with systemd's cgroups.
+//
 // Package life runs in it six times: as root with the cgroupfs driver and with the systemd driver; as an ordinary user
 // with either in a cgroup that was delegated; and in one that was not, with the systemd driver and without. The test
 // programs of packages run as root and as the user.
@@ -38,6 +44,12 @@ var kernelPackages = []string{
 	"./internal/seccomp", "./internal/stub", "./internal/task",
 }
 
+// engineTests are the tests of package engines that run unless tests are chosen: natively, with the systemd drivers.
+const engineTests = "^(TestPodman|TestPodmanRootless|TestDocker|TestPodmanCheckpoint|TestDockerCheckpoint)$/^hull$"
+
+// enginesPackage is run as root alone, in the suite engines.
+const enginesPackage = "./test/engines"
+
 // archPackages are those that have assembly, or ask the kernel for what differs between architectures. On the host's
 // own architecture test/run has tried them.
 var archPackages = []string{"./internal/hook", "./internal/sigaction", "./internal/tty"}
@@ -49,7 +61,7 @@ func main() {
 	flag.StringVar(&vm.suite, "kernel", "bookworm", "Debian `suite` whose kernel is booted")
 	flag.StringVar(&vm.mirror, "mirror", os.Getenv("HULL_VM_MIRROR"), "`address` of a Debian mirror; default: the one that apt uses here")
 	flag.StringVar(&vm.cache, "cache", defaultCache(), "`directory` for what is downloaded and made")
-	flag.DurationVar(&vm.timeout, "timeout", 30*time.Minute, "end the machine after this long")
+	flag.DurationVar(&vm.timeout, "timeout", time.Hour, "end the machine after this long")
 	life := flag.Bool("life", false, "run package life alone, no packages' test programs")
 	var tests selection
 	flag.StringVar(&tests.run, "run", "", "run the tests that match the `pattern`, as go test -run does")
@@ -106,8 +118,12 @@ type selection struct {
 
 // pattern returns the one for a package.
 func (s selection) pattern(pkg string) string {
-	if s.run == "" && pkg == "hull" {
+	switch {
+	case s.run != "":
+	case pkg == "hull":
 		return s.rootRun
+	case pkg == "hull/test/engines":
+		return engineTests
 	}
 	return s.run
 }

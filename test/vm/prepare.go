@@ -21,6 +21,20 @@ const rootSuite = "bookworm"
 // rootPackages are those of the root file system beside the minimal ones.
 const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor,criu,iptables"
 
+// enginePackages are those of the engines that package engines has, on the architecture that they are tested on.
+const enginePackages = ",podman,conmon,netavark,aardvark-dns,catatonit,slirp4netns,docker.io,containerd,busybox-static"
+
+// engineUnits are the units of these packages that would start by themselves.
+var engineUnits = []string{"docker.service", "docker.socket", "containerd.service", "podman.service", "podman.socket", "podman-restart.service", "podman-auto-update.timer"}
+
+// packages are those of the root file system beside the minimal ones.
+func (a *arch) packages() string {
+	if a.native() {
+		return rootPackages + enginePackages
+	}
+	return rootPackages
+}
+
 //go:embed guest.sh apparmor
 var scripts embed.FS
 
@@ -72,7 +86,7 @@ func (vm *machine) prepare() (*boot, error) {
 		if err := vm.arch.makeInitrd(b.initrd, root, busybox); err != nil {
 			return fmt.Errorf("initrd: %w", err)
 		}
-		if err := command("mkfs.ext4", "-q", "-d", root, part, "1400M"); err != nil || vm.arch.native() {
+		if err := command("mkfs.ext4", "-q", "-d", root, part, "2400M"); err != nil || vm.arch.native() {
 			return err
 		}
 		install := *b
@@ -117,7 +131,7 @@ func (vm *machine) busybox() (string, error) {
 func (a *arch) fingerprint() string {
 	h := sha256.New()
 	setup := a.setup()
-	fmt.Fprintln(h, rootSuite, rootPackages)
+	fmt.Fprintln(h, rootSuite, a.packages(), engineUnits)
 	for _, name := range slices.Sorted(maps.Keys(setup)) {
 		fmt.Fprintf(h, "%s\n%s", name, setup[name])
 	}
@@ -268,9 +282,10 @@ func kernelParts(depends string) (packages []string) {
 
 // root returns a tree with the kernel's modules in it.
 func (vm *machine) root(kernel string) (string, error) {
-	base := vm.cached("root-" + rootSuite) // as debootstrap leaves it
+	packages := sha256.Sum256([]byte(vm.arch.packages()))
+	base := vm.cached("root-" + rootSuite + "-" + hex.EncodeToString(packages[:4])) // as debootstrap leaves it
 	err := keep(base, func(part string) error {
-		args := []string{"--variant=minbase", "--include=" + rootPackages, "--arch=" + vm.arch.name, rootSuite, part}
+		args := []string{"--variant=minbase", "--include=" + vm.arch.packages(), "--arch=" + vm.arch.name, rootSuite, part}
 		if !vm.arch.native() {
 			args = append([]string{"--foreign"}, args...)
 		}
@@ -330,6 +345,14 @@ func (a *arch) configure(root string) error {
 	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		return err
+	}
+	for _, unit := range engineUnits {
+		if err := os.RemoveAll(filepath.Join(root, "etc/systemd/system", unit)); err != nil {
+			return err
+		}
+		if err := os.Symlink("/dev/null", filepath.Join(root, "etc/systemd/system", unit)); err != nil {
+			return err
+		}
 	}
 	return os.Symlink("../hull-test.service", filepath.Join(wants, "hull-test.service"))
 }
@@ -447,8 +470,13 @@ func (vm *machine) makePayload(work, runtime string, tests selection) (string, e
 	if err := vm.makeTests(dir, tests); err != nil {
 		return "", err
 	}
+	if slices.Contains(tests.packages, enginesPackage) {
+		if err := vm.makeEngines(dir+"/engines", runtime, tests); err != nil {
+			return "", err
+		}
+	}
 	file := filepath.Join(work, "payload.img")
-	return file, command("mkfs.ext4", "-q", "-d", dir, file, "600M")
+	return file, command("mkfs.ext4", "-q", "-d", dir, file, "900M")
 }
 
 // makeRootfs makes the root file system of life's containers; guest.sh gives busybox its other names.
@@ -486,6 +514,32 @@ func (vm *machine) makeTests(dir string, tests selection) error {
 				return err
 			}
 		}
+	}
+	return readableByAll(dir)
+}
+
+// makeEngines makes what package engines needs: its tests, and the runtime with the programs that lie beside it.
+func (vm *machine) makeEngines(dir, runtime string, tests selection) error {
+	if err := os.MkdirAll(dir+"/bin", 0o755); err != nil {
+		return err
+	}
+	if err := command("cp", "-L", runtime, dir+"/bin/"); err != nil {
+		return err
+	}
+	for _, name := range []string{"hull-sandbox", "hull-net", "containerd-shim-hull-v1"} {
+		file := filepath.Join(filepath.Dir(runtime), name)
+		if _, err := os.Stat(file); err != nil {
+			continue
+		}
+		if err := command("cp", "-L", file, dir+"/bin/"); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(dir+"/runtime", []byte(filepath.Base(runtime)+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := vm.makeTest(dir, "hull/test/engines", "", tests); err != nil {
+		return err
 	}
 	return readableByAll(dir)
 }
