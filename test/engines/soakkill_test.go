@@ -123,7 +123,7 @@ func (s *killedSoak) try(c client, args ...string) string {
 
 // live takes one container of Podman or Docker through a part of its life.
 func (s *killedSoak) live(c client, n string, run, remove []string) {
-	s.try(c, slices.Concat(run, []string{"-d", imageName, "sh", "-c", sleeps})...)
+	s.try(c, slices.Concat(run, []string{"-d", imageName, "sleep", "1000"})...)
 	for range rand.IntN(4) {
 		switch rand.IntN(4) {
 		case 0:
@@ -142,7 +142,7 @@ func (s *killedSoak) live(c client, n string, run, remove []string) {
 }
 
 func (s *killedSoak) liveCtr(d *containerd, n string, c contestant) {
-	s.try(d.client, "run", "-d", c.runtime(), imageName, n, "sh", "-c", sleeps)
+	s.try(d.client, "run", "-d", c.runtime(), imageName, n, "sleep", "1000")
 	for i := range rand.IntN(4) {
 		switch rand.IntN(3) {
 		case 0:
