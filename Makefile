@@ -71,6 +71,11 @@ test-engines-sid: build ## the same with the engines of Debian's unstable suite;
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines
 
+.PHONY: test-kubernetes
+test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods of both classes; root, busybox-static, CNI's plugins
+	dist=$$(pwd)/dist containerd=$$(test/engines/newest/build) kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \
+	HULL_TEST_DIST=$$dist HULL_TEST_CONTAINERD=$$containerd HULL_TEST_KUBERNETES=$$kube go test -count=1 -timeout 40m -v ./...
+
 .PHONY: test-criu
 test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; root, debootstrap, a mirror
 	HULL_TEST_CRIU=$$(test/criu/root) HULL_TEST_REQUIRE=criu go test -count=1 -v -run 'Checkpoint|Restore|PreDump' .
@@ -89,7 +94,7 @@ bench: build ## hull beside the runtimes that are installed; root
 	go run ./test/bench -runtime '$(RUNTIME)'
 
 .PHONY: dist
-dist: ## a tarball and a Debian package, with manual pages and completions, a list of what is in them and checksums: dist/
+dist: ## a tarball, a Debian package and an image for Kubernetes's nodes, with manual pages and completions, a list of what is in them and checksums: dist/
 	go run ./test/dist -version '$(VERSION)' -ldflags '$(GO_LDFLAGS)'
 
 .PHONY: dist-check
