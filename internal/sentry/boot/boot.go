@@ -90,7 +90,7 @@ type Sandbox struct {
 // New makes a sandbox whose container waits for Run.
 func New(o Options) (*Sandbox, error) {
 	unix.Umask(0) // the kernel applies that of each process itself
-	s := &Sandbox{Options: o, server: fileserver.New(o.HostSockets), going: make(chan struct{})}
+	s := &Sandbox{Options: o, server: fileserver.New(fileserver.Sockets(o.HostSockets)), going: make(chan struct{})}
 	for _, fd := range o.Image {
 		if s.restoring == nil {
 			s.restoring = new(restoring)

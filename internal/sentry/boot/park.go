@@ -68,7 +68,7 @@ func mainParked(args []string, release string) int {
 // newParked makes a kernel that has no container yet, under the filter of those that have a network of their own.
 func newParked() (*Sandbox, error) {
 	unix.Umask(0)
-	s := &Sandbox{server: fileserver.New(filter.UnixSockets{}), going: make(chan struct{}), parked: true}
+	s := &Sandbox{server: fileserver.New(fileserver.Sockets{}), going: make(chan struct{}), parked: true}
 	s.Control, s.Start, s.OverlayFD = -1, -1, -1
 	s.Spec = &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
 	s.root = &container{Sandbox: s, Container: s.Container, lock: logFD}

@@ -15,8 +15,6 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
-
-	"hull/internal/sentry/filter"
 )
 
 // maxMessage is the size of the largest message: of names and file attributes, never of contents.
@@ -25,12 +23,16 @@ const maxMessage = 64 << 10
 // Server serves donated mounts.
 type Server struct {
 	lisafs  *lisafs.Server
-	sockets filter.UnixSockets
+	sockets Sockets
 	cwd     sync.Mutex
 }
 
+// Sockets says what is done with sockets of unix(7) in what is served: those that programs of the host have there are connected with;
+// or such are made there.
+type Sockets struct{ Connect, Bind bool }
+
 // New returns a server of nothing yet. sockets says what may be done with those in what it serves.
-func New(sockets filter.UnixSockets) *Server {
+func New(sockets Sockets) *Server {
 	return &Server{lisafs: lisafs.NewServer(), sockets: sockets}
 }
 

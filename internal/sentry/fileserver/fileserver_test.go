@@ -9,14 +9,12 @@ import (
 
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
-
-	"hull/internal/sentry/filter"
 )
 
 // All mounts of a server end with the container, and none takes what the others need: the kernel would end in a panic, and
 // with it the status of the container's program be lost.
 func TestMountsEnd(t *testing.T) {
-	s := New(filter.UnixSockets{})
+	s := New(Sockets{})
 	for range 5 {
 		root, err := unix.Open(t.TempDir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {

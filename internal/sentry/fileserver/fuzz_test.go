@@ -10,8 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/lisafs"
-
-	"hull/internal/sentry/filter"
 )
 
 // The client of the server is a kernel that its container may have taken over. Whatever it sends, the process goes on: a panic
@@ -39,7 +37,7 @@ func FuzzServer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := New(filter.UnixSockets{}).Serve(fd, false)
+		client, err := New(Sockets{}).Serve(fd, false)
 		if err != nil {
 			t.Fatal(err)
 		}
