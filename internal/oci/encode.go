@@ -16,7 +16,9 @@ func Encode(s *specs.Spec) []byte {
 }
 
 // EncodeProcess is Encode for a process.
-func EncodeProcess(p *specs.Process) []byte { return encode(make([]byte, 0, 2<<10), reflect.ValueOf(p)) }
+func EncodeProcess(p *specs.Process) []byte {
+	return encode(make([]byte, 0, 2<<10), reflect.ValueOf(p))
+}
 
 // EncodeString is Encode for a string.
 func EncodeString(s string) []byte { return encodeString(nil, s) }

@@ -163,10 +163,7 @@ func (c *creation) tellContainer(conn, terminal *os.File) error {
 	for _, f := range c.files {
 		fds = append(fds, int(f.Fd()))
 	}
-	if len(fds) > wire.MaxFiles {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("more files than a sandbox of the pool can be given")}
-	}
-	err = wire.SendWords(int(conn.Fd()), append(words, c.flags...), fds...)
+	err = wire.SendContainer(int(conn.Fd()), append(words, c.flags...), fds)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return c.lost()
 	}

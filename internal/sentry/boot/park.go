@@ -49,7 +49,7 @@ func mainParked(args []string, release string) int {
 	if _, err := pool.WriteString(wire.Ready); err != nil {
 		return 1
 	}
-	words, fds, err := wire.ReceiveWords(*conn, wire.MaxFiles)
+	words, fds, err := wire.ReceiveContainer(*conn)
 	if err != nil {
 		return 0 // whoever has started it is gone
 	}
