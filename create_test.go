@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -712,6 +713,31 @@ func TestDeleteDamagedState(t *testing.T) {
 				t.Error("its state directory is left")
 			}
 		})
+	}
+}
+
+// A container whose pod isn't there doesn't get another isolation than it may count on without a word.
+func TestPodGone(t *testing.T) {
+	var warnings []string
+	r := newRuntime(t)
+	r = &hull.Runtime{Root: r.Root, Warn: func(line string) { warnings = append(warnings, line) }}
+	bundle := hulltest.Bundle(t, args("sleep", "3600"))
+	for _, said := range []bool{false, true} {
+		s := unshared(t, bundle)
+		s.Annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "gone"}
+		if said {
+			r.Isolation = hull.Native
+		}
+		warnings = nil
+		c, err := r.Create(t.Context(), fmt.Sprint("member-", said), hull.CreateOptions{Spec: s, Bundle: bundle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove(t, r, c)
+		const want = `annotations.io.kubernetes.cri.sandbox-id: there is no container "gone", in whose sandbox this one would be: it has native isolation`
+		if got := slices.Contains(warnings, want); got == said {
+			t.Errorf("isolation said: %v; warnings %q", said, warnings)
+		}
 	}
 }
 

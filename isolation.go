@@ -74,8 +74,9 @@ func (r *Runtime) isolation(s *specs.Spec) (Isolation, error) {
 
 // checkOptions refuses options of a sandbox where there is none.
 func (r *Runtime) checkOptions(i Isolation) error {
-	if i != Sandbox && r.Sandbox != (SandboxOptions{}) {
-		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox, and the container is in none")}
+	if name := r.Sandbox.Given(); i != Sandbox && name != "" {
+		return &fault.Error{Step: "--" + name, Kind: fault.BadUsage, Err: errors.New("an option of sandboxes, and the container is in none"),
+			Hint: "hull --isolation sandbox gives it a kernel of its own"}
 	}
 	return nil
 }

@@ -31,6 +31,10 @@ func (r *Runtime) place(id string, s *specs.Spec) (Isolation, *Container, error)
 	}
 	record, err := r.recordOf(first)
 	if isolation == Native && (err != nil || recordedIsolation(record) == Native) {
+		// Some engines make pods without a first container: then there is none to be found.
+		if errors.Is(err, ErrNotExist) && !r.isolates(s) {
+			r.warn(fmt.Sprintf("%s: there is no container %q, in whose sandbox this one would be: it has native isolation", field, first))
+		}
 		return Native, nil, nil
 	}
 	switch {

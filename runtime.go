@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -84,13 +85,33 @@ type CreateOptions struct {
 // Create makes a container whose init waits for Start.
 func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
 	c, err := r.create(ctx, id, making{CreateOptions: o, park: true})
-	return c, fault.In("create", id, explainRights(err))
+	return c, fault.In("create", id, explainRights(r.explainTaken(id, err)))
 }
 
 // Run makes a container and starts it, in fewer steps than Create and Start.
 func (r *Runtime) Run(ctx context.Context, id string, o CreateOptions) (*Container, error) {
 	c, err := r.create(ctx, id, making{CreateOptions: o})
-	return c, fault.In("run", id, explainRights(err))
+	return c, fault.In("run", id, explainRights(r.explainTaken(id, err)))
+}
+
+// explainTaken says of an id that a container has how it gets free.
+func (r *Runtime) explainTaken(id string, err error) error {
+	e, ok := err.(*fault.Error)
+	if !ok || !errors.Is(err, ErrExist) || e.Hint != "" {
+		return err
+	}
+	c, oerr := r.open(id)
+	if oerr != nil {
+		return err
+	}
+	switch status, serr := c.status(); {
+	case serr != nil:
+	case status == Stopped:
+		e.Hint = "it has stopped: hull delete " + id + " takes it away"
+	default:
+		e.Hint = fmt.Sprintf("it is %s: choose another id, or take it away with hull delete --force %s", status, id)
+	}
+	return e
 }
 
 // making says what create does.
@@ -414,7 +435,8 @@ func (h handover) giveConsole(p *engine.Process) error {
 func writePidFile(path string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	open := func() (*os.File, error) {
-		return os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0o666)
+		f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0o666)
+		return f, named(err, path)
 	}
 	f, err := open()
 	if errors.Is(err, os.ErrExist) && os.Remove(tmp) == nil {
@@ -426,10 +448,23 @@ func writePidFile(path string, pid int) error {
 	_, werr := fmt.Fprint(f, pid)
 	err = errors.Join(werr, f.Close())
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = named(os.Rename(tmp, path), path)
 	}
 	if err != nil {
 		os.Remove(tmp)
+	}
+	return err
+}
+
+// named has an error name the file that was asked for instead of the one that becomes it.
+func named(err error, path string) error {
+	var p *fs.PathError
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
+		return &fs.PathError{Op: p.Op, Path: path, Err: p.Err}
+	case errors.As(err, &l):
+		return &fs.PathError{Op: l.Op, Path: path, Err: l.Err}
 	}
 	return err
 }

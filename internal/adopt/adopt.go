@@ -167,6 +167,15 @@ func write(file string, content []byte, like string) (err error) {
 	if err := unix.Stat(like, &st); err == nil {
 		mode, uid, gid = os.FileMode(st.Mode&0o777), int(st.Uid), int(st.Gid)
 	}
+	defer func() { // whose name is nobody's business
+		var p *fs.PathError
+		var l *os.LinkError
+		if errors.As(err, &p) {
+			err = &fs.PathError{Op: p.Op, Path: file, Err: p.Err}
+		} else if errors.As(err, &l) {
+			err = &fs.PathError{Op: l.Op, Path: file, Err: l.Err}
+		}
+	}()
 	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
 	if err != nil {
 		return err

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -162,5 +164,9 @@ func (f *restoreFlags) restore(ctx context.Context, r *running, id string) error
 	f.run.becomeSubreaper()
 	var err error
 	r.container, err = r.env.Runtime().Restore(ctx, id, o)
+	var e *hull.Error
+	if _, serr := os.Stat(cmp.Or(o.Path, "checkpoint")); errors.As(err, &e) && e.Hint == "" && errors.Is(serr, os.ErrNotExist) {
+		e.Hint = "the image, which hull checkpoint has written, is named by --image-path, or else is checkpoint in the working directory"
+	}
 	return err
 }

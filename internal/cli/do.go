@@ -200,7 +200,8 @@ func notStarted(err error) error {
 		}
 	}
 	e.Field = "" // of a configuration that the caller hasn't seen
-	if errors.Is(err, unix.ENOENT) {
+	// A command whose name is empty is a mistake of the configuration; shells say that there is no such file.
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, hull.ErrBadSpec) {
 		return statusError{exitNotFound, err}
 	}
 	return statusError{exitNotExecutable, err}

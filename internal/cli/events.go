@@ -24,7 +24,7 @@ func eventsCommand() *Command {
 		Name:    "events",
 		Summary: "print what a container uses, and when it runs out of memory",
 		Usage:   "[options] CONTAINER-ID",
-		Long:    `Prints lines of JSON until the container ends, or with cgroup v1 until it is deleted: {"type":"stats","id":…,"data":…} with the use of CPU, memory, disks and so on, again and again, and {"type":"oom","id":…} each time the kernel has killed a process for want of memory.`,
+		Long:    `Prints lines of JSON until the container ends: {"type":"stats","id":…,"data":…} with the use of CPU, memory, disks and so on, again and again, and {"type":"oom","id":…} each time the kernel has killed a process for want of memory.`,
 		Examples: `hull events --stats web1
 hull events --interval 1s web1`,
 		Args: arity{1, 1},
@@ -63,7 +63,10 @@ func (e *Env) printStats(c *hull.Container) error {
 	return json.NewEncoder(e.Stdout).Encode(event{"stats", c.ID(), stats})
 }
 
-// watch prints events until the container is gone.
+// oomLate is how long after a container's end the kernel may still tell that it ran out of memory.
+const oomLate = 50 * time.Millisecond
+
+// watch prints events until the container has stopped.
 func (e *Env) watch(c *hull.Container, interval time.Duration) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -71,6 +74,11 @@ func (e *Env) watch(c *hull.Container, interval time.Duration) error {
 	if err != nil {
 		return inOp("events", c.ID(), err)
 	}
+	go func() { // with cgroup v1 the kernel tells of the cgroup's end alone, which comes with delete
+		_, _ = c.Wait(ctx) // or it has ended already; how doesn't matter
+		time.Sleep(oomLate)
+		cancel()
+	}()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	enc := json.NewEncoder(e.Stdout)

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull"
+	"hull/internal/caps"
 	"hull/internal/user"
 )
 
@@ -177,12 +179,33 @@ func (f *execFlags) change(p *specs.Process) error {
 	if f.given("no-new-privs") {
 		p.NoNewPrivileges = f.noNewPrivs
 	}
-	addCapabilities(p, f.caps)
+	names, err := capabilities(f.caps)
+	if err != nil {
+		return err
+	}
+	addCapabilities(p, names)
 	return f.changeIDs(p)
 }
 
 // addCapabilities leaves the inheritable set as it is (CVE-2022-29162: it is not for exec to fill). The ambient set can't
 // have what that doesn't have.
+// capabilities returns the names of --cap as a configuration has them. People leave out CAP_, as capsh(1) and other engines do; a name
+// that is none would have the program run without what it needs.
+func capabilities(given []string) ([]string, error) {
+	var names []string
+	for _, name := range given {
+		full := strings.ToUpper(name)
+		if !strings.HasPrefix(full, "CAP_") {
+			full = "CAP_" + full
+		}
+		if _, ok := caps.Number(full); !ok {
+			return nil, &hull.Error{Step: "--cap", Kind: hull.ErrBadUsage, Err: fmt.Errorf("no capability has the name %q", name), Hint: "capabilities(7) lists them"}
+		}
+		names = append(names, full)
+	}
+	return names, nil
+}
+
 func addCapabilities(p *specs.Process, names []string) {
 	if len(names) == 0 {
 		return

@@ -68,10 +68,19 @@ func openResult(to string) (*result, error) {
 	}
 	out, err := openResultFile(to)
 	if err != nil {
-		return nil, &hull.Error{Op: "do", Step: "--json", Err: err}
+		e := &hull.Error{Op: "do", Step: "--json", Err: err}
+		if errors.As(err, new(badDescriptor)) {
+			return nil, statusError{exitUsage, e}
+		}
+		return nil, e
 	}
 	return &result{Version: 1, out: out}, nil
 }
+
+// badDescriptor is what is wrong with a descriptor that --json names: the command line is.
+type badDescriptor string
+
+func (d badDescriptor) Error() string { return string(d) }
 
 // finish writes the result of what has ended with err. It returns err, or if that is nil why the result could not be
 // written: hull's status is the command's, if it has one.
@@ -125,10 +134,10 @@ func openResultFile(to string) (*resultFile, error) {
 	if fd, err := strconv.Atoi(name); err == nil && fd >= 0 {
 		// hull's own descriptors are close-on-exec. Those that others have left to it can't be.
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
-			return nil, fmt.Errorf("hull was not started with a descriptor %d", fd)
+			return nil, badDescriptor(fmt.Sprintf("hull was not started with a descriptor %d", fd))
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
-			return nil, fmt.Errorf("descriptor %d is not open for writing", fd)
+			return nil, badDescriptor(fmt.Sprintf("descriptor %d is not open for writing", fd))
 		}
 		if fd > 2 {
 			unix.CloseOnExec(fd)

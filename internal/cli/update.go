@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull"
+	"hull/internal/oci"
 )
 
 // updateFlags are the options of update, and the resources that they set.
@@ -57,6 +58,7 @@ func (f *updateFlags) register(fs *optionSet) {
 
 func updateCommand() *Command {
 	var f updateFlags
+	var options *optionSet
 	return &Command{
 		Name:    "update",
 		Summary: "change the limits of a container",
@@ -77,16 +79,22 @@ A file for --resources has the form of linux.resources in config.json:
  }`,
 		Examples: `hull update --memory 512m --pids-limit 100 web1
 echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
-		Args:  arity{1, 1},
-		Flags: f.register,
+		Args: arity{1, 1},
+		Flags: func(fs *optionSet) {
+			options = fs
+			f.register(fs)
+		},
 		Run: func(env *Env, args []string) error {
 			c, err := env.container("update", args[0])
 			if err != nil {
 				return err
 			}
-			r, err := f.read(env.Stdin)
+			r, err := f.read(env)
 			if err != nil {
 				return inOp("update", args[0], err)
+			}
+			if options.flags.NFlag() == 0 { // an empty value is given, too, by callers who fill in what they may not have
+				env.log.warn("no limit is given, and none is changed")
 			}
 			if f.kernel != nil || f.kernelTCP != nil {
 				env.log.warn("limits of kernel memory have no effect: the kernel has none any more")
@@ -97,11 +105,11 @@ echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
 }
 
 // read returns the resources to change.
-func (f *updateFlags) read(stdin io.Reader) (*specs.LinuxResources, error) {
+func (f *updateFlags) read(env *Env) (*specs.LinuxResources, error) {
 	if f.file == "" {
 		return f.fromFlags(), nil
 	}
-	in := stdin
+	var in io.Reader = env.Stdin
 	if f.file != "-" {
 		file, err := os.Open(f.file)
 		if err != nil {
@@ -110,9 +118,17 @@ func (f *updateFlags) read(stdin io.Reader) (*specs.LinuxResources, error) {
 		defer file.Close()
 		in = file
 	}
+	var raw json.RawMessage
 	var r specs.LinuxResources
-	if err := json.NewDecoder(in).Decode(&r); err != nil {
+	err := json.NewDecoder(in).Decode(&raw)
+	if err == nil {
+		err = json.Unmarshal(raw, &r)
+	}
+	if err != nil {
 		return nil, &hull.Error{Step: "--resources " + f.file, Kind: hull.ErrBadSpec, Err: err}
+	}
+	for _, name := range oci.UnknownResources(raw) {
+		env.log.warn("--resources " + f.file + ": " + name)
 	}
 	return &r, nil
 }

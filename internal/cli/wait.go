@@ -13,6 +13,7 @@ func waitCommand() *Command {
 	var options *optionSet
 	return &Command{
 		Name:    "wait",
+		Own:     true,
 		Summary: "wait for the end of a container's program",
 		Usage:   "[options] CONTAINER-ID",
 		Long: `Waits until the program of a created or running container, or another of its processes, has ended, and prints as JSON with which status: that of its exit, or 128 and the number of the signal that ended it.

@@ -97,6 +97,13 @@ func ParseResources(file string, data []byte) (r *specs.LinuxResources, warnings
 	return r, d.warnings, nil
 }
 
+// UnknownResources returns a line for each property of linux.resources in data that hull doesn't know, with its field.
+func UnknownResources(data []byte) []string {
+	d := &decoder{src: string(data), path: []step{{name: "linux"}, {name: "resources"}}}
+	d.document(func() { readResources(d, new(specs.LinuxResources)) })
+	return d.notes
+}
+
 // parse reads a file that is an object, which has its place at path in a configuration, and checks what was read.
 func parse[T any](file string, data []byte, v *T, read func(*decoder, *T), check func(*checker), path ...string) (*decoder, error) {
 	if len(data) > maxSize {

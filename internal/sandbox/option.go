@@ -25,6 +25,19 @@ type Options struct {
 	Platform         string
 }
 
+// Given returns the name of the first option that is not at its default, as the command line has it, or "".
+func (o Options) Given() string {
+	for _, f := range []struct{ name, value string }{
+		{"overlay", o.Overlay}, {"file-access", o.FileAccess}, {"file-access-mounts", o.FileAccessMounts},
+		{"host-fifo", o.HostFifo}, {"host-uds", o.HostUDS}, {"platform", o.Platform},
+	} {
+		if f.value != "" {
+			return f.name
+		}
+	}
+	return ""
+}
+
 // platforms are the ways to run programs, each with why it can't be had; or "".
 var platforms = map[string]string{
 	"systrap": "",
