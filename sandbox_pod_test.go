@@ -192,6 +192,27 @@ func runningMember(t testing.TB, r *hull.Runtime, pod *hull.Container, id string
 	return c
 }
 
+// What the pod's first container says of itself, that it is the last to be killed, is not said of the others.
+func TestSandboxPodOOMScore(t *testing.T) {
+	score := func(n int) func(*specs.Spec) { return func(s *specs.Spec) { s.Process.OOMScoreAdj = &n } }
+	r, pod := newPod(t, score(100))
+	for _, step := range []struct {
+		id          string
+		score, want int
+	}{{"a", 500, 500}, {"b", 300, 300}, {"c", 700, 300}} {
+		runningMember(t, r, pod, step.id, score(step.score))
+		pids, err := pod.Processes()
+		if err != nil || len(pids) < 2 {
+			t.Fatalf("processes %v, %v", pids, err)
+		}
+		for _, pid := range pids {
+			if got := strings.TrimSpace(readFile(t, procPath(pid, "oom_score_adj"))); got != strconv.Itoa(step.want) {
+				t.Errorf("with %s: process %d has %s, want %d", step.id, pid, got, step.want)
+			}
+		}
+	}
+}
+
 // A pod's containers have a life of their own each.
 func TestSandboxPod(t *testing.T) {
 	r, pod := newPod(t)

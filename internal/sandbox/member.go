@@ -104,6 +104,9 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 	if err := c.requestMember(conn, pids, streams); err != nil {
 		return nil, err
 	}
+	if err := c.shareScore(); err != nil {
+		c.Warn(err.Error())
+	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
