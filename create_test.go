@@ -716,6 +716,81 @@ func TestDeleteDamagedState(t *testing.T) {
 	}
 }
 
+// A container of whose record both files are damaged is known by its configuration alone: what is in the cgroup that this names
+// ends, unless that may be another's.
+func TestDeleteDamagedRecord(t *testing.T) {
+	const killed, left = "the processes of the cgroup %s, which config.json names, are killed", "its process and its cgroup, if it has any, are left"
+	relative := func(s *specs.Spec) { s.Linux.CgroupsPath = s.Linux.CgroupsPath[1:] }
+	for _, test := range []struct {
+		name   string
+		edits  []func(*specs.Spec)
+		damage func(t *testing.T, dir string)
+		says   string // or nothing
+	}{
+		{"named by an absolute path", nil, nil, killed},
+		{"named by a path that depends on who asks", []func(*specs.Spec){relative}, nil, left},
+		{"that another container has", nil, func(t *testing.T, dir string) {
+			other := filepath.Join(filepath.Dir(dir), "other")
+			if err := os.Mkdir(other, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(other, "state"), readFile(t, filepath.Join(dir, "state"))+"\n")
+			t.Cleanup(func() { os.RemoveAll(other) })
+		}, left},
+		{"of a creation that was killed before its process was there", nil, func(t *testing.T, dir string) { rm(t, filepath.Join(dir, "state.copy")) }, left},
+		{"of one that was killed before it had a record", nil, func(t *testing.T, dir string) {
+			rm(t, filepath.Join(dir, "state"))
+			rm(t, filepath.Join(dir, "state.copy"))
+		}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRuntime(t)
+			var said []string
+			c := runningIn(t, r, test.edits...)
+			r = &hull.Runtime{Root: r.Root, Warn: func(line string) { said = append(said, line) }}
+			var groups []string
+			for line := range strings.Lines(readFile(t, filepath.Join(c.Dir(), "state"))) {
+				if name, values, _ := strings.Cut(line, " "); name == "cgroup.path" {
+					groups = append(groups, strings.Split(values, `"`)[3])
+				}
+			}
+			if test.damage != nil {
+				test.damage(t, c.Dir())
+			}
+			for _, name := range []string{"state", "state.copy"} {
+				if path := filepath.Join(c.Dir(), name); exists(path) {
+					write(t, path, "junk\n")
+				}
+			}
+			if err := r.Delete(t.Context(), "box", hull.DeleteOptions{}); err == nil || hull.Hint(err) == "" || !alive(c.Init().Pid) {
+				t.Errorf("without force: %v", errorText(err))
+			}
+			if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+				t.Error(errorText(err))
+			}
+			if exists(c.Dir()) {
+				t.Error("its state directory is left")
+			}
+			stays := test.says != killed
+			if got := alive(c.Init().Pid); got != stays {
+				t.Errorf("its process is left: %v", got)
+			}
+			_ = unix.Kill(c.Init().Pid, unix.SIGKILL)
+			_, _ = c.Init().Wait()
+			for _, dir := range groups {
+				if got := exists(dir); got != stays {
+					t.Errorf("%s is left: %v", dir, got)
+				}
+				_ = unix.Rmdir(dir)
+			}
+			want := strings.ReplaceAll(test.says, "%s", c.Spec().Linux.CgroupsPath)
+			if want == "" && len(said) > 0 || want != "" && (len(said) != 1 || !strings.Contains(said[0], want)) {
+				t.Errorf("it says %q, want %q", said, want)
+			}
+		})
+	}
+}
+
 // A container whose pod isn't there doesn't get another isolation than it may count on without a word.
 func TestPodGone(t *testing.T) {
 	var warnings []string

@@ -566,7 +566,12 @@ func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
 	defer lock.Unlock()
 	record, err := dir.Record()
 	if err != nil {
-		record = r.copied(dir, err)
+		if record, err = r.copied(dir, err); err != nil {
+			err = r.destroyNamed(ctx, dir, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if record == nil {
 		return dir.Remove()
@@ -584,15 +589,69 @@ func (r *Runtime) deleteRemains(ctx context.Context, dir *store.Dir) error {
 	return c.destroy(ctx, status)
 }
 
-// copied returns the copy of a record that can't be read, or nil. None is there if a creation was killed before its
-// container had a process.
-func (r *Runtime) copied(dir *store.Dir, why error) *store.Record {
+// copied returns the copy of a record that can't be read, or nil if there is none: a creation was killed before its container had a
+// process. It returns an error if the copy is damaged, too.
+func (r *Runtime) copied(dir *store.Dir, why error) (*store.Record, error) {
 	record, err := dir.Copy()
 	switch {
 	case err == nil:
 		r.warn(why.Error())
-	case !errors.Is(why, os.ErrNotExist) || !errors.Is(err, os.ErrNotExist):
-		r.warn(fmt.Sprintf("%v; its process and its cgroup, if it has any, are left", errors.Join(why, err)))
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%w; %w", why, err)
+	case !errors.Is(why, os.ErrNotExist):
+		r.warnOfLeft(why)
 	}
-	return record
+	return record, nil
+}
+
+func (r *Runtime) warnOfLeft(why error) {
+	r.warn(fmt.Sprintf("%v; its process and its cgroup, if it has any, are left", why))
+}
+
+// destroyNamed kills what is in the cgroup that a configuration names whose record is damaged, and removes that. Of a path that is
+// relative nobody knows any more whose cgroup it starts from; another container may have the cgroup since.
+func (r *Runtime) destroyNamed(ctx context.Context, dir *store.Dir, why error) error {
+	leave := func(err error) error {
+		r.warnOfLeft(fmt.Errorf("%w; %w", why, err))
+		return nil
+	}
+	raw, err := dir.Config()
+	if err != nil {
+		return leave(err)
+	}
+	cfg, err := oci.Parse(filepath.Join(dir.Path, "config.json"), raw)
+	if err != nil {
+		return leave(err)
+	}
+	path := cfg.Spec.Linux.CgroupsPath
+	group, err := cgroup.Named(path, r.rootless())
+	if err != nil {
+		return leave(err)
+	}
+	if !group.Exists() {
+		return leave(fmt.Errorf("there is no cgroup %s", path))
+	}
+	all, err := r.store().Dirs()
+	if err != nil {
+		return leave(err)
+	}
+	for _, d := range all {
+		if d.ID == dir.ID {
+			continue
+		}
+		other, err := d.Record()
+		if err != nil {
+			other, err = d.Copy()
+		}
+		if err == nil && group.Overlaps(other.Cgroup) {
+			return leave(fmt.Errorf("container %s has the cgroup %s, too", d.ID, path))
+		}
+	}
+	r.warn(fmt.Sprintf("%v; the processes of the cgroup %s, which config.json names, are killed, and it is removed", why, path))
+	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	defer cancel()
+	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	return group.Destroy(ctx)
 }

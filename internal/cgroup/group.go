@@ -3,8 +3,10 @@ package cgroup
 import (
 	"context"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"hull/internal/cgroup/systemd"
 	"hull/internal/fault"
@@ -82,6 +84,50 @@ func Above(c Config) (*Group, error) {
 		}
 	}
 	return g, nil
+}
+
+// Named returns the cgroups of a container of which no State is left, by linux.cgroupsPath alone: an absolute path, or one of
+// systemd's. It refuses what is no container's own: a slice, and a cgroup that the caller or process 1 is in.
+func Named(path string, rootless bool) (*Group, error) {
+	refuse := func(why string) error {
+		return &fault.Error{Field: pathField, Step: "find the cgroup", Kind: fault.Unsupported, Err: errorf("%q %s", path, why)}
+	}
+	c := Config{Path: path, Systemd: !filepath.IsAbs(path) && strings.Count(path, ":") == 2, Rootless: rootless}
+	if !filepath.IsAbs(path) && !c.Systemd {
+		return nil, refuse("is relative to the cgroup of whoever made the container")
+	}
+	g := &Group{mode: Detect(), given: true, rootless: rootless}
+	if err := g.locate(c); err != nil {
+		return nil, err
+	}
+	if g.unit != nil && g.unit.isSlice() {
+		return nil, refuse("is a slice")
+	}
+	for _, d := range g.dirs() {
+		if !belowMount(d.path) {
+			return nil, refuse("is not below " + mountRoot)
+		}
+		pids, err := pidsBelow(d.path)
+		if err != nil && !gone(err) {
+			return nil, &fault.Error{Step: "list the processes", Err: err}
+		}
+		if slices.Contains(pids, os.Getpid()) || slices.Contains(pids, 1) {
+			return nil, refuse("has processes that are none of a container's")
+		}
+	}
+	return g, nil
+}
+
+// Overlaps tells whether one of g's cgroups is one of s's, or is in one, or has one in it.
+func (g *Group) Overlaps(s State) bool {
+	for _, p := range s.Paths {
+		for _, d := range g.dirs() {
+			if p == d.path || strings.HasPrefix(p, d.path+"/") || strings.HasPrefix(d.path, p+"/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // None returns the Group of processes that stay in the cgroup of their parent. All it does is nothing.
