@@ -227,11 +227,11 @@ func (m *Machine) configure(ctx context.Context, change func(context.Context) er
 
 // hull runs the hull of a directory for containerd, and returns what it says.
 func (m *Machine) hull(ctx context.Context, dir, verb string) (string, error) {
-	var out bytes.Buffer
+	var out, errs bytes.Buffer // two: each has a goroutine that copies to it
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, "bin/hull"), verb, "--config", m.Config, "containerd")
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, m.Log), &out
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, m.Log), &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("hull %s: %w: %s", verb, err, bytes.TrimSpace(out.Bytes()))
+		return "", fmt.Errorf("hull %s: %w: %s", verb, err, bytes.TrimSpace(append(out.Bytes(), errs.Bytes()...)))
 	}
 	return out.String(), nil
 }
