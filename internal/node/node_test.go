@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -178,6 +180,36 @@ func TestUninstallOfWhatRuns(t *testing.T) {
 	if !strings.Contains(m.log.String(), "stays: "+shim+" runs") {
 		t.Error(m.log.String())
 	}
+	// Nor does it go when another release has taken its name.
+	fi, err := os.Stat(shim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := fmt.Sprintf("bin/%s%d-containerd-shim-hull-v1", running, fi.Sys().(*syscall.Stat_t).Ino)
+	for range 2 {
+		if err := m.Install(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m.is(t, with, 3, append([]string{old}, all...)...)
+	}
+	if text, err := os.ReadFile(shim); err != nil || string(text) != "shim" {
+		t.Errorf("the shim is not the new one: %v", err)
+	}
+	m.log.Reset()
+	if err := m.Uninstall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.is(t, without, 4, append([]string{old}, all...)...)
+	if want := "stays: " + filepath.Join(m.To, old) + " runs"; !strings.Contains(m.log.String(), want) {
+		t.Errorf("%s, want %s", m.log.String(), want)
+	}
+	// When it has ended, all goes.
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err := m.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.is(t, with, 5, all...)
 }
 
 func TestMistakes(t *testing.T) {

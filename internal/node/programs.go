@@ -3,10 +3,12 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +18,9 @@ var programDirs = []string{"bin", "libexec/hull"}
 
 // temporary begins the names of files that are not whole yet.
 const temporary = ".hull-node-"
+
+// running begins the other names of programs that run, whose own another release's have.
+const running = ".hull-node-running-"
 
 // copyPrograms has to be as from is, and returns how many files it has changed. What runs goes on with the file that it was
 // started from.
@@ -44,8 +49,8 @@ func copyPrograms(from, to string) (changed int, err error) {
 			return changed, err
 		}
 		for _, e := range old {
-			if !names[e.Name()] {
-				if err := os.Remove(filepath.Join(to, dir, e.Name())); err != nil {
+			if path := filepath.Join(to, dir, e.Name()); !names[e.Name()] && !runs(path) {
+				if err := os.Remove(path); err != nil {
 					return changed, err
 				}
 			}
@@ -93,7 +98,27 @@ func copyFile(from, to string) (changed bool, err error) {
 	default:
 		return false, &os.PathError{Op: "copy", Path: from, Err: errors.New("it is neither a file nor a link")}
 	}
+	if err := keepRunning(to); err != nil {
+		return false, err
+	}
 	return true, os.Rename(next, to)
+}
+
+// keepRunning gives a program that runs another name, by which removePrograms finds that it does so still.
+func keepRunning(path string) error {
+	if !runs(path) {
+		return nil
+	}
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	inode := fi.Sys().(*syscall.Stat_t).Ino
+	err = os.Link(path, filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%d-%s", running, inode, filepath.Base(path))))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 func writeFile(path string, content []byte, mode fs.FileMode) error {
