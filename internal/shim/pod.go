@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -308,16 +309,13 @@ func (p *pod) stop(patience time.Duration) error {
 			return &ttrpc.Error{Code: ttrpc.DeadlineExceeded, Message: who + " was killed, and hasn't ended"}
 		}
 	}
-	tasks := p.service.all()
+	tasks := slices.DeleteFunc(p.service.all(), func(t *task) bool { return t.wantMade() != nil })
 	for _, t := range tasks {
-		if err := t.kill(t.init, unix.SIGKILL, t.container != nil); err != nil && ttrpc.CodeOf(err) != ttrpc.NotFound {
+		if err := t.kill(t.init, unix.SIGKILL, true); err != nil && ttrpc.CodeOf(err) != ttrpc.NotFound {
 			p.service.log.error(fmt.Errorf("%s: %w", t.id, err))
 		}
 	}
 	for _, t := range tasks {
-		if t.wantMade() != nil {
-			continue
-		}
 		if err := wait("container "+t.id, t.init.ended); err != nil {
 			return err
 		}

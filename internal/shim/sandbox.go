@@ -28,7 +28,13 @@ var sandboxMethods = map[string]func(*service, context.Context, []byte) (contain
 }
 
 func (s *service) callCreateSandbox(ctx context.Context, r *containerd.CreateSandboxRequest) (containerd.Message, error) {
+	s.making.Lock()
+	defer s.making.Unlock()
 	s.mu.Lock()
+	if err := s.wantStaying(); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
 	if s.pod != nil || s.creating[r.ID] || s.tasks[r.ID] != nil {
 		s.mu.Unlock()
 		return nil, &ttrpc.Error{Code: ttrpc.AlreadyExists, Message: "sandbox " + r.ID + ": this shim has one"}
@@ -114,8 +120,11 @@ func (s *service) callPingSandbox(_ context.Context, r *containerd.SandboxReques
 	return containerd.Empty{}, err
 }
 
-// callShutdownSandbox ends the shim, whatever it still has: containerd calls its command delete for what that leaves.
+// callShutdownSandbox ends the shim, whatever it still has: containerd calls its command delete for what that leaves. It also comes
+// while a pod is made, when containerd doesn't wait for that any more.
 func (s *service) callShutdownSandbox(ctx context.Context, r *containerd.SandboxRequest) (containerd.Message, error) {
+	s.making.Lock()
+	defer s.making.Unlock()
 	if p, err := s.wantPod(r.ID); err == nil {
 		if err := p.stop(r.Timeout); err != nil {
 			return nil, err
@@ -124,6 +133,8 @@ func (s *service) callShutdownSandbox(ctx context.Context, r *containerd.Sandbox
 			return nil, err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.end.Do(func() { close(s.over) })
 	return containerd.Empty{}, nil
 }

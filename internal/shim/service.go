@@ -27,7 +27,9 @@ type service struct {
 	debug, sandbox bool
 	log            *logFile
 	events         *publisher
-	over           chan struct{} // closed when the shim is no longer needed
+	over           chan struct{} // closed, with mu, when the shim is no longer needed
+
+	making sync.Mutex // held while the pod is made or taken away; locked before mu
 
 	mu       sync.Mutex
 	tasks    map[string]*task
@@ -118,6 +120,16 @@ func (s *service) made(id string) (*task, error) {
 	return t, err
 }
 
+// wantStaying returns an error if the shim is about to end: what is made now would stay without one. The caller has mu.
+func (s *service) wantStaying() error {
+	select {
+	case <-s.over:
+		return &ttrpc.Error{Code: ttrpc.Unavailable, Message: "the shim ends"}
+	default:
+		return nil
+	}
+}
+
 // all returns the containers.
 func (s *service) all() []*task {
 	s.mu.Lock()
@@ -195,6 +207,10 @@ func with[T any, P interface {
 
 func (s *service) callCreate(ctx context.Context, r *containerd.CreateRequest) (containerd.Message, error) {
 	s.mu.Lock()
+	if err := s.wantStaying(); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
 	if s.tasks[r.ID] != nil || s.creating[r.ID] {
 		s.mu.Unlock()
 		return nil, &ttrpc.Error{Code: ttrpc.AlreadyExists, Message: "container " + r.ID + ": already exists"}

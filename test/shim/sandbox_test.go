@@ -400,6 +400,20 @@ func TestSandboxErrors(t *testing.T) {
 	p.gone(t)
 }
 
+// TestSandboxGivenUp has a client give up while a pod is made, and shut it down, as containerd does.
+func TestSandboxGivenUp(t *testing.T) {
+	for delay := time.Duration(0); delay <= 16*time.Millisecond; delay += 2 * time.Millisecond {
+		t.Run(delay.String(), func(t *testing.T) {
+			p := newPod(newDaemon(t), "pod1", "")
+			ctx, giveUp := context.WithTimeout(t.Context(), delay)
+			defer giveUp()
+			request := &sandbox.CreateSandboxRequest{SandboxID: p.id, BundlePath: p.bundle, Options: podConfig(t, &cri.PodSandboxConfig{})}
+			_, _ = p.CreateSandbox(ctx, request)
+			p.gone(t)
+		})
+	}
+}
+
 // TestSandboxSpec has a pod made by a client that isn't CRI, from a specification in the bundle.
 func TestSandboxSpec(t *testing.T) {
 	d := newDaemon(t)
