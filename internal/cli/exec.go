@@ -187,8 +187,6 @@ func (f *execFlags) change(p *specs.Process) error {
 	return f.changeIDs(p)
 }
 
-// addCapabilities leaves the inheritable set as it is (CVE-2022-29162: it is not for exec to fill). The ambient set can't
-// have what that doesn't have.
 // capabilities returns the names of --cap as a configuration has them. People leave out CAP_, as capsh(1) and other engines do; a name
 // that is none would have the program run without what it needs.
 func capabilities(given []string) ([]string, error) {
@@ -206,6 +204,8 @@ func capabilities(given []string) ([]string, error) {
 	return names, nil
 }
 
+// addCapabilities leaves the inheritable set as it is (CVE-2022-29162: it is not for exec to fill). The ambient set can't
+// have what that doesn't have.
 func addCapabilities(p *specs.Process, names []string) {
 	if len(names) == 0 {
 		return
