@@ -30,19 +30,19 @@ type Config struct {
 	Env     map[string]string // "" for none
 }
 
-// envStage is where a process of the test program is: "" outside, init, tests.
-const envStage = "HULL_MACHINE_STAGE"
+// EnvStage is where a process of the test program is: "" outside, init, tests.
+const EnvStage = "HULL_MACHINE_STAGE"
 
 // Main is that of tests: it runs them in a machine of c.
 func Main(m *testing.M, c Config) {
 	status, err := 0, error(nil)
-	switch os.Getenv(envStage) {
+	switch os.Getenv(EnvStage) {
 	case "init":
 		status, err = c.init()
 	case "tests":
 		status = m.Run()
 	default:
-		status, err = c.outside()
+		status, err = Outside(c.Name)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "machine %s: %v\n", c.Name, err)
@@ -51,28 +51,28 @@ func Main(m *testing.M, c Config) {
 	os.Exit(status)
 }
 
-// outside makes the cgroups, starts init in them and in namespaces, and removes the cgroups.
-func (c Config) outside() (status int, err error) {
+// Outside makes cgroups whose names begin with name, starts this program as init in them and in namespaces, and removes the cgroups.
+func Outside(name string) (status int, err error) {
 	runtime.LockOSThread() // Pdeathsig goes by the thread
 	hier, err := Hierarchies()
 	if err != nil {
 		return 0, err
 	}
-	name := c.Name + "." + strconv.Itoa(os.Getpid())
+	group := name + "." + strconv.Itoa(os.Getpid())
 	for dir := range hier {
-		removeStale(dir, c.Name+".")
-		if err := makeCgroup(dir, name); err != nil {
+		removeStale(dir, name+".")
+		if err := makeCgroup(dir, group); err != nil {
 			return 0, err
 		}
-		defer func() { err = errors.Join(err, removeCgroup(filepath.Join(dir, name))) }()
+		defer func() { err = errors.Join(err, removeCgroup(filepath.Join(dir, group))) }()
 	}
 	// The child's cgroup namespace has the cgroup that its parent is in as its root.
-	was, err := moveTo(hier, func(string) string { return name })
+	was, err := moveTo(hier, func(string) string { return group })
 	if err != nil {
 		return 0, err
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), envStage+"=init")
+	cmd.Env = append(os.Environ(), EnvStage+"=init")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
@@ -90,19 +90,13 @@ func (c Config) outside() (status int, err error) {
 	return 0, err
 }
 
-// init is process 1 of the namespaces. It sees to mounts and the loopback device, runs the tests, and reaps.
+// init is process 1 of the namespaces.
 func (c Config) init() (int, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return 0, err
 	}
 	if err := c.mount(); err != nil {
-		return 0, err
-	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("ip link set lo up: %w: %s", err, out)
-	}
-	if err := os.Setenv(envStage, "tests"); err != nil {
 		return 0, err
 	}
 	for name, value := range c.Env {
@@ -112,6 +106,18 @@ func (c Config) init() (int, error) {
 		if value == "" {
 			_ = os.Unsetenv(name)
 		}
+	}
+	return RunTests(self)
+}
+
+// RunTests is what init does once its file systems are as they should be: it sees to the loopback device, runs the tests, which are the
+// program self, and reaps.
+func RunTests(self *os.File) (int, error) {
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("ip link set lo up: %w: %s", err, out)
+	}
+	if err := os.Setenv(EnvStage, "tests"); err != nil {
+		return 0, err
 	}
 	child, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), os.Args, &os.ProcAttr{
 		Env:   os.Environ(),

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hull/hulltest/machine"
 )
 
 // clean fails the test if, at its end, something of a container is left: processes of a runtime, cgroups, states, mounts. An
@@ -55,10 +57,10 @@ func runtimeProcesses() (left []string) {
 // containerCgroups are those below the directories that engines make and keep.
 func containerCgroups(t testing.TB) (left []string) {
 	t.Helper()
-	if machine {
+	if emulated {
 		return scopes()
 	}
-	hier, err := hierarchies()
+	hier, err := machine.Hierarchies()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +107,7 @@ func mounts(t testing.TB) map[string]bool {
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		// Of the engines themselves: directories made private, and Docker's handle on its network namespaces' directory.
-		if len(f) > 4 && strings.Contains(f[4], "/merged") || strings.Contains(f[4], "/rootfs") || strings.Contains(f[4], "/shm") {
+		if len(f) > 4 && (strings.Contains(f[4], "/merged") || strings.Contains(f[4], "/rootfs") || strings.Contains(f[4], "/shm")) {
 			all[f[4]] = true
 		}
 	}

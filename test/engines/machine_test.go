@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// machine says that the tests have a machine of their own, with systemd and cgroup v2 alone: test/vm starts them so. Then they
+// emulated says that the tests have a machine of their own, with systemd and cgroup v2 alone: test/vm starts them so. Then they
 // make no namespaces, and the engines have systemd make their cgroups. Such a machine is emulated, and slow.
-var machine = os.Getenv("HULL_TEST_ENGINES_MACHINE") != ""
+var emulated = os.Getenv("HULL_TEST_ENGINES_MACHINE") != ""
 
 func cgroupManager() string {
-	if machine {
+	if emulated {
 		return "systemd"
 	}
 	return "cgroupfs"

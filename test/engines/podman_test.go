@@ -123,7 +123,7 @@ func podmanLife(t *testing.T, p client, c contestant) {
 			t.Errorf("top: %s", out)
 		}
 		// As an ordinary user Podman makes no cgroups of version 1.
-		cgroups := p.attr == nil || machine
+		cgroups := p.attr == nil || emulated
 		if !cgroups {
 			p.fails(t, 125, "rootless", "stats", "--no-stream", n)
 		} else if out := p.ok(t, "stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", n); strings.HasPrefix(out, "0 ") || strings.HasPrefix(out, "-") || strings.Contains(out, " 0B /") {
@@ -367,7 +367,7 @@ func cgroupOf(t testing.TB, pid string) cgroupPaths {
 func (c cgroupPaths) says(t testing.TB, controller, file, want string) {
 	t.Helper()
 	path := filepath.Join(cgroups, controller, c[controller], file)
-	if machine {
+	if emulated {
 		switch file {
 		case "memory.limit_in_bytes":
 			file = "memory.max"

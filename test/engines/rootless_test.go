@@ -64,7 +64,7 @@ func TestPodmanRootless(t *testing.T) {
 		podmanRun(t, p)
 		podmanLife(t, p, c)
 		podmanStatus(t, p)
-		if machine {
+		if emulated {
 			podmanLimits(t, p)
 		}
 		t.Run("terminal", func(t *testing.T) {

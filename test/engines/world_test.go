@@ -9,40 +9,31 @@
 // With HULL_TEST_ENGINES, a directory as sid/root makes one, the engines are those installed there.
 //
 // All of it happens in namespaces: network, mounts, processes, IPC, UTS, and cgroups, with a cgroup of their own in each
-// hierarchy. Their first process is init below: with it ends all that was started in them, however the tests end. Mounts,
+// hierarchy (hulltest/machine). Their first process is initMain: with it ends all that was started in them, however the tests end. Mounts,
 // bridges and rules of a firewall end with the namespaces, and the cgroups are removed by the process outside.
 package engines
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hull/hulltest/machine"
 )
 
-const (
-	envStage = "HULL_ENGINES_STAGE" // where a process of this program is: "" outside, init, tests
-	cgroups  = "/sys/fs/cgroup"
-	prefix   = "hull-engines." // of the cgroups' names; the process outside follows
-)
+const cgroups = machine.Cgroups
 
 func TestMain(m *testing.M) {
 	status, err := 0, error(nil)
-	switch stage := os.Getenv(envStage); {
+	switch stage := os.Getenv(machine.EnvStage); {
 	case stage == "init":
 		status, err = initMain()
-	case machine && os.Getuid() == 0 && os.Getenv("RUNTIME") != "":
+	case emulated && os.Getuid() == 0 && os.Getenv("RUNTIME") != "":
 		status, err = inMachine(m)
 	case stage == "tests" || os.Getuid() != 0 || os.Getenv("RUNTIME") == "":
 		status = m.Run()
@@ -56,42 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// hierarchies are the directories below /sys/fs/cgroup that cgroup file systems are mounted on, with the options of their mounts.
-func hierarchies() (map[string]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	all := make(map[string]string)
-	for s := bufio.NewScanner(f); s.Scan(); {
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		mount, super := strings.Fields(before), strings.Fields(after)
-		if len(mount) < 5 || len(super) < 3 || !strings.HasPrefix(mount[4], cgroups+"/") {
-			continue
-		}
-		switch super[0] {
-		case "cgroup":
-			// "rw,name=systemd", "rw,cpu,cpuacct"; a hierarchy without a controller says so when it is mounted.
-			options := strings.TrimPrefix(super[2], "rw,")
-			options = strings.TrimPrefix(options, "xattr,")
-			if strings.Contains(options, "name=") {
-				options = "none," + options
-			}
-			all[mount[4]] = options
-		case "cgroup2":
-			all[mount[4]] = "cgroup2"
-		}
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("no cgroup v1 below %s", cgroups)
-	}
-	return all, nil
-}
-
-// outside makes the cgroups, starts init in them and in namespaces, and removes the cgroups.
+// outside starts initMain in cgroups and namespaces.
 func outside() (status int, err error) {
-	runtime.LockOSThread() // Pdeathsig goes by the thread
 	rt, err := exec.LookPath(os.Getenv("RUNTIME"))
 	if err == nil {
 		rt, err = filepath.Abs(rt)
@@ -99,113 +56,10 @@ func outside() (status int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("RUNTIME: %w", err)
 	}
-	hier, err := hierarchies()
-	if err != nil {
+	if err := os.Setenv("RUNTIME", rt); err != nil {
 		return 0, err
 	}
-	name := prefix + strconv.Itoa(os.Getpid())
-	for dir := range hier {
-		removeStale(dir)
-		if err := makeCgroup(dir, name); err != nil {
-			return 0, err
-		}
-		defer func() { err = errors.Join(err, removeCgroup(filepath.Join(dir, name))) }()
-	}
-	// The child's cgroup namespace has the cgroup that its parent is in as its root.
-	was, err := moveTo(hier, func(string) string { return name })
-	if err != nil {
-		return 0, err
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), envStage+"=init", "RUNTIME="+rt)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	err = cmd.Start()
-	_, back := moveTo(hier, func(dir string) string { return was[dir] })
-	if err = errors.Join(err, back); err != nil {
-		return 0, err
-	}
-	err = cmd.Wait()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return max(1, exit.ExitCode()), nil
-	}
-	return 0, err
-}
-
-// moveTo moves this process in each hierarchy, and returns where it was.
-func moveTo(hier map[string]string, to func(dir string) string) (was map[string]string, err error) {
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return nil, err
-	}
-	was = make(map[string]string)
-	for dir, options := range hier {
-		for line := range strings.Lines(string(own)) {
-			f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			if f[1] == strings.TrimPrefix(options, "none,") || options == "cgroup2" && f[1] == "" {
-				was[dir] = f[2]
-			}
-		}
-		if err := os.WriteFile(filepath.Join(dir, to(dir), "cgroup.procs"), []byte("0"), 0); err != nil {
-			return nil, err
-		}
-	}
-	return was, nil
-}
-
-func makeCgroup(dir, name string) error {
-	if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-		return err
-	}
-	// A new cpuset of v1 has neither, and takes no process.
-	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		have, err := os.ReadFile(filepath.Join(dir, file))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name, file), have, 0)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeCgroup removes a cgroup and those in it, whose processes may have a moment to end.
-func removeCgroup(dir string) (err error) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		removeTree(dir)
-		if _, err = os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s can't be removed", dir)
-}
-
-func removeTree(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.IsDir() {
-			removeTree(filepath.Join(dir, e.Name()))
-		}
-	}
-	_ = unix.Rmdir(dir)
-}
-
-// removeStale removes what tests have left whose process outside was killed: the kernel has ended what was in it.
-func removeStale(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		pid, ok := strings.CutPrefix(e.Name(), prefix)
-		if n, err := strconv.Atoi(pid); ok && err == nil && errors.Is(unix.Kill(n, 0), unix.ESRCH) {
-			removeTree(filepath.Join(dir, e.Name()))
-		}
-	}
+	return machine.Outside("hull-engines")
 }
 
 // private are directories of the host that engines keep things in. Each is an empty one of the tests' own.
@@ -271,7 +125,7 @@ func enterRoot(dir string) error {
 
 // setEnvironment sets what the engines look at.
 func setEnvironment() error {
-	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", "PODMAN_IGNORE_CGROUPSV1_WARNING=1", envStage + "=tests"} {
+	for _, e := range []string{"TMPDIR=/var/tmp", "XDG_RUNTIME_DIR=", "HULL_ISOLATION=", "DOCKER_HOST=", "CONTAINER_HOST=", "HOME=/run/home", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"} {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return err
@@ -283,9 +137,9 @@ func setEnvironment() error {
 	return nil
 }
 
-// initMain is process 1 of the namespaces. It sees to mounts and the loopback device, runs the tests, and reaps.
+// initMain is process 1 of the namespaces.
 func initMain() (int, error) {
-	hier, err := hierarchies()
+	hier, err := machine.Hierarchies()
 	if err != nil {
 		return 0, err
 	}
@@ -366,37 +220,11 @@ func initMain() (int, error) {
 			return 0, err
 		}
 	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("ip link set lo up: %w: %s", err, out)
-	}
 	if err := setEnvironment(); err != nil {
-		return 0, err
-	}
-	if err := os.Setenv(envStage, "tests"); err != nil {
 		return 0, err
 	}
 	if err := os.Mkdir("/run/home", 0o755); err != nil {
 		return 0, err
 	}
-	child, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), os.Args, &os.ProcAttr{
-		Env:   os.Environ(),
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-	})
-	if err != nil {
-		return 0, err
-	}
-	for {
-		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return 0, os.NewSyscallError("wait4", err)
-		case pid != child.Pid:
-		case ws.Signaled():
-			return 128 + int(ws.Signal()), nil
-		case ws.Exited():
-			return ws.ExitStatus(), nil
-		}
-	}
+	return machine.RunTests(self)
 }
