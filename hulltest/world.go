@@ -143,9 +143,14 @@ func NewWorld(t testing.TB, user bool, setUp ...func() error) *World {
 	o.Run(t, "ip", "addr", "add", "10.99.0.3/24", "dev", "uplink")
 	h.Run(t, "ip", "route", "add", "default", "via", Outside4)
 	h.Run(t, "ip", "-6", "route", "add", "default", "via", Outside6)
-	for end := time.Now().Add(10 * time.Second); strings.Contains(h.Run(t, "ip", "link", "show", "uplink"), "NO-CARRIER"); time.Sleep(time.Millisecond) {
+	// The kernel sees to both in its own time.
+	ready := func() bool {
+		return !strings.Contains(h.Run(t, "ip", "link", "show", "uplink"), "NO-CARRIER") &&
+			strings.Contains(h.Run(t, "ip", "-6", "route", "show", "table", "local"), "local fd99::1 ")
+	}
+	for end := time.Now().Add(10 * time.Second); !ready(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the uplink has no carrier")
+			t.Fatal("the uplink has no carrier, or not its address")
 		}
 	}
 	resolv := filepath.Join(t.TempDir(), "resolv.conf")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,8 +124,10 @@ func (s *Server) connection(conn net.Conn) error {
 	for {
 		h, p, err := readFrame(conn)
 		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
+			for _, over := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET} { // the last, of who has left answers unread
+				if errors.Is(err, over) {
+					return nil
+				}
 			}
 			return err
 		}
