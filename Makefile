@@ -57,15 +57,16 @@ test-bats: build ## runc's own suite in the clone RUNC_CLONE=...; root, gcc, bat
 
 .PHONY: test-debian
 test-debian: ## real programs with a load of their own, from Debian's packages, in both isolations; root, debootstrap, a mirror
-	HULL_TEST_DEBIAN=$$(test/debian/root) go test -count=1 -v ./test/debian
+	root=$$(test/debian/root) && HULL_TEST_DEBIAN=$$root go test -count=1 -v ./test/debian
 
 .PHONY: test-engines
 test-engines: build ## Podman, Docker and containerd drive $(RUNTIME); root, their Debian packages, busybox-static
-	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$(test/engines/newest/build) go test -count=1 -timeout 30m -v ./test/engines
+	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest go test -count=1 -timeout 30m -v ./test/engines
 
 .PHONY: test-engines-sid
 test-engines-sid: build ## the same with the engines of Debian's unstable suite; debootstrap and a mirror beside
-	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$(test/engines/newest/build) HULL_TEST_ENGINES=$$(test/engines/sid/root) go test -count=1 -timeout 40m -v ./test/engines
+	newest=$$(test/engines/newest/build) && root=$$(test/engines/sid/root) && \
+	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_ENGINES=$$root go test -count=1 -timeout 40m -v ./test/engines
 
 .PHONY: test-engines-short
 test-engines-short: build ## a selection of these, in less than three minutes
@@ -73,12 +74,12 @@ test-engines-short: build ## a selection of these, in less than three minutes
 
 .PHONY: test-kubernetes
 test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods of both classes; root, busybox-static, CNI's plugins
-	dist=$$(pwd)/dist containerd=$$(test/engines/newest/build) kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \
-	HULL_TEST_DIST=$$dist HULL_TEST_CONTAINERD=$$containerd HULL_TEST_KUBERNETES=$$kube go test -count=1 -timeout 40m -v ./...
+	dist=$$(pwd)/dist && containerd=$$(test/engines/newest/build) && kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \
+	HULL_TEST_REQUIRE=all HULL_TEST_DIST=$$dist HULL_TEST_CONTAINERD=$$containerd HULL_TEST_KUBERNETES=$$kube go test -count=1 -timeout 40m -v ./...
 
 .PHONY: test-criu
 test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; root, debootstrap, a mirror
-	HULL_TEST_CRIU=$$(test/criu/root) HULL_TEST_REQUIRE=criu go test -count=1 -v -run 'Checkpoint|Restore|PreDump' .
+	criu=$$(test/criu/root) && HULL_TEST_CRIU=$$criu HULL_TEST_REQUIRE=criu go test -count=1 -v -run 'Checkpoint|Restore|PreDump' .
 
 .PHONY: test-vm
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
