@@ -379,6 +379,50 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// A cgroup that is known by a configuration alone may not be one with others in it than a container's.
+func TestNamedRefuses(t *testing.T) {
+	hulltest.Require(t, hulltest.Root)
+	for path, why := range map[string]string{
+		"":                          "is relative",
+		"relative":                  "is relative",
+		"/":                         "is not below",
+		"/../..":                    "is not below",
+		"system.slice:x:a.slice":    "",
+		":x:user.slice":             "",
+		"system.slice/../x:y:z":     "",
+		"no-slice:x:hulltest-named": "",
+	} {
+		if g, err := Named(path, false); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("Named(%q) = %+v, %v; want %q", path, g, err, why)
+		}
+	}
+	own, err := ownCgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for controller, path := range own {
+		if path == "/" {
+			continue
+		}
+		if g, err := Named(path, false); err == nil && g.Exists() {
+			t.Errorf("of this process in %q, Named(%q) = %+v", controller, path, g)
+		}
+	}
+	g, err := Named("/hulltest-named", false)
+	if err != nil || g.Exists() {
+		t.Fatalf("of none: %+v, %v", g, err)
+	}
+	for path, want := range map[string]bool{"": true, "/below": true, "-other": false} {
+		s := State{Paths: map[string]string{"x": g.dirs()[0].path + path}}
+		if g.Overlaps(s) != want {
+			t.Errorf("Overlaps(%v), want %v", s, want)
+		}
+	}
+	if !g.Overlaps(State{Paths: map[string]string{"x": filepath.Dir(g.dirs()[0].path)}}) {
+		t.Error("what it is in doesn't overlap")
+	}
+}
+
 // The weight of an idle group comes back with another in the same update.
 func TestUnidle(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, controller("cpu"))
