@@ -143,6 +143,21 @@ func TestContainerdShim(t *testing.T) {
 	}
 }
 
+// A file of version 2 may be that of containerd 1.6, which hands options to no other shim than runc's: hull's would not know of the
+// sandbox, nor of systemd's cgroups.
+func TestContainerdOld(t *testing.T) {
+	shims := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1"}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1"}}
+	for _, before := range []string{"", "version = 2\n"} {
+		after, says, err := editContainerd([]byte(before), shims)
+		if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", false, both); err != nil || string(after) != want {
+			t.Errorf("of %q it makes %s, %v; want %s", before, after, err, want)
+		}
+		if len(says) != 3 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/hull-s") || !strings.Contains(says[2], "version 3") {
+			t.Errorf("it says %q", says)
+		}
+	}
+}
+
 // What can't be understood is an error, and stays as it is.
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct{ engine, before, want string }{

@@ -119,6 +119,7 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 			return nil, nil, fmt.Errorf("it has a runtime %s that hull install has not made", r.Name)
 		}
 	}
+	runtimes, note := shims(version, runtimes)
 	systemd, _ := root.walk(append(at, "runc", "options", "SystemdCgroup")...).(bool)
 	block := containerdText(plugin, systemd, runtimes)
 	if rest != "" && !strings.HasSuffix(rest, "\n") {
@@ -134,10 +135,29 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	for _, r := range runtimes {
 		says = append(says, added([]Runtime{{Name: r.Name, Path: r.program()}}, had)...)
 	}
+	if note != "" {
+		says = append(says, note)
+	}
 	if disabled, _ := root.values["disabled_plugins"].([]any); len(disabled) > 0 {
 		says = append(says, fmt.Sprintf("note: disabled_plugins is %v; with cri among them Kubernetes can't use this containerd", disabled))
 	}
 	return []byte(text), says, nil
+}
+
+// shims returns the runtimes without hull's own shim where containerd may be one that can't run it, and a note that says so. Before 1.7 it
+// hands options to no other shim than runc's: what is to be a sandbox would have native isolation. Version 3 is of containerd 2.
+func shims(version int64, runtimes []Runtime) (all []Runtime, note string) {
+	if version >= 3 {
+		return runtimes, ""
+	}
+	for _, r := range runtimes {
+		if r.Shim != "" {
+			note = "note: runc's shim runs them; hull's own takes a configuration of version 3 (containerd config migrate)"
+		}
+		r.Shim = ""
+		all = append(all, r)
+	}
+	return all, note
 }
 
 // newContainerd is the configuration where there is none.
