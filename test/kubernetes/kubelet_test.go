@@ -360,7 +360,7 @@ func (n *node) security(t *testing.T) {
 	}
 	c.VolumeMounts = []v1.VolumeMount{{Name: "empty", MountPath: "/empty"}}
 	p := n.start(t, "security", v1.PodSpec{
-		SecurityContext: &v1.PodSecurityContext{FSGroup: ptr(int64(2000)), SupplementalGroups: []int64{3000}, Sysctls: []v1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "80"}}},
+		SecurityContext: &v1.PodSecurityContext{FSGroup: ptr(int64(2000)), SupplementalGroups: []int64{3000}, Sysctls: []v1.Sysctl{{Name: "net.ipv4.ip_local_port_range", Value: "40000 50000"}}},
 		Containers:      []v1.Container{c},
 		Volumes:         []v1.Volume{emptyDir("empty", nil)},
 	})
@@ -370,7 +370,7 @@ func (n *node) security(t *testing.T) {
 	p.says(t, "0000000000000000 1 2", "main", "sed -n 's/^\\(CapEff\\|CapBnd\\|NoNewPrivs\\|Seccomp\\):\t//p' /proc/self/status | uniq | xargs")
 	p.says(t, "refused", "main", "touch /tmp/x 2>/dev/null || echo refused")
 	p.says(t, "2000", "main", "touch /empty/x; stat -c %g /empty/x")
-	p.says(t, "80", "main", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start")
+	p.says(t, "40000 50000", "main", "xargs </proc/sys/net/ipv4/ip_local_port_range")
 }
 
 // grace is the time that a pod has to end, and what comes then.
