@@ -59,7 +59,7 @@ func TestClasses(t *testing.T) {
 	for _, c := range classes {
 		p := pods[c.name]
 		p.ready(t)
-		p.says(t, "word value", "main", "echo $(cat /secret/key /map/key)")
+		p.says(t, "word value", "main", "echo $(cat /secret/key) $(cat /map/key)")
 		// hull's own kernel says which it is.
 		if got := p.sh(t, "main", "dmesg 2>/dev/null | grep -c gVisor; true"); (got != "0") != c.sandbox() {
 			t.Errorf("%s: its kernel is another: %s lines", c.name, got)
