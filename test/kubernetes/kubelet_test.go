@@ -131,6 +131,15 @@ func (n *node) streams(t *testing.T) {
 	if code, err := p.exec(t, "main", &s, "no-such"); err == nil && code == 0 || !strings.Contains(fmt.Sprint(err, s.err.String()), "no-such") && code != 127 {
 		t.Errorf("a program that isn't there: status %d, %v, %q", code, err, s.err.String())
 	}
+	// A terminal's input has no end while kubectl runs. Where it ends first, containerd closes the output, whatever the runtime.
+	s = streams{in: "typed\n", open: true, tty: true}
+	if code, err := p.exec(t, "main", &s, "sh", "-c", "tty; read x; echo got $x; exit 3"); code != 3 || err != nil || strings.Count(s.out.String(), "typed\r\n") != 2 || !strings.HasSuffix(s.out.String(), "got typed\r\n") || !strings.Contains(s.out.String(), "/dev/pts/") {
+		t.Errorf("a terminal: status %d, %v, %q", code, err, s.out.String())
+	}
+	s = streams{tty: true}
+	if code, err := p.exec(t, "main", &s, "tty"); code != 0 || err != nil || !strings.HasPrefix(s.out.String(), "/dev/pts/") {
+		t.Errorf("a terminal without input: status %d, %v, %q", code, err, s.out.String())
+	}
 	for range 30 { // as probes come
 		p.says(t, "x", "main", "echo", "x")
 	}

@@ -231,7 +231,8 @@ func daemon(t *testing.T, log string, argv ...string) *exec.Cmd {
 	defer f.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = f, f
-	cmd.Env = append(os.Environ(), "GRPC_ENFORCE_ALPN_ENABLED=true")
+	// containerd looks there for the shim of a peer, which is of its version.
+	cmd.Env = append(os.Environ(), "GRPC_ENFORCE_ALPN_ENABLED=true", "PATH="+enginesDir+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -148,6 +149,7 @@ func (p *pod) path(service, container string) string {
 // streams are what a program in a container reads and writes.
 type streams struct {
 	in       string
+	open     bool // in doesn't end before the program does
 	out, err bytes.Buffer
 	tty      bool
 }
@@ -161,7 +163,7 @@ func (p *pod) exec(t *testing.T, container string, s *streams, args ...string) (
 	} else {
 		q.Set("tty", "1")
 	}
-	if s.in != "" {
+	if s.in != "" || s.open {
 		q.Set("input", "1")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
@@ -184,6 +186,11 @@ func (p *pod) stream(ctx context.Context, path string, s *streams) (int, error) 
 	}
 	if s.in != "" {
 		o.Stdin = strings.NewReader(s.in)
+	}
+	if s.open {
+		r, w := io.Pipe()
+		defer w.Close()
+		o.Stdin = io.MultiReader(strings.NewReader(s.in), r)
 	}
 	err = e.StreamWithContext(ctx, o)
 	if exit := (interface{ ExitStatus() int })(nil); errors.As(err, &exit) {
