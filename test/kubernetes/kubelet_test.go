@@ -85,6 +85,7 @@ func (n *node) life(t *testing.T) {
 func (n *node) probes(t *testing.T) {
 	c := box("main", "mkdir /tmp/www; echo page >/tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo started; "+sleeps)
 	c.ReadinessProbe = probe("test", "-f", "/tmp/ready")
+	c.ReadinessProbe.FailureThreshold = 1
 	c.LivenessProbe = probe("test", "!", "-f", "/tmp/dead")
 	c.LivenessProbe.FailureThreshold = 1
 	c.StartupProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1, FailureThreshold: 60}

@@ -1,5 +1,5 @@
-// Package kubernetes has a kubelet run pods in hull's two classes, with containerd and hull's shim: pods of files, as those of a
-// control plane are, without an API server.
+// Package kubernetes has a kubelet run pods in hull's two classes, with containerd and hull's shim: pods of files, and for the
+// RuntimeClasses those of as much of an API server as a kubelet needs.
 //
 // It is a module of its own, so that what Kubernetes brings along is no dependency of hull's. All of it happens in a machine of
 // the tests' own.

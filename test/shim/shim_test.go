@@ -637,7 +637,6 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestOOM has a container run out of memory: that is told before its end.
 // TestTerminalNobodyReads asks about a process that has ended while its terminal's last output waits for a reader.
 func TestTerminalNobodyReads(t *testing.T) {
 	d := newDaemon(t)
@@ -666,6 +665,7 @@ func TestTerminalNobodyReads(t *testing.T) {
 	<-said
 }
 
+// TestOOM has a container run out of memory: that is told before its end.
 func TestOOM(t *testing.T) {
 	d := newDaemon(t)
 	s := d.start("oom", hulltest.Bundle(t, args("hold", "200000000"), func(s *specs.Spec) {
