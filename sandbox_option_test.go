@@ -311,6 +311,12 @@ func TestSandboxMakesHostSockets(t *testing.T) {
 				}
 				return
 			}
+			// Before somebody connects: with its only guest the program takes the socket away.
+			var st unix.Stat_t
+			eventually(t, "the host has a socket with an owner", func() bool { return unix.Lstat(filepath.Join(dir, "s"), &st) == nil && st.Uid != 0 })
+			if st.Uid != 1000 || st.Gid != 1000 || st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Mode&0o777 != 0o750 {
+				t.Errorf("on the host: %d:%d %o", st.Uid, st.Gid, st.Mode)
+			}
 			var peer net.Conn
 			eventually(t, "the host connects", func() bool {
 				var err error
@@ -318,10 +324,6 @@ func TestSandboxMakesHostSockets(t *testing.T) {
 				return err == nil
 			})
 			defer peer.Close()
-			var st unix.Stat_t
-			if err := unix.Lstat(filepath.Join(dir, "s"), &st); err != nil || st.Uid != 1000 || st.Gid != 1000 || st.Mode&0o777 != 0o750 {
-				t.Errorf("on the host: %d:%d %o, %v", st.Uid, st.Gid, st.Mode, err)
-			}
 			got, err := io.ReadAll(peer)
 			if string(got) != "hello\n" || err != nil {
 				t.Errorf("got %q, %v", got, err)
