@@ -21,9 +21,8 @@ func newSocket(dir int, name string) (*socket, error) {
 	return &socket{fd, name}, nil
 }
 
-// Connect implements lisafs.ControlFDImpl. Nothing else in this process has to do with its working directory, which the name is
-// looked up in; a mount's own directory is what .. leads to there, and its links are not followed. Datagrams are refused: a socket of
-// them could be told to send anywhere.
+// Connect implements lisafs.ControlFDImpl. A mount's own directory is what .. leads to there, and its links are not followed.
+// Datagrams are refused: a socket of them could be told to send anywhere.
 func (f *file) Connect(kind uint32) (int, error) {
 	if f.socket == nil || kind != unix.SOCK_STREAM && kind != unix.SOCK_SEQPACKET {
 		return -1, unix.ECONNREFUSED
@@ -32,16 +31,32 @@ func (f *file) Connect(kind uint32) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	f.server.cwd.Lock()
-	defer f.server.cwd.Unlock()
-	if err = unix.Fchdir(f.socket.dir); err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: "./" + f.socket.name}) // a name alone could be one of an abstract socket
-	}
-	if err != nil {
+	if err := f.server.at(f.socket.dir, f.socket.name, func(a unix.Sockaddr) error { return unix.Connect(fd, a) }); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// at calls do with the address of a name in a directory, which is the working directory meanwhile: nothing else in this process has
+// to do with that. Afterwards it is the root, which is empty, or the mount would stay that the directory is in, and with it a file
+// system of the host's, when the container has long gone.
+func (s *Server) at(dir int, name string, do func(unix.Sockaddr) error) error {
+	s.cwd.Lock()
+	defer s.cwd.Unlock()
+	root, err := unix.Openat(dir, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	if err := unix.Fchdir(dir); err != nil {
+		return err
+	}
+	err = do(&unix.SockaddrUnix{Name: "./" + name}) // a name alone could be one of an abstract socket
+	if berr := unix.Fchdir(root); err == nil {
+		err = berr
+	}
+	return err
 }
 
 // BindAt implements lisafs.ControlFDImpl: it makes a socket of the host's, with the owner and the mode that the program's has. After
@@ -65,7 +80,10 @@ func (f *file) BindAt(name string, kind uint32, mode linux.FileMode, uid lisafs.
 	if err = unix.Fchmod(fd, uint32(mode.Permissions())); err != nil {
 		return nil, stat, nil, -1, err
 	}
-	if err = f.bind(fd, name); err != nil {
+	if err = f.server.at(f.fd, name, func(a unix.Sockaddr) error { return unix.Bind(fd, a) }); err != nil {
+		return nil, stat, nil, -1, err
+	}
+	if err = giveSocket(f.fd, name, int(uid), int(gid)); err == unix.EEXIST {
 		return nil, stat, nil, -1, err
 	}
 	defer func() {
@@ -73,7 +91,7 @@ func (f *file) BindAt(name string, kind uint32, mode linux.FileMode, uid lisafs.
 			_ = unix.Unlinkat(f.fd, name, 0)
 		}
 	}()
-	if err = unix.Fchownat(f.fd, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err != nil {
 		return nil, stat, nil, -1, err
 	}
 	if notify, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
@@ -88,14 +106,21 @@ func (f *file) BindAt(name string, kind uint32, mode linux.FileMode, uid lisafs.
 	return child, stat, &s.bound, notify, nil
 }
 
-// bind binds a socket to a name in the directory; see Connect.
-func (f *file) bind(fd int, name string) error {
-	f.server.cwd.Lock()
-	defer f.server.cwd.Unlock()
-	if err := unix.Fchdir(f.fd); err != nil {
+// giveSocket gives a socket that was just made to its owner. In a directory that others have, too, they may have put another file in its
+// place, whose owner stays.
+func giveSocket(dir int, name string, uid, gid int) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return err
 	}
-	return unix.Bind(fd, &unix.SockaddrUnix{Name: "./" + name})
+	defer unix.Close(fd)
+	switch stat, err := statx(fd); {
+	case err != nil:
+		return err
+	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return unix.EEXIST
+	}
+	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // boundSocket is a socket of the host's that a program has bound.
