@@ -12,6 +12,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -125,7 +126,7 @@ func (m *Machine) Install(ctx context.Context) error {
 	err = m.configure(ctx, func(ctx context.Context) error {
 		said, err := m.hull(ctx, m.To, "install")
 		sandbox = err == nil && !strings.Contains(said, "without sandboxes")
-		return err
+		return cmp.Or(err, m.noteShim()) // before containerd knows of it
 	})
 	if err != nil {
 		return err
@@ -135,6 +136,19 @@ func (m *Machine) Install(ctx context.Context) error {
 		labels[labelSandbox] = "true"
 	}
 	return m.label(ctx, labels)
+}
+
+// byRunc is a file that tells that containerd has had runc's shim run hull. Its containers run nothing of hull's that could be found,
+// but the shim needs it to end them.
+const byRunc = ".by-runc"
+
+// noteShim makes that file if it is so. It stays then: containers do, when the configuration is another one.
+func (m *Machine) noteShim() error {
+	text, err := os.ReadFile(m.Config)
+	if err != nil || !bytes.Contains(text, fmt.Appendf(nil, "BinaryName = %q", filepath.Join(m.To, "bin/hull"))) {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.To, byRunc), nil, 0o644)
 }
 
 // Uninstall takes all of it away. Programs that run stay, and those that they call: the containers of pods go on.
@@ -149,6 +163,10 @@ func (m *Machine) Uninstall(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if _, err := os.Lstat(filepath.Join(m.To, byRunc)); err == nil {
+		m.say("%s stays: runc's shim ends containers by it, and nobody here sees whether there are some", m.To)
+		return nil
 	}
 	switch busy, err := removePrograms(m.To); {
 	case err != nil:

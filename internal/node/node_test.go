@@ -212,6 +212,28 @@ func TestUninstallOfWhatRuns(t *testing.T) {
 	m.is(t, with, 5, all...)
 }
 
+// Containers that runc's shim has made run nothing of hull's, and can't be ended without it.
+func TestUninstallByRunc(t *testing.T) {
+	m := newMachine(t)
+	line := fmt.Sprintf("  BinaryName = %q\n", filepath.Join(m.To, "bin/hull"))
+	write(t, filepath.Join(m.From, "bin/hull"), "#!/bin/sh\nif [ $1 = install ]; then echo '"+strings.TrimSuffix(line, "\n")+"' >>\"$3\"; else echo version = 3 >\"$3\"; fi\n", 0o755)
+	if err := m.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stay := append([]string{byRunc}, all...)
+	m.is(t, without+line, 1, stay...)
+	for range 2 { // the first may have been killed
+		m.log.Reset()
+		if err := m.Uninstall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m.is(t, without, 2, stay...)
+		if want := m.To + " stays: runc's shim"; !strings.Contains(m.log.String(), want) {
+			t.Errorf("%s, want %s", m.log.String(), want)
+		}
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	m := newMachine(t)
 	write(t, filepath.Join(m.From, "bin/hull"), "#!/bin/sh\necho no TOML >&2; exit 1\n", 0o755)
