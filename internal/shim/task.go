@@ -68,9 +68,11 @@ func (s *service) create(ctx context.Context, r *containerd.CreateRequest) (_ *t
 	}
 	if r.Checkpoint != "" {
 		t.restore = func() error { // which is called again when it fails
-			if create.Stdio, err = t.init.open(r.ID, s.namespace); err != nil {
+			stdio, err := t.init.open(r.ID, s.namespace)
+			if err != nil {
 				return err
 			}
+			create.Stdio = stdio
 			return t.made(o.runtime.Restore(ctx, r.ID, hull.RestoreOptions{
 				CreateOptions: create, ImageOptions: hull.ImageOptions{Path: r.Checkpoint, WorkPath: o.workPath, TCPConnected: true},
 			}))
