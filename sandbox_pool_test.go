@@ -134,6 +134,24 @@ func TestSandboxPoolOnce(t *testing.T) {
 	}
 }
 
+// The host's kernel ends the sandbox's helpers no sooner than its process: with one of them all end.
+func TestSandboxPoolOOMScore(t *testing.T) {
+	r := pooled(t, 1)
+	c := runningIn(t, r, args("sleep", "3600"), func(s *specs.Spec) { s.Process.OOMScoreAdj = ptr(500) })
+	if s, err := r.PoolStatus(); err != nil || s.Taken != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	pids, err := c.Processes()
+	if err != nil || len(pids) < 2 {
+		t.Fatalf("processes %v, %v", pids, err)
+	}
+	for _, pid := range pids {
+		if got := strings.TrimSpace(readFile(t, procPath(pid, "oom_score_adj"))); got != "500" {
+			t.Errorf("process %d has %s", pid, got)
+		}
+	}
+}
+
 // A container that can't have a sandbox of the pool has one of its own, and the trace says why.
 func TestSandboxPoolNotUsed(t *testing.T) {
 	r := pooled(t, 1)

@@ -33,7 +33,12 @@ func (c *creation) shareScore() error {
 	if score == now || score > now && (own == nil || *own != now) {
 		return nil
 	}
-	for _, pid := range descendants(c.Pod.Init.Pid) {
+	return giveScore(c.Pod.Init.Pid, score)
+}
+
+// giveScore gives a sandbox's process and its helpers an oom_score_adj: with one that is killed all end.
+func giveScore(pid, score int) error {
+	for _, pid := range descendants(pid) {
 		err := os.WriteFile(scoreFile(pid), []byte(strconv.Itoa(score)), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) { // one that has ended
 			return scoreError(err)

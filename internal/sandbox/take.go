@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
-	"hull/internal/fault"
 	"hull/internal/native"
 	"hull/internal/pool"
 	"hull/internal/sandbox/wire"
@@ -111,9 +110,8 @@ func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File,
 		return nil, err
 	}
 	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
-		file := "/proc/" + strconv.Itoa(p.Pid) + "/oom_score_adj"
-		if err := os.WriteFile(file, []byte(strconv.Itoa(*adj)), 0); err != nil {
-			return nil, &fault.Error{Field: "process.oomScoreAdj", Err: err}
+		if err := giveScore(p.Pid, *adj); err != nil {
+			return nil, err
 		}
 	}
 	if r.Forked != nil {
