@@ -49,9 +49,12 @@ func (c *command) launch(stdin io.Reader) ([]byte, error) {
 		}
 	}
 	group, err := c.group()
-	if errors.Is(err, os.ErrNotExist) {
-		// A pod that the shim is to make. The options of a container come with it again.
-		group, err = c.id, keepPodOptions(&p.Options)
+	if errors.Is(err, os.ErrNotExist) { // a pod that the shim is to make, of which nobody has written a specification
+		group, err = c.id, nil
+	}
+	if err == nil && group == c.id {
+		// It may be a pod. The options of a container come with it again.
+		err = keepPodOptions(&p.Options)
 	}
 	if err != nil {
 		return nil, err

@@ -437,6 +437,9 @@ func TestSandboxSpec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat(filepath.Join(d.dir, "root", "ns", p.id)); err != nil {
+		t.Errorf("the runtime's options are not the pod's: %v", err)
+	}
 	out := d.fifo("out")
 	said := d.reader(out)
 	s := p.member(t, "c", started.Pid, hulltest.Args("hostname"))
