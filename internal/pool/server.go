@@ -241,7 +241,12 @@ func (s *Server) give(conn int, p *Parked) {
 	_ = p.Cgroup.Destroy(context.Background()) // of which nothing may be left, since it was another's
 }
 
-func (p *Parked) kill() { _ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0) }
+// kill ends a sandbox, unless it has ended: then watch may just close its pidfd.
+func (p *Parked) kill() {
+	if raw, err := p.PidFD.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
 
 // tell has fill look again. It is called with mu.
 func (s *Server) tell() {
