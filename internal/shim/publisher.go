@@ -122,7 +122,7 @@ func (p *publisher) tell(client *ttrpc.Client, e *containerd.Envelope) (*ttrpc.C
 	defer cancel()
 	_, err := client.Call(ctx, containerd.Events, containerd.Forward, containerd.Marshal(e))
 	var refused *ttrpc.Error
-	if errors.As(err, &refused) && refused.Code != ttrpc.Unavailable {
+	if errors.As(err, &refused) && !passes(refused.Code) {
 		p.log(fmt.Errorf("event %s is dropped: %w", e.Event.Topic(), err)) // another attempt would be answered alike
 		return client, nil
 	}
@@ -131,4 +131,9 @@ func (p *publisher) tell(client *ttrpc.Client, e *containerd.Envelope) (*ttrpc.C
 		return nil, err
 	}
 	return client, nil
+}
+
+// passes tells whether a code says that the same may be answered otherwise later.
+func passes(c ttrpc.Code) bool {
+	return c == ttrpc.Unavailable || c == ttrpc.DeadlineExceeded || c == ttrpc.Canceled
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,5 +45,31 @@ func TestEventTooLarge(t *testing.T) {
 		}
 	default:
 		t.Error("nothing is said of it")
+	}
+}
+
+// TestEventLate has a containerd that is too busy for an event at first: it is told again. One that containerd refuses is not.
+func TestEventLate(t *testing.T) {
+	for code, want := range map[ttrpc.Code]int{ttrpc.DeadlineExceeded: 3, ttrpc.Canceled: 3, ttrpc.Unavailable: 3, ttrpc.InvalidArgument: 1} {
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asked atomic.Int32
+		server := &ttrpc.Server{Log: func(err error) { t.Error(err) }, Handler: func(context.Context, string, string, []byte) ([]byte, error) {
+			if asked.Add(1) < 3 {
+				return nil, &ttrpc.Error{Code: code}
+			}
+			return nil, nil
+		}}
+		go server.Serve(l)
+		p := newPublisher(l.Addr().String(), "ns", func(error) {})
+		p.publish(&containerd.TaskExit{ID: "c"})
+		p.flush(5 * time.Second)
+		if got := int(asked.Load()); got != want {
+			t.Errorf("answered %d it is told %d times, want %d", code, got, want)
+		}
+		l.Close()
+		server.Close(time.Second)
 	}
 }
