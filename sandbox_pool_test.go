@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,6 +150,44 @@ func TestSandboxPoolOOMScore(t *testing.T) {
 		if got := strings.TrimSpace(readFile(t, procPath(pid, "oom_score_adj"))); got != "500" {
 			t.Errorf("process %d has %s", pid, got)
 		}
+	}
+}
+
+// A container that comes to nothing leaves no descriptor of the sandbox that was taken for it, nor the pool one for each that it makes.
+func TestSandboxPoolKeepsNoFiles(t *testing.T) {
+	debug.SetGCPercent(-1) // which would close them, sooner or later
+	defer debug.SetGCPercent(100)
+	r := newRuntime(t)
+	p := startPoolProcess(t, r.Root, r.SandboxProgram)
+	defer func() {
+		p.kill(t)
+		eventually(t, "parked sandboxes end", func() bool { return p.cgroupProcesses() == 0 })
+		says(t, mustRun(t, r, args("echo", "alone")), "alone") // and sweeps
+		expect(t, nil, parkedCgroups(p.Process.Pid))
+		_ = os.Remove(filepath.Join(r.Root, "@pool"))
+	}()
+	count := func(pid int, what string) (n int) {
+		fds, _ := os.ReadDir(procPath(pid, "fd"))
+		for _, fd := range fds {
+			if to, err := os.Readlink(procPath(pid, "fd/"+fd.Name())); err == nil && strings.Contains(to, what) {
+				n++
+			}
+		}
+		return n
+	}
+	before := count(os.Getpid(), "pidfd") // that of the pool's process
+	_, err := tryRun(t, r, args("true"), func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Source: "/no/such", Options: []string{"bind"}})
+	})
+	refused(t, err, unix.ENOENT)
+	if s, err := r.PoolStatus(); err != nil || s.Taken != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if n := count(os.Getpid(), "pidfd"); n > before {
+		t.Errorf("%d pidfds are open, before %d", n, before)
+	}
+	if n := count(p.Process.Pid, "memfd:sandbox.log"); n > 0 {
+		t.Errorf("the pool has %d logs open", n)
 	}
 }
 

@@ -81,7 +81,7 @@ func ProgramID(path string) (string, error) {
 // Taken is a parked sandbox that is the caller's. Close ends it, unless it was told of a container and has reported.
 type Taken struct {
 	Pid    int
-	PidFD  *os.File // the caller's to close
+	PidFD  *os.File // who takes it over sets nil
 	Conn   *os.File // to say what the container is
 	Cgroup cgroup.State
 
@@ -135,9 +135,9 @@ func (t *Taken) Kept() error {
 	return wire.SendWords(int(t.server.Fd()), []string{wordKept})
 }
 
-// Close gives up the connections.
+// Close gives up the connections, and the pidfd if nobody has taken it over.
 func (t *Taken) Close() {
-	for _, f := range []*os.File{t.Conn, t.server} {
+	for _, f := range []*os.File{t.Conn, t.server, t.PidFD} {
 		if f != nil {
 			f.Close()
 		}

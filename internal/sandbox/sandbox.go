@@ -309,7 +309,7 @@ func (c *creation) give(flag string, f *os.File) (number int) {
 }
 
 func (c *creation) close() {
-	files := append(c.files, c.report, c.theirs)
+	files := append(c.files, c.report, c.theirs, c.log)
 	if c.saved != nil {
 		files = append(files, c.saved.files...)
 	}

@@ -95,6 +95,7 @@ func (e Engine) needsOwn(c *creation) string {
 // the streams, then those of c. Until it has reported that the container is there, it ends with this process.
 func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File, r *engine.CreateRequest) (_ *engine.Process, err error) {
 	p := &engine.Process{Init: engine.Init{Pid: t.Pid}, PidFD: t.PidFD}
+	t.PidFD = nil
 	defer func() {
 		if err != nil {
 			kill(p)
