@@ -55,6 +55,7 @@ func sandboxSuite() map[string]func(*testing.T) {
 		"DefaultDevices":              TestDefaultDevices,
 		"Delete":                      TestDelete,
 		"DeleteAmongOthers":           TestDeleteAmongOthers,
+		"DeleteDamagedRecord":         TestDeleteDamagedRecord,
 		"DeletedContainer":            TestDeletedContainer,
 		"DockerNameServer":            TestDockerNameServer,
 		"ExitStatus":                  TestExitStatus,
