@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +15,8 @@ import (
 )
 
 // parkedPrefix begins the names of the cgroups of processes that wait for a container; the pid of their maker follows, for
-// people, and a number.
+// people, and what makes it a name that there was not before: on v2 a container's record keeps it, also when the directory has been
+// swept, and delete must not find another container there, whose maker has had the same pid.
 const parkedPrefix = "hull-pool-"
 
 // CreateParked makes the cgroup of a process that waits for a container which isn't known yet, where one without
@@ -24,7 +26,7 @@ func CreateParked() (*Group, error) {
 	err := errSwept
 	for tries := 0; err == errSwept && tries < 100; tries++ {
 		g := &Group{mode: Detect(), transient: new(transient)}
-		name := parkedPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(transients.Add(1), 10)
+		name := parkedPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 		if g.paths, err = cgroupfsPaths(g.mode, "", name); err != nil {
 			return nil, &fault.Error{Step: "find the cgroup", Err: err}
 		}
