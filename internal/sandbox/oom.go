@@ -36,13 +36,15 @@ func (c *creation) shareScore() error {
 	return giveScore(c.Pod.Init.Pid, score)
 }
 
-// giveScore gives a sandbox's process and its helpers an oom_score_adj: with one that is killed all end.
+// giveScore gives a sandbox's process and its helpers an oom_score_adj: with one that is killed all end. Each has it before it is
+// asked for its children, so that those it makes meanwhile have it, too.
 func giveScore(pid, score int) error {
-	for _, pid := range descendants(pid) {
-		err := os.WriteFile(scoreFile(pid), []byte(strconv.Itoa(score)), 0)
+	for left := []int{pid}; len(left) > 0; left = left[1:] {
+		err := os.WriteFile(scoreFile(left[0]), []byte(strconv.Itoa(score)), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) { // one that has ended
 			return scoreError(err)
 		}
+		left = append(left, children(left[0])...)
 	}
 	return nil
 }
@@ -51,19 +53,16 @@ func scoreFile(pid int) string { return filepath.Join("/proc", strconv.Itoa(pid)
 
 func scoreError(err error) error { return &fault.Error{Field: "process.oomScoreAdj", Err: err} }
 
-// descendants returns a process and those that descend from it (proc_tid_children(5)).
-func descendants(pid int) []int {
-	all := []int{pid}
-	for i := 0; i < len(all); i++ {
-		files, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(all[i]), "task/*/children"))
-		for _, f := range files {
-			raw, _ := os.ReadFile(f)
-			for _, field := range strings.Fields(string(raw)) {
-				if child, err := strconv.Atoi(field); err == nil {
-					all = append(all, child)
-				}
+// children returns the processes that one has started (proc_tid_children(5)).
+func children(pid int) (found []int) {
+	files, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/*/children"))
+	for _, f := range files {
+		raw, _ := os.ReadFile(f)
+		for _, field := range strings.Fields(string(raw)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				found = append(found, child)
 			}
 		}
 	}
-	return all
+	return found
 }
