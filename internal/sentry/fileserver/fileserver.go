@@ -9,6 +9,7 @@ package fileserver
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +44,9 @@ func (s *Server) Serve(root int, readonly bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	conn, err := s.lisafs.CreateConnection(ours, "/", lisafs.ConnectionOpts{Readonly: readonly}, &mount{server: s, root: root})
+	m := &mount{server: s}
+	m.root.Store(int32(root))
+	conn, err := s.lisafs.CreateConnection(ours, "/", lisafs.ConnectionOpts{Readonly: readonly}, m)
 	if err != nil {
 		ours.Close()
 		theirs.Close()
@@ -56,18 +59,26 @@ func (s *Server) Serve(root int, readonly bool) (int, error) {
 // mount is one connection: one donated mount.
 type mount struct {
 	server *Server
-	root   int
+	root   atomic.Int32 // until it is mounted; then -1
 }
 
-// Mount implements lisafs.ConnectionImpl.
-func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
-	stat, err := statx(m.root)
-	if err != nil {
+// Mount implements lisafs.ConnectionImpl. It can be done once: the file closes the root when it ends, and a second one would close
+// what has that number then.
+func (m *mount) Mount(c *lisafs.Connection, node *lisafs.Node) (_ *lisafs.ControlFD, stat lisafs.Statx, donated int, err error) {
+	root := int(m.root.Swap(-1))
+	if root < 0 {
+		return nil, stat, -1, unix.EBUSY
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(root)
+		}
+	}()
+	if stat, err = statx(root); err != nil {
 		return nil, stat, -1, err
 	}
-	f := &file{server: m.server, fd: m.root, dir: isDir(stat)}
-	donated, err := f.open(unix.O_RDONLY)
-	if err != nil {
+	f := &file{server: m.server, fd: root, dir: isDir(stat)}
+	if donated, err = f.open(unix.O_RDONLY); err != nil {
 		return nil, stat, -1, err
 	}
 	node.IncRef() // for f, which gives it up when the container's mounts end

@@ -32,16 +32,23 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{byte(lisafs.OpenAt), 12, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{byte(lisafs.Walk), 14, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, '.', '.', 0, 0})
+	f.Add(slices.Concat(mount, mount))
+	f.Add(slices.Concat(bindMessage("s"), bindMessage("s"), bindMessage("..")))
+	f.Add(slices.Concat(bindMessage("s"), []byte{byte(lisafs.Listen), 16, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, byte(lisafs.Accept), 8, 3, 0, 0, 0, 0, 0, 0, 0}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := New(Sockets{}).Serve(fd, false)
+		client, err := New(Sockets{Connect: true, Bind: true}).Serve(fd, false)
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer removeSockets(t, root)
 		defer unix.Close(client)
+		if err := unix.SetNonblock(client, false); err != nil {
+			t.Fatal(err)
+		}
 		soon := unix.Timeval{Usec: 20000}
 		if err := unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &soon); err != nil {
 			t.Fatal(err)
@@ -73,4 +80,26 @@ func FuzzServer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// bindMessage asks for a socket of the host's in the root.
+func bindMessage(name string) []byte {
+	var r lisafs.BindAtReq
+	r.DirFD, r.SockType, r.Mode, r.Name = 1, unix.SOCK_STREAM, 0o600, lisafs.SizedString(name)
+	b := make([]byte, r.SizeBytes())
+	r.MarshalBytes(b)
+	return append([]byte{byte(lisafs.BindAt), byte(len(b))}, b...)
+}
+
+func removeSockets(t *testing.T, root string) {
+	t.Helper()
+	made, err := os.ReadDir(root)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, e := range made {
+		if e.Type() == os.ModeSocket {
+			_ = os.Remove(filepath.Join(root, e.Name()))
+		}
+	}
 }
