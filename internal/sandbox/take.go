@@ -104,6 +104,10 @@ func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File,
 	if p.StartTime, err = native.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
+	// The pool reaps it if it has ended, and the pid may be another's then: whose time was read is told by the pidfd.
+	if err := unix.PidfdSendSignal(int(p.PidFD.Fd()), 0, nil, 0); err != nil {
+		return nil, c.lost()
+	}
 	if err := c.Cgroup.Adopt(t.Cgroup); err != nil {
 		return nil, err
 	}
