@@ -171,7 +171,7 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 			return c.group.Signal(ctx, sig)
 		}
 		if errors.Is(err, fault.BadState) {
-			return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running"), Hint: c.podHint(Stopped)}
+			return c.notRunning()
 		}
 		return err
 	}
@@ -183,13 +183,19 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 		}
 		c.warnOfUntracked()
 	}
-	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
+	switch err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); {
+	case err == unix.ESRCH: // it has ended, and was reaped, since it was looked at
+		return c.notRunning()
+	case err != nil:
 		return os.NewSyscallError("pidfd_send_signal", err)
-	}
-	if sig == unix.SIGKILL {
+	case sig == unix.SIGKILL:
 		return c.group.ThawAll()
 	}
 	return nil
+}
+
+func (c *Container) notRunning() error {
+	return &fault.Error{Kind: fault.BadState, Err: errors.New("container not running"), Hint: c.podHint(Stopped)}
 }
 
 // untracked is the error of what needs all processes of a container that has no cgroup.

@@ -228,7 +228,7 @@ func TestDoIsAJob(t *testing.T) {
 			s.expect("prompt:")
 
 			// The terminal is the shell's meanwhile, and works.
-			s.press(`hull do bash -c 'echo rea""dy; read; echo going on; exec sleep 100'` + pipe + "\n")
+			s.press(`hull do bash -c 'echo rea""dy; read; echo go""ing on; exec sleep 100'` + pipe + "\n")
 			s.expect("ready")
 			s.press("\x1a")
 			s.expect("Stopped")
