@@ -189,6 +189,31 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// What an engine runs all its containers with is not taken away: it would not start.
+func TestUninstallDefault(t *testing.T) {
+	for _, c := range []struct{ engine, before, want string }{
+		{"docker", `{"default-runtime":"hull"}`, `"default-runtime" is "hull"`},
+		{"docker", `{"default-runtime":"hull-s"}`, `"default-runtime" is "hull-s"`},
+		{"containerd", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndefault_runtime_name = \"hull\"\n", `"default_runtime_name" is "hull"`},
+		{"containerd", "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd]\ndefault_runtime_name = 'hull-s'\n", `"default_runtime_name" is "hull-s"`},
+	} {
+		file := filepath.Join(t.TempDir(), "config")
+		if err := os.WriteFile(file, []byte(c.before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ch, err := Install(c.engine, file, both)
+		if err == nil {
+			_, err = ch.Do()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ch, err := Uninstall(c.engine, file); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %q: got %v, %v, want %q", c.engine, c.before, ch, err, c.want)
+		}
+	}
+}
+
 func FuzzDocker(f *testing.F) {
 	for _, s := range []string{"{}", `{"runtimes":{"x":{}},"b":[1,"\"}"]}`, "{\n \"a\" : \"\\u0022\"\n}", `{"runtimes":{"hull":1}}`} {
 		f.Add([]byte(s))

@@ -154,6 +154,9 @@ func editDocker(before []byte, runtimes []Runtime) (after []byte, says []string,
 	if values == nil {
 		return nil, nil, errors.New("no JSON object, but null")
 	}
+	if name := values["default-runtime"]; runtimes == nil && (name == Hull || name == Sandbox) {
+		return nil, nil, stillDefault("default-runtime", name)
+	}
 	for _, name := range []string{Hull, Sandbox} {
 		var line string
 		i := slices.IndexFunc(runtimes, func(r Runtime) bool { return r.Name == name })
@@ -176,6 +179,11 @@ func editDocker(before []byte, runtimes []Runtime) (after []byte, says []string,
 		return nil, append(says, "the file is removed: nothing else is in it"), nil
 	}
 	return b, says, nil
+}
+
+// stillDefault is the error of a runtime that can't be forgotten: the engine would not start.
+func stillDefault(key string, name any) error {
+	return fmt.Errorf("%q is %q: the engine would look for a runtime that it doesn't know any more; give it another first", key, name)
 }
 
 // located adds to an error of package json the line.

@@ -86,6 +86,9 @@ const (
 	blockEnd   = "# End of what hull install containerd has made.\n"
 )
 
+// containerdPlugin is CRI's, in each version of the configuration that has runtimes by their names.
+var containerdPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+
 // editContainerd edits config.toml of version 2 or 3.
 func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []string, err error) {
 	rest, had, err := cutBlock(string(before))
@@ -99,6 +102,13 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 		case rest == newContainerd:
 			return nil, []string{"the file is removed: nothing else is in it"}, nil
 		}
+		if root, err := parseTOML(rest); err == nil {
+			for _, plugin := range containerdPlugin {
+				if name, _ := root.walk("plugins", plugin, "containerd", "default_runtime_name").(string); name == Hull || name == Sandbox {
+					return nil, nil, stillDefault("default_runtime_name", name)
+				}
+			}
+		}
 		return []byte(rest), []string{"the runtimes " + Hull + " and " + Sandbox + " are removed"}, nil
 	}
 	if strings.TrimSpace(rest) == "" {
@@ -109,7 +119,7 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 		return nil, nil, err
 	}
 	version, _ := root.values["version"].(int64)
-	plugin := map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}[version]
+	plugin := containerdPlugin[version]
 	if plugin == "" {
 		return nil, nil, fmt.Errorf("version %d of the configuration is none that hull knows: it has to be 2 or 3 (containerd config migrate)", version)
 	}

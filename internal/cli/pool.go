@@ -9,6 +9,7 @@ import (
 func poolCommand() *Command {
 	var size int
 	var status bool
+	var options *optionSet
 	return &Command{
 		Name:    "pool",
 		Summary: "keep sandboxes ready, for containers to start in",
@@ -24,6 +25,7 @@ hull pool --status`,
 		Own:  true,
 		Args: arity{0, 0},
 		Flags: func(fs *optionSet) {
+			options = fs
 			fs.intVar(&size, "size", "keep `N` sandboxes ready (default: 4)")
 			fs.boolVar(&status, "status", "print how many there are to be, are ready, and were taken from the pool of --root, as JSON, and exit")
 		},
@@ -35,6 +37,9 @@ hull pool --status`,
 					return err
 				}
 				return env.printJSON(s, "")
+			}
+			if size == 0 && options.given("size") {
+				return statusError{exitUsage, env.usage("pool", errors.New("--size 0: want 1 or more"))}
 			}
 			ctx, _ := catchSignals()
 			err := r.Pool(ctx, hull.PoolOptions{Size: size})
