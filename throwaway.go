@@ -182,8 +182,15 @@ func (c *Cmd) startThrowaway() (err error) {
 
 // tooLittle explains the error of a container that did not come to be for want of memory.
 func (c *Cmd) tooLittle(err error, g *cgroup.Group) error {
-	if n, oerr := g.OOMKilled(); oerr == nil && n > 0 {
-		return &fault.Error{Step: "limit of memory", Err: unix.ENOMEM, Hint: size(c.Limits.Memory) + " is too little to start a program"}
+	var e *fault.Error
+	// Version 1 refuses a limit that is exceeded already.
+	refused := errors.Is(err, unix.EBUSY) && errors.As(err, &e) && e.Field == "linux.resources.memory.limit"
+	if n, oerr := g.OOMKilled(); refused || oerr == nil && n > 0 {
+		hint := size(c.Limits.Memory) + " is too little to start a program"
+		if c.Limits.Memory < 1<<16 {
+			hint += "; m and g stand for larger units"
+		}
+		return &fault.Error{Step: "limit of memory", Err: unix.ENOMEM, Hint: hint}
 	}
 	return limitError(err)
 }
