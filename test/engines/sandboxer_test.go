@@ -12,7 +12,7 @@ import (
 // TestSandboxer has hull's shim make the pods (sandboxer = "shim"): without the container of an image that only waits.
 func TestSandboxer(t *testing.T) {
 	need(t, "containerd-shim-runc-v2")
-	hulltest.Require(t, hulltest.Need{Name: "containerd", Check: func() error {
+	hulltest.Require(t, hulltest.Need{Name: "containerd-newest", Check: func() error {
 		if os.Getenv("HULL_TEST_CONTAINERD") == "" {
 			return os.ErrNotExist
 		}
