@@ -28,11 +28,7 @@ func (r *CreateSandboxRequest) field(f field) error {
 	case 2:
 		r.Bundle = f.str()
 	case 3:
-		var m Mount
-		if err := Unmarshal(f.p, &m); err != nil {
-			return err
-		}
-		r.Rootfs = append(r.Rootfs, m)
+		return mount(f, &r.Rootfs)
 	case 4:
 		return Unmarshal(f.p, &r.Options)
 	case 5:

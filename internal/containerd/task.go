@@ -68,11 +68,7 @@ func (r *CreateRequest) field(f field) error {
 	case 2:
 		r.Bundle = f.str()
 	case 3:
-		var m Mount
-		if err := Unmarshal(f.p, &m); err != nil {
-			return err
-		}
-		r.Rootfs = append(r.Rootfs, m)
+		return mount(f, &r.Rootfs)
 	case 4:
 		r.Streams.Terminal = f.v != 0
 	case 5:
@@ -87,6 +83,13 @@ func (r *CreateRequest) field(f field) error {
 		return Unmarshal(f.p, &r.Options)
 	}
 	return nil
+}
+
+func mount(f field, list *[]Mount) error {
+	var m Mount
+	err := Unmarshal(f.p, &m)
+	*list = append(*list, m)
+	return err
 }
 
 // ProcessRequest names a process: the container's first, or an exec. It is all there is in State, Start, Delete, Wait, and,

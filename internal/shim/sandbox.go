@@ -87,12 +87,7 @@ func (s *service) callWaitSandbox(ctx context.Context, r *containerd.SandboxRequ
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-p.ended:
-		return (*containerd.WaitResponse)(&p.exit), nil
-	case <-ctx.Done():
-		return nil, &ttrpc.Error{Code: ttrpc.Canceled, Message: context.Cause(ctx).Error()}
-	}
+	return awaitExit(ctx, p.ended, &p.exit)
 }
 
 func (s *service) callSandboxStatus(_ context.Context, r *containerd.SandboxRequest) (containerd.Message, error) {

@@ -310,9 +310,14 @@ func (s *service) callWait(ctx context.Context, r *containerd.ProcessRequest) (c
 	if err != nil {
 		return nil, err
 	}
+	return awaitExit(ctx, p.ended, &p.exit)
+}
+
+// awaitExit answers with exit, which is known when ended is closed.
+func awaitExit(ctx context.Context, ended <-chan struct{}, exit *containerd.Exit) (containerd.Message, error) {
 	select {
-	case <-p.ended:
-		return (*containerd.WaitResponse)(&p.exit), nil
+	case <-ended:
+		return (*containerd.WaitResponse)(exit), nil
 	case <-ctx.Done():
 		return nil, &ttrpc.Error{Code: ttrpc.Canceled, Message: context.Cause(ctx).Error()}
 	}
