@@ -53,10 +53,12 @@ func inCluster(node, daemonSet string) (*Cluster, error) {
 	}, nil
 }
 
-// A refusal is an answer that isn't 200.
+// A refusal is an answer that isn't 200: the API's Status, or what something in between says.
 type refusal struct {
 	status int
 	text   string
+	reason string // of the API's, or ""
+	object string // "kind name" that it is about, in the API's words, or " "
 }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.status, r.text) }
@@ -75,7 +77,7 @@ func (c *Cluster) ask(ctx context.Context, method, path, contentType string, bod
 			}
 		}
 		err = c.askOnce(ctx, method, path, contentType, body, v)
-		if r := (*refusal)(nil); err == nil || errors.As(err, &r) && r.status == http.StatusNotFound {
+		if r := (*refusal)(nil); err == nil || errors.As(err, &r) && r.reason == "NotFound" {
 			return err
 		}
 	}
@@ -106,9 +108,12 @@ func (c *Cluster) askOnce(ctx context.Context, method, path, contentType string,
 		return err
 	}
 	if answer.StatusCode != http.StatusOK {
-		var status struct{ Message string }
+		var status struct {
+			Message, Reason string
+			Details         struct{ Kind, Name string }
+		}
 		_ = json.Unmarshal(text, &status)
-		return fmt.Errorf("%s %s: %w", method, path, &refusal{answer.StatusCode, status.Message})
+		return fmt.Errorf("%s %s: %w", method, path, &refusal{answer.StatusCode, status.Message, status.Reason, status.Details.Kind + " " + status.Details.Name})
 	}
 	return json.Unmarshal(text, v)
 }
@@ -123,19 +128,24 @@ func (c *Cluster) label(ctx context.Context, labels map[string]any) error {
 	return c.ask(ctx, http.MethodPatch, "/api/v1/nodes/"+c.node, "application/merge-patch+json", patch, &node)
 }
 
-// gone tells whether the DaemonSet is deleted, and with it what lets us ask: a server that goes on refusing to answer says the
-// same, since it has answered this pod's first container.
+// gone tells whether the DaemonSet is deleted. Only the API itself can say so, of this very object: a token or a right that isn't
+// there may be back in a minute, and a 404 may be that of a proxy, or of a server that has just begun.
 func (c *Cluster) gone(ctx context.Context) (bool, error) {
 	namespace, name, _ := strings.Cut(c.daemonSet, "/")
 	var d struct {
+		Kind     string
 		Metadata struct{ DeletionTimestamp string }
 	}
 	err := c.ask(ctx, http.MethodGet, "/apis/apps/v1/namespaces/"+namespace+"/daemonsets/"+name, "", nil, &d)
-	if r := (*refusal)(nil); errors.As(err, &r) {
-		switch r.status {
-		case http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden:
-			return true, nil
-		}
+	if r := (*refusal)(nil); errors.As(err, &r) && r.isNotFound("daemonsets "+name) {
+		return true, nil
 	}
-	return d.Metadata.DeletionTimestamp != "", err
+	if err == nil && d.Kind != "DaemonSet" {
+		err = fmt.Errorf("the answer is of the kind %q", d.Kind)
+	}
+	return err == nil && d.Metadata.DeletionTimestamp != "", err
+}
+
+func (r *refusal) isNotFound(object string) bool {
+	return r.status == http.StatusNotFound && r.reason == "NotFound" && r.object == object
 }

@@ -213,6 +213,35 @@ func TestUninstallOfWhatRuns(t *testing.T) {
 	m.is(t, with, 5, all...)
 }
 
+// Where the kernel lets others write to what runs, a lease tells: of a file that is open, as the kernel has a program open.
+func TestIsOpen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "program")
+	write(t, file, "program", 0o755)
+	if isOpen(file) {
+		t.Error("a file that nobody has open is open")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if !isOpen(file) || !runs(file) {
+		t.Error("a file that is open isn't")
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	if err := errors.Join(os.Link(file, other), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if isOpen(file) || runs(other) {
+		t.Error("a file that was closed is open")
+	}
+	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir()} {
+		if runs(path) {
+			t.Errorf("%s runs", path)
+		}
+	}
+}
+
 // Containers that runc's shim has made run nothing of hull's, and can't be ended without it.
 func TestUninstallByRunc(t *testing.T) {
 	m := newMachine(t)
@@ -321,10 +350,16 @@ func TestWait(t *testing.T) {
 		status       int
 		stays        bool
 	}{
-		{"there", `{"metadata": {"name": "hull-node"}}`, 200, true},
-		{"being deleted", `{"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}`, 200, false},
-		{"deleted", `{"message": "not found"}`, 404, false},
-		{"with its account", `{"message": "unauthorized"}`, 401, false},
+		{"there", `{"kind": "DaemonSet", "metadata": {"name": "hull-node"}}`, 200, true},
+		{"being deleted", `{"kind": "DaemonSet", "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}`, 200, false},
+		{"deleted", `{"kind": "Status", "reason": "NotFound", "details": {"name": "hull-node", "group": "apps", "kind": "daemonsets"}, "code": 404}`, 404, false},
+		// None of these says that it is deleted.
+		{"without an account", `{"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized", "code": 401}`, 401, true},
+		{"without the right", `{"kind": "Status", "reason": "Forbidden", "details": {"name": "hull-node", "kind": "daemonsets"}, "code": 403}`, 403, true},
+		{"a proxy's 404", `<html>no backend</html>`, 404, true},
+		{"a server that doesn't know the group yet", "404 page not found\n", 404, true},
+		{"another object", `{"kind": "Status", "reason": "NotFound", "details": {"name": "hull-system", "kind": "namespaces"}, "code": 404}`, 404, true},
+		{"another kind", `{"kind": "Status", "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}`, 200, true},
 		{"broken", "", 500, true},
 		{"nonsense", "nonsense", 200, true},
 	} {
@@ -341,6 +376,9 @@ func TestWait(t *testing.T) {
 			}
 			if c.stays {
 				m.is(t, with, 1, all...)
+				if !strings.Contains(m.log.String(), "hull stays: ") {
+					t.Errorf("it doesn't say so: %s", m.log.String())
+				}
 			} else {
 				m.is(t, without, 2)
 			}

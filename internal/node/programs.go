@@ -157,11 +157,27 @@ func removePrograms(to string) (busy string, err error) {
 	return "", nil
 }
 
-// runs tells whether a program runs, in whatever namespaces: the kernel lets nobody write to it then.
+// runs tells whether a program runs, in whatever namespaces, of which none but our own can be looked into.
 func runs(path string) bool {
+	// The kernel lets nobody write to it then; but Linux 6.11 does, which wanted to be rid of that.
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if err == nil {
 		f.Close()
 	}
-	return errors.Is(err, unix.ETXTBSY)
+	return errors.Is(err, unix.ETXTBSY) || isOpen(path)
+}
+
+// isOpen tells whether anybody has a file open, as the kernel has what runs: it gives a lease for writing only to who is alone with
+// it (check_conflicting_open in fs/locks.c). A file system without leases doesn't know.
+func isOpen(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if _, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err == nil {
+		// Who opens it meanwhile waits for this; the signal that says so is one that Go ignores.
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return errors.Is(err, unix.EAGAIN)
 }

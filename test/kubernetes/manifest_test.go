@@ -31,7 +31,7 @@ func manifests(t *testing.T, name string) (all []runtime.Object) {
 }
 
 func TestManifests(t *testing.T) {
-	for name, want := range map[string]int{"runtimeclass.yaml": 2, "hull-node.yaml": 7} {
+	for name, want := range map[string]int{"runtimeclass.yaml": 2, "hull-system.yaml": 6, "hull-node.yaml": 1} {
 		if got := len(manifests(t, name)); got != want {
 			t.Errorf("%s has %d objects, want %d", name, got, want)
 		}
