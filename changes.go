@@ -84,7 +84,7 @@ func (c *Cmd) prepareChanges(p *overlay.Plan, s *specs.Spec) (_ *Changes, err er
 		}
 		if err != nil {
 			lower.Close()
-			return nil, &fault.Error{Step: "keep changes in " + h.Keep, Err: err}
+			return nil, missing("keep", h.Keep, err)
 		}
 		p.Upper = ch.keep
 	}

@@ -124,11 +124,11 @@ func (o *ImageOptions) resolve() (engine.Image, error) {
 		return i, err
 	}
 	if !slices.Contains([]string{"", "soft", "full", "strict", "ignore"}, o.ManageCgroups) {
-		return i, &fault.Error{Step: "mode of cgroups", Kind: fault.BadUsage, Err: fmt.Errorf("got %q, want soft, full, strict or ignore", o.ManageCgroups)}
+		return i, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", o.ManageCgroups), Kind: fault.BadUsage, Err: errors.New("want soft, full, strict or ignore")}
 	}
 	for _, ns := range o.EmptyNS {
 		if ns != "network" {
-			return i, &fault.Error{Step: "empty namespace", Kind: fault.BadUsage, Err: fmt.Errorf("got %q, want network", ns)}
+			return i, &fault.Error{Step: fmt.Sprintf("empty namespace %q", ns), Kind: fault.BadUsage, Err: errors.New("want network")}
 		}
 	}
 	return i, nil

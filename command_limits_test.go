@@ -90,7 +90,7 @@ func TestLimitsAreChecked(t *testing.T) {
 	}
 	cmd = limited(t, hull.Limits{}, "")
 	cmd.Isolation = "jail"
-	if err := cmd.Run(); !errors.Is(err, hull.ErrBadUsage) || !strings.Contains(err.Error(), "isolation jail") {
+	if err := cmd.Run(); !errors.Is(err, hull.ErrBadUsage) || !strings.Contains(err.Error(), `isolation "jail"`) {
 		t.Errorf("in a jail: %v", err)
 	}
 }

@@ -174,6 +174,8 @@ func (id *identity) look(s string) error {
 	case isNumber:
 		// Nothing says which group: not the caller's, which may be root's.
 		id.uid, id.gid, id.home = number, number, "/"
+	case name == "":
+		return errors.New("the name before : is missing")
 	default:
 		return errors.New("the host has no such user")
 	}
@@ -233,7 +235,8 @@ func capabilities(names []string, uid uint32) (*specs.LinuxCapabilities, error) 
 			full = "CAP_" + full
 		}
 		if _, ok := caps.Number(full); !ok {
-			return nil, conflict("capability", name, "there is none of this name (capabilities(7))")
+			return nil, &fault.Error{Step: fmt.Sprintf("capability %q", name), Kind: fault.BadUsage,
+				Err: errors.New("there is none of this name"), Hint: "capabilities(7) lists them"}
 		}
 		if !slices.Contains(set, full) {
 			set = append(set, full)

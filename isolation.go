@@ -51,7 +51,7 @@ func (i Isolation) checkHost() error {
 func (c *Cmd) sandboxed() bool { return c.Runtime.Isolation == Sandbox }
 
 func (i Isolation) unknown() error {
-	return &fault.Error{Step: "isolation " + string(i), Kind: fault.BadUsage, Err: errors.New("want native or sandbox")}
+	return &fault.Error{Step: fmt.Sprintf("isolation %q", i), Kind: fault.BadUsage, Err: errors.New("want native or sandbox")}
 }
 
 // isolation returns that of a container to be made.
@@ -77,6 +77,14 @@ func (r *Runtime) checkOptions(i Isolation) error {
 	if name := r.Sandbox.Given(); i != Sandbox && name != "" {
 		return &fault.Error{Step: "--" + name, Kind: fault.BadUsage, Err: errors.New("an option of sandboxes, and the container is in none"),
 			Hint: "hull --isolation sandbox gives it a kernel of its own"}
+	}
+	return nil
+}
+
+// checkNoOptions refuses options of a sandbox for a command over the host's files, whatever its isolation.
+func (r *Runtime) checkNoOptions() error {
+	if name := r.Sandbox.Given(); name != "" {
+		return &fault.Error{Step: "--" + name, Kind: fault.BadUsage, Err: errors.New("a command over the host's files has none of a sandbox's options")}
 	}
 	return nil
 }

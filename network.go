@@ -10,7 +10,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull/internal/engine"
-	"hull/internal/fault"
 	"hull/internal/nat"
 	"hull/internal/overlay"
 	"hull/internal/sandbox/wire"
@@ -53,7 +52,7 @@ func (c *Cmd) checkNetwork() error {
 		{"publish", c.Publish}, {"allow", c.Allow}, {"ip", slices.DeleteFunc([]string{c.IP}, func(s string) bool { return s == "" })},
 	} {
 		if len(o.given) > 0 {
-			return conflict(o.what, o.given[0], "that is for the network nat")
+			return conflict(o.what, o.given[0], "that is for --network nat")
 		}
 	}
 	return nil
@@ -73,9 +72,12 @@ func (c *Cmd) natConfig(hostname string) (nat.Config, error) {
 	for _, s := range c.Allow {
 		r, err := nat.ParseRule(s)
 		cfg.Allow, errs = append(cfg.Allow, r), append(errs, err)
+		if err == nil && r.Loopback() {
+			c.Runtime.warn(fmt.Sprintf("network nat: allow %q: that is the command's own loopback; the host's is never reached", s))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return cfg, &fault.Error{Kind: fault.BadUsage, Err: err}
+		return cfg, err
 	}
 	return cfg, nil
 }

@@ -167,9 +167,12 @@ func exitCode(err error) int {
 
 // usage adds to a mistake on the command line where to read how it is done right.
 func (e *Env) usage(command string, err error) error {
-	hint := e.Name + " --help"
+	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: e.whereToRead(command)}
+}
+
+func (e *Env) whereToRead(command string) string {
 	if command != "" {
-		hint = e.Name + " " + command + " --help"
+		command += " "
 	}
-	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: hint + " shows what can be given"}
+	return e.Name + " " + command + "--help shows what can be given"
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"hull"
@@ -41,7 +42,7 @@ func (e *Env) printJSON(v any, indent string) error {
 // checkFormat returns an error if the value of --format isn't one of those there are.
 func checkFormat(format string) error {
 	if format != "table" && format != "json" {
-		return &hull.Error{Step: "--format", Kind: hull.ErrBadUsage, Err: fmt.Errorf("got %q, want table or json", format)}
+		return &hull.Error{Step: fmt.Sprintf("--format %q", format), Kind: hull.ErrBadUsage, Err: errors.New("want table or json")}
 	}
 	return nil
 }

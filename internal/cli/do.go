@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -133,19 +134,24 @@ func readSeccomp(file string) (*specs.LinuxSeccomp, error) {
 	case "off":
 		return &specs.LinuxSeccomp{}, nil
 	}
-	fail := func(err error) error { return statusError{1, inOp("do", "", err)} }
+	fail := func(problem error) error {
+		return statusError{exitFailure, &hull.Error{Op: "do", Step: fmt.Sprintf("--seccomp %q", file), Err: problem}}
+	}
 	b, err := os.ReadFile(file)
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		err = p.Err
+	}
 	if err != nil {
-		return nil, fail(fmt.Errorf("--seccomp: %w", err))
+		return nil, fail(err)
 	}
 	p := new(specs.LinuxSeccomp)
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(p); err != nil {
-		return nil, fail(fmt.Errorf("--seccomp %s: %w", file, err))
+		return nil, fail(err)
 	}
 	if p.DefaultAction == "" {
-		return nil, fail(fmt.Errorf("--seccomp %s: no defaultAction: a profile is what linux.seccomp has in config.json", file))
+		return nil, fail(errors.New("no defaultAction: a profile is what linux.seccomp has in config.json"))
 	}
 	return p, nil
 }
@@ -192,7 +198,7 @@ hull do --apply -- make generate`,
 }
 
 // notStarted gives the error of a command that could not be executed the status that shells give it.
-func notStarted(err error) error {
+func notStarted(args []string, err error) error {
 	var e *hull.Error
 	for cause := err; e == nil || e.Field != hull.CommandField; cause = e.Err {
 		if !errors.As(cause, &e) {
@@ -202,9 +208,39 @@ func notStarted(err error) error {
 	e.Field = "" // of a configuration that the caller hasn't seen
 	// A command whose name is empty is a mistake of the configuration; shells say that there is no such file.
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, hull.ErrBadSpec) {
+		if hint := misspelt(args); hint != "" {
+			e.Hint = hint
+		}
 		return statusError{exitNotFound, err}
 	}
 	return statusError{exitNotExecutable, err}
+}
+
+// misspelt returns what was meant by a command that is not there, where its form says so; or "".
+func misspelt(args []string) string {
+	if name, _, ok := strings.Cut(args[0], "="); ok && name != "" && !strings.ContainsAny(name, "/ ") {
+		return "a variable is set by --env " + args[0]
+	}
+	if len(args) == 1 && strings.ContainsAny(strings.TrimSpace(args[0]), " |&;<>") {
+		return "a command and its arguments are words of their own: leave out the quotes, or have a shell take them apart: sh -c '" + args[0] + "'"
+	}
+	return ""
+}
+
+// told gives an error of package hull the form of those of the command line.
+func (f *doFlags) told(env *Env, err error) error {
+	for _, path := range f.rw { // is a bind to the library
+		var e *hull.Error
+		if step := fmt.Sprintf("bind %q", path); errors.As(err, &e) && e.Step == step {
+			e.Step = fmt.Sprintf("--rw %q", path)
+		}
+	}
+	f.options.name(err)
+	var e *hull.Error
+	if errors.Is(err, hull.ErrBadUsage) && hull.Hint(err) == "" && errors.As(err, &e) {
+		e.Hint = env.whereToRead("do")
+	}
+	return err
 }
 
 // misused is the error of flags that can't be understood, unless it says something else.
@@ -252,10 +288,11 @@ func (f *doFlags) run(env *Env, args []string, r *result) error {
 	j.connect()
 	if err := cmd.Start(); err != nil {
 		j.terminal.close()
+		err = f.told(env, err)
 		if errors.Is(err, hull.ErrBadUsage) {
 			return statusError{exitUsage, err}
 		}
-		return notStarted(signals.explain(ctx, "do", "", err))
+		return notStarted(args, signals.explain(ctx, "do", "", err))
 	}
 	err = j.wait(signals)
 	r.take(cmd)

@@ -197,7 +197,7 @@ func capabilities(given []string) ([]string, error) {
 			full = "CAP_" + full
 		}
 		if _, ok := caps.Number(full); !ok {
-			return nil, &hull.Error{Step: "--cap", Kind: hull.ErrBadUsage, Err: fmt.Errorf("no capability has the name %q", name), Hint: "capabilities(7) lists them"}
+			return nil, &hull.Error{Step: fmt.Sprintf("--cap %q", name), Kind: hull.ErrBadUsage, Err: errors.New("there is none of this name"), Hint: "capabilities(7) lists them"}
 		}
 		names = append(names, full)
 	}
@@ -236,7 +236,7 @@ func (f *execFlags) changeIDs(p *specs.Process) error {
 	for _, s := range f.additionalGIDs {
 		gid, err := strconv.ParseUint(s, 10, 32)
 		if err != nil {
-			return &hull.Error{Step: "--additional-gids", Kind: hull.ErrBadUsage, Err: fmt.Errorf("got %q, want a gid", s)}
+			return &hull.Error{Step: fmt.Sprintf("--additional-gids %q", s), Kind: hull.ErrBadUsage, Err: errors.New("want a gid")}
 		}
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(gid))
 	}

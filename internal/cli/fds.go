@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -34,7 +35,7 @@ func activation(pid int, getenv func(string) string) (n int, env []string) {
 // that is missing; but all of its own close on exec, and no inherited one does.
 func inherited(activated, preserved int) ([]*os.File, error) {
 	if preserved < 0 {
-		return nil, &hull.Error{Step: "--preserve-fds", Kind: hull.ErrBadUsage, Err: fmt.Errorf("got %d", preserved)}
+		return nil, &hull.Error{Step: fmt.Sprintf("--preserve-fds %d", preserved), Kind: hull.ErrBadUsage, Err: errors.New("want a number of descriptors")}
 	}
 	var files []*os.File
 	for i := range activated + preserved {

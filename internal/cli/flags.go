@@ -73,7 +73,7 @@ const sandboxName = "hull-s"
 // resolve checks the values and completes them, for a program that was called by that name.
 func (g *globals) resolve(name string) error {
 	if g.logFormat != "text" && g.logFormat != "json" && g.logFormat != "" {
-		return fmt.Errorf("--log-format: got %q, want text or json", g.logFormat)
+		return fmt.Errorf("--log-format %q: want text or json", g.logFormat)
 	}
 	from := "--isolation"
 	if !g.options.given("isolation") {
@@ -84,10 +84,10 @@ func (g *globals) resolve(name string) error {
 		g.isolation = string(hull.Sandbox)
 	}
 	if g.isolation != "" && !hull.Isolation(g.isolation).Known() {
-		return fmt.Errorf("%s: got %q, want native or sandbox", from, g.isolation)
+		return fmt.Errorf("%s %q: want native or sandbox", from, g.isolation)
 	}
 	if err := g.sandbox.Check(); err != nil {
-		return err
+		return g.options.name(err)
 	}
 	g.rootSet = g.options.given("root")
 	if !g.rootSet {

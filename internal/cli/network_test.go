@@ -368,14 +368,14 @@ func TestNetworkErrors(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"--network x true", 2, `network "x": want none, host or nat`},
-		{"--publish 80:80 true", 2, `publish "80:80": that is for the network nat`},
-		{"--network host --allow x true", 2, `allow "x": that is for the network nat`},
-		{"--ip 10.1.2.3 true", 2, `ip "10.1.2.3": that is for the network nat`},
-		{"--network nat --publish 80 true", 2, `publish "80": not [HOST:]PORT:PORT`},
-		{"--network nat --allow http://x true", 2, `allow "http://x": a URL, not HOST or HOST:PORT`},
-		{"--network nat --ip fd00::1 true", 2, `ip "fd00::1": not an IPv4 address`},
-		{"--network nat --ip 10.1.2.255 true", 2, `ip "10.1.2.255": the last number`},
+		{"--network x true", 2, `--network "x": want none, host or nat`},
+		{"--publish 80:80 true", 2, `--publish "80:80": that is for --network nat`},
+		{"--network host --allow x true", 2, `--allow "x": that is for --network nat`},
+		{"--ip 10.1.2.3 true", 2, `--ip "10.1.2.3": that is for --network nat`},
+		{"--network nat --publish 80 true", 2, `--publish "80": want [HOST:]PORT:PORT`},
+		{"--network nat --allow http://x true", 2, `--allow "http://x": want HOST or HOST:PORT, which a URL is not`},
+		{"--network nat --ip fd00::1 true", 2, `--ip "fd00::1": want an IPv4 address`},
+		{"--network nat --ip 10.1.2.255 true", 2, `--ip "10.1.2.255": the last number`},
 		{"--network nat --ip 10.99.0.9 true", 1, "ip 10.99.0.9: already used: the host has the network 10.99.0.0/24"},
 		{"--network nat --publish 10.99.0.9:80:80 true", 1, "publish 10.99.0.9:80: bind: cannot assign requested address"},
 		{"--network nat hull-no-such-program", 127, "executable file not found"},
@@ -383,6 +383,10 @@ func TestNetworkErrors(t *testing.T) {
 		if out, errs, status := h.do(t, strings.Fields(c.args)...); status != c.status || out != "" || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: status %d, %q, want %d, %q", c.args, status, errs, c.status, c.want)
 		}
+	}
+	if _, errs, status := h.do(t, "--network", "nat", "--allow", "127.0.0.1:80", "true"); status != 0 ||
+		!strings.Contains(errs, `warning: network nat: allow "127.0.0.1:80": that is the command's own loopback; the host's is never reached`) {
+		t.Errorf("status %d, %q", status, errs)
 	}
 	h.Host.Run(t, "ip", "route", "del", "default")
 	h.Host.Run(t, "ip", "-6", "route", "del", "default")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"hull"
 )
 
 // optionSet are the options of a command: package flag has their values, and this what that package lacks: names of one
@@ -126,7 +128,7 @@ func (o *optionSet) take(word string, after []string) ([]string, error) {
 		return o.set(f, value, hasValue, after)
 	}
 	if word[1] == '-' {
-		return after, fmt.Errorf("unknown flag: --%s", name)
+		return after, fmt.Errorf("unknown option --%s", name)
 	}
 	return o.takeLetters(word, after)
 }
@@ -136,7 +138,7 @@ func (o *optionSet) takeLetters(word string, after []string) ([]string, error) {
 	for i := 1; i < len(word); i++ {
 		f := o.byLetter(word[i : i+1])
 		if f == nil {
-			return after, fmt.Errorf("unknown flag: %s", word)
+			return after, fmt.Errorf("unknown option %s", word)
 		}
 		value, equals := strings.CutPrefix(word[i+1:], "=")
 		if equals || value != "" && !isBool(f) {
@@ -166,7 +168,7 @@ func (o *optionSet) set(f *flag.Flag, value string, hasValue bool, after []strin
 	case isBool(f):
 		value = "true"
 	case len(after) == 0:
-		return nil, fmt.Errorf("flag needs an argument: --%s", f.Name)
+		return nil, fmt.Errorf("--%s: the value is missing", f.Name)
 	default:
 		value, after = after[0], after[1:]
 	}
@@ -174,7 +176,7 @@ func (o *optionSet) set(f *flag.Flag, value string, hasValue bool, after []strin
 		o.emptied = append(o.emptied, f.Name)
 	}
 	if err := o.flags.Set(f.Name, value); err != nil {
-		return nil, fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", value, f.Name, wanted(f, err))
+		return nil, fmt.Errorf("--%s %q: %w", f.Name, value, wanted(f, err))
 	}
 	return after, nil
 }
@@ -192,6 +194,47 @@ func wanted(f *flag.Flag, err error) error {
 		return errors.New("want a whole number")
 	case time.Duration:
 		return errNoTime
+	}
+	return err
+}
+
+// libraryNouns are what package hull calls that which an option of another name sets.
+var libraryNouns = map[string]string{
+	"capability":        "cap",
+	"working directory": "cwd",
+	"size":              "tmpfs-size",
+	"limit of memory":   "memory",
+	"limit of cpus":     "cpus",
+	"limit of pids":     "pids",
+	"limit of files":    "files",
+	"limit of time":     "timeout",
+}
+
+// name has an error of package hull say which of these options it is about, as in --user "x" for user "x".
+func (o *optionSet) name(err error) error {
+	option := func(said string) string {
+		noun, value, _ := strings.Cut(said, " \"")
+		if value != "" {
+			value = " \"" + value
+		}
+		if n, ok := libraryNouns[noun]; ok {
+			noun = n
+		}
+		if o.flags.Lookup(noun) == nil {
+			return said
+		}
+		return "--" + noun + value
+	}
+	for cause := err; cause != nil; {
+		for _, one := range joined(cause) {
+			o.name(one)
+		}
+		var e *hull.Error
+		if !errors.As(cause, &e) {
+			break
+		}
+		e.Field, e.Step = option(e.Field), option(e.Step)
+		cause = e.Err
 	}
 	return err
 }

@@ -68,14 +68,14 @@ func TestParseWrong(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{[]string{"--bogus=1"}, "unknown flag: --bogus"},
-		{[]string{"--d"}, "unknown flag: --d"},
-		{[]string{"---detach"}, "unknown flag: ---detach"},
-		{[]string{"--="}, "unknown flag: --"},
-		{[]string{"-dz"}, "unknown flag: -dz"},
-		{[]string{"x", "--pid-file"}, "flag needs an argument: --pid-file"},
-		{[]string{"-de"}, "flag needs an argument: --env"},
-		{[]string{"--tty=maybe"}, `invalid argument "maybe" for "--tty" flag: want true or false`},
+		{[]string{"--bogus=1"}, "unknown option --bogus"},
+		{[]string{"--d"}, "unknown option --d"},
+		{[]string{"---detach"}, "unknown option ---detach"},
+		{[]string{"--="}, "unknown option --"},
+		{[]string{"-dz"}, "unknown option -dz"},
+		{[]string{"x", "--pid-file"}, "--pid-file: the value is missing"},
+		{[]string{"-de"}, "--env: the value is missing"},
+		{[]string{"--tty=maybe"}, `--tty "maybe": want true or false`},
 	} {
 		if _, _, err := parseTest(test.words, optionsAnywhere); err == nil || err.Error() != test.want {
 			t.Errorf("%q: got %v, want %s", test.words, err, test.want)

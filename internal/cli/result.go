@@ -68,7 +68,10 @@ func openResult(to string) (*result, error) {
 	}
 	out, err := openResultFile(to)
 	if err != nil {
-		e := &hull.Error{Op: "do", Step: "--json", Err: err}
+		e := &hull.Error{Op: "do", Step: fmt.Sprintf("--json %q", to), Err: err}
+		if p := (*fs.PathError)(nil); errors.As(err, &p) {
+			e.Err = p.Err
+		}
 		if errors.As(err, new(badDescriptor)) {
 			return nil, statusError{exitUsage, e}
 		}

@@ -9,6 +9,7 @@ package fault
 import (
 	"errors"
 	"strings"
+	"syscall"
 )
 
 // The kinds of errors that callers tell apart, by errors.Is.
@@ -69,6 +70,15 @@ func (e *Error) Unwrap() []error {
 func Spec(field, problem string) *Error {
 	return &Error{Field: field, Kind: BadSpec, Err: errors.New(problem)}
 }
+
+// NotInPath is the cause of an Error whose program was in no directory of PATH: ENOENT, in the words that engines and
+// their users look for.
+var NotInPath error = notInPath{}
+
+type notInPath struct{}
+
+func (notInPath) Error() string { return "executable file not found in $PATH" }
+func (notInPath) Unwrap() error { return syscall.ENOENT }
 
 // Hint returns the first hint in err's chain, or "".
 func Hint(err error) string {

@@ -2,9 +2,10 @@ package nat
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
+
+	"hull/internal/fault"
 )
 
 // A Port is a port of the host that leads into the container: --publish.
@@ -24,22 +25,22 @@ type Rule struct {
 func ParsePort(s string) (Port, error) {
 	rest, inside, ok := cutLast(s)
 	if !ok {
-		return Port{}, fmt.Errorf("publish %q: not [HOST:]PORT:PORT", s)
+		return Port{}, mistake("publish", s, "want [HOST:]PORT:PORT")
 	}
 	var p Port
 	outside := rest
 	if host, port, ok := cutLast(rest); ok {
 		p.Host, outside = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
 		if !address(p.Host) {
-			return Port{}, fmt.Errorf("publish %q: %q is not an address", s, host)
+			return Port{}, mistake("publish", s, strconv.Quote(host)+" is not an address")
 		}
 	}
 	var err error
 	if p.HostPort, err = parsePort(outside); err != nil {
-		return Port{}, fmt.Errorf("publish %q: %w", s, err)
+		return Port{}, mistake("publish", s, err.Error())
 	}
 	if p.Container, err = parsePort(inside); err != nil {
-		return Port{}, fmt.Errorf("publish %q: %w", s, err)
+		return Port{}, mistake("publish", s, err.Error())
 	}
 	return p, nil
 }
@@ -49,17 +50,17 @@ func ParseRule(s string) (Rule, error) {
 	r := Rule{Host: s}
 	switch {
 	case strings.Contains(s, "://"):
-		return Rule{}, fmt.Errorf("allow %q: a URL, not HOST or HOST:PORT", s)
+		return Rule{}, mistake("allow", s, "want HOST or HOST:PORT, which a URL is not")
 	case strings.HasPrefix(s, "["):
 		host, rest, ok := strings.Cut(s[1:], "]")
 		if !ok {
-			return Rule{}, fmt.Errorf("allow %q: a ] is missing", s)
+			return Rule{}, mistake("allow", s, "a ] is missing")
 		}
 		r.Host = host
 		if rest != "" {
 			port, err := parsePort(strings.TrimPrefix(rest, ":"))
 			if err != nil || rest[0] != ':' {
-				return Rule{}, fmt.Errorf("allow %q: not [ADDRESS]:PORT", s)
+				return Rule{}, mistake("allow", s, "want [ADDRESS]:PORT")
 			}
 			r.Port = port
 		}
@@ -67,37 +68,46 @@ func ParseRule(s string) (Rule, error) {
 		host, port, _ := strings.Cut(s, ":")
 		var err error
 		if r.Port, err = parsePort(port); err != nil {
-			return Rule{}, fmt.Errorf("allow %q: %w", s, err)
+			return Rule{}, mistake("allow", s, err.Error())
 		}
 		r.Host = host
 	}
 	r.Host = strings.ToLower(strings.TrimSuffix(r.Host, "."))
 	if !address(r.Host) && !hostName(strings.TrimPrefix(r.Host, "*.")) {
-		return Rule{}, fmt.Errorf("allow %q: neither a host's name nor an address", s)
+		return Rule{}, mistake("allow", s, "neither a host's name nor an address")
 	}
 	return r, nil
+}
+
+// Loopback tells whether the rule is for what is the container's own by any name that it has, and never the host's.
+func (r Rule) Loopback() bool {
+	return r.Host == "localhost" || strings.HasSuffix(r.Host, ".localhost") || r.Host == "::1" || strings.HasPrefix(r.Host, "127.") && address(r.Host)
 }
 
 // CheckIP refuses what can't be the container's address. That nobody else has it is checked by Start.
 func CheckIP(s string) error {
 	octets := strings.Split(s, ".")
 	if len(octets) != 4 {
-		return fmt.Errorf("ip %q: not an IPv4 address", s)
+		return mistake("ip", s, "want an IPv4 address")
 	}
 	var n [4]uint64
 	for i, o := range octets {
 		var err error
 		if n[i], err = strconv.ParseUint(o, 10, 8); err != nil || len(o) > 1 && o[0] == '0' {
-			return fmt.Errorf("ip %q: not an IPv4 address", s)
+			return mistake("ip", s, "want an IPv4 address")
 		}
 	}
 	switch {
 	case n[3] == 0 || n[3] == 255:
-		return fmt.Errorf("ip %q: the last number is that of a network or of a broadcast", s)
+		return mistake("ip", s, "the last number is that of a network or of a broadcast")
 	case n[0] == 0 || n[0] == 127 || n[0] >= 224 || n[0] == 169 && n[1] == 254:
-		return fmt.Errorf("ip %q: not an address that a container can have", s)
+		return mistake("ip", s, "not an address that a container can have")
 	}
 	return nil
+}
+
+func mistake(what, value, problem string) error {
+	return &fault.Error{Step: what + " " + strconv.Quote(value), Kind: fault.BadUsage, Err: errors.New(problem)}
 }
 
 func cutLast(s string) (before, after string, ok bool) {

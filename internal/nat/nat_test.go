@@ -32,6 +32,18 @@ func TestParsePort(t *testing.T) {
 	}
 }
 
+func TestLoopback(t *testing.T) {
+	for host, want := range map[string]bool{
+		"127.0.0.1": true, "127.1.2.3:80": true, "127.0.0.0/8": true, "localhost:8080": true, "a.localhost": true, "[::1]:80": true, "::1": true,
+		"127.example.org": false, "192.0.2.1": false, "2001:db8::1": false, "localhost.example.org": false, "0.0.0.0/0": false,
+	} {
+		r, err := ParseRule(host)
+		if err != nil || r.Loopback() != want {
+			t.Errorf("%s: got %v, %v", host, r.Loopback(), err)
+		}
+	}
+}
+
 func TestParseRule(t *testing.T) {
 	for s, want := range map[string]Rule{
 		"example.org":      {"example.org", 0},

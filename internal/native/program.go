@@ -22,6 +22,7 @@ func quote(s string) string { return strconv.Quote(s) }
 type candidate struct {
 	path  string
 	stat  stub.Result
+	mode  stub.Result
 	isReg stub.Result
 	exec  stub.Result
 }
@@ -62,8 +63,8 @@ func (t *process) findProgram(b *stub.Batch) []candidate {
 		st := b.Out(256)
 		c.stat = b.Call(unix.SYS_STATX, stub.Int(unix.AT_FDCWD), name, stub.Int(0), stub.Int(unix.STATX_TYPE), st.Arg())
 		b.OnErr(c.stat, 0, next)
-		mode := b.Load(st, stub.StatxMode)
-		c.isReg = b.Assert(mode.Arg(), unix.S_IFMT, unix.S_IFREG, unix.EACCES, "regular file")
+		c.mode = b.Load(st, stub.StatxMode)
+		c.isReg = b.Assert(c.mode.Arg(), unix.S_IFMT, unix.S_IFREG, unix.EACCES, "regular file")
 		b.OnErr(c.isReg, 0, next)
 		c.exec = access(b, name)
 		b.OnErr(c.exec, 0, next)
@@ -88,7 +89,7 @@ func access(b *stub.Batch, name stub.Arg) stub.Result {
 // choose takes the result of the search.
 func (t *process) choose(b *stub.Batch) error {
 	name := t.Args[0]
-	worst := unix.ENOENT
+	worst, hint := unix.ENOENT, ""
 	for _, c := range t.found {
 		errno := b.Errno(c.stat)
 		if errno == 0 {
@@ -104,10 +105,13 @@ func (t *process) choose(b *stub.Batch) error {
 		if errno != unix.ENOENT && errno != unix.ENOTDIR {
 			worst = errno
 		}
+		if b.Errno(c.stat) == 0 && b.Value(c.mode)&unix.S_IFMT == unix.S_IFDIR {
+			hint = c.path + " is a directory"
+		}
 	}
-	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: worst}
+	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: worst, Hint: hint}
 	if worst == unix.ENOENT && !strings.Contains(name, "/") {
-		e.Err = fmt.Errorf("executable file not found in $PATH: %w", unix.ENOENT)
+		e.Err = fault.NotInPath
 		path, ok := lookupEnv(t.env, "PATH")
 		switch {
 		case !ok:

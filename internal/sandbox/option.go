@@ -55,7 +55,7 @@ func (o Options) Check() error {
 			return err
 		}
 	} else if !filepath.IsAbs(dir) {
-		return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("overlay: %q is no absolute path", dir)}
+		return &fault.Error{Step: fmt.Sprintf("overlay %q", o.Overlay), Kind: fault.BadUsage, Err: errors.New("want an absolute path")}
 	}
 	why, ok := platforms[o.Platform]
 	if why != "" {
@@ -75,7 +75,7 @@ func oneOf(name, value string, values ...string) error {
 	if value == "" || slices.Contains(values, value) {
 		return nil
 	}
-	return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("%s: got %q, want %s", name, value, strings.Join(values, " or "))}
+	return &fault.Error{Step: fmt.Sprintf("%s %q", name, value), Kind: fault.BadUsage, Err: errors.New("want " + strings.Join(values, " or "))}
 }
 
 // Overlaid tells whether the sandbox keeps what is written to roots.

@@ -86,9 +86,6 @@ func checkKernel() error {
 
 // CheckHostFiles implements engine.HostFiles. The jail makes the files of such a container, which any user can do.
 func (e Engine) CheckHostFiles(s *specs.Spec) error {
-	if e.Options != (Options{}) {
-		return &fault.Error{Kind: fault.BadUsage, Err: errors.New("options of a sandbox's files are not for a command over the host's, which are chosen otherwise")}
-	}
 	if err := checkKernel(); err != nil {
 		return err
 	}

@@ -295,10 +295,13 @@ func find(ctx context.Context, args *kernel.CreateProcessArgs, name string) (str
 		default:
 			worst = err
 		}
+		if isDirectory(ctx, args, file) {
+			e.Hint = file + " is a directory"
+		}
 	}
 	e.Err = worst
 	if worst == error(unix.ENOENT) && !strings.Contains(name, "/") {
-		e.Err = fmt.Errorf("executable file not found in $PATH: %w", unix.ENOENT)
+		e.Err = fault.NotInPath
 		if dirs, ok := lookupEnv(args.Envv, "PATH"); ok {
 			e.Hint = "searched PATH " + dirs
 		} else {
@@ -343,6 +346,15 @@ func executable(ctx context.Context, args *kernel.CreateProcessArgs, file string
 		f.DecRef(ctx)
 	}
 	return err
+}
+
+func isDirectory(ctx context.Context, args *kernel.CreateProcessArgs, file string) bool {
+	root := args.MountNamespace.Root(ctx)
+	defer root.DecRef(ctx)
+	st, err := root.Mount().Filesystem().VirtualFilesystem().StatAt(ctx, args.Credentials,
+		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(file), FollowFinalSymlink: true},
+		&vfs.StatOptions{Mask: linux.STATX_TYPE})
+	return err == nil && st.Mode&linux.S_IFMT == linux.S_IFDIR
 }
 
 func lookupEnv(env []string, name string) (string, bool) {
