@@ -11,12 +11,13 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/stub"
+	"hull/internal/task"
 	"hull/internal/user"
 )
 
 // openPasswd sends the container's passwd file to the parent if HOME has to be found there.
 func (t *process) openPasswd(b *stub.Batch) {
-	if home, ok := lookupEnv(t.env, "HOME"); ok && home != "" {
+	if home, ok := task.LookupEnv(t.env, "HOME"); ok && home != "" {
 		return
 	}
 	b.In("process.env")
@@ -80,13 +81,4 @@ func cleanEnv(env []string) []string {
 		clean = append(clean, e)
 	}
 	return clean
-}
-
-func lookupEnv(env []string, name string) (string, bool) {
-	for i := len(env) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
-			return v, true
-		}
-	}
-	return "", false
 }

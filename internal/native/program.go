@@ -2,7 +2,6 @@ package native
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -11,10 +10,8 @@ import (
 	"hull/internal/fault"
 	"hull/internal/linux"
 	"hull/internal/stub"
+	"hull/internal/task"
 )
-
-// defaultPath is searched when the environment has no PATH, as crun does.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func quote(s string) string { return strconv.Quote(s) }
 
@@ -27,36 +24,13 @@ type candidate struct {
 	exec  stub.Result
 }
 
-// candidates returns where the program may be: its own path if that has a slash, else below each directory of PATH.
-func (t *process) candidates() []string {
-	name := t.Args[0]
-	if strings.Contains(name, "/") {
-		return []string{name}
-	}
-	if name == "" {
-		return nil
-	}
-	path, ok := lookupEnv(t.env, "PATH")
-	if !ok {
-		path = defaultPath
-	}
-	var found []string
-	for dir := range strings.SplitSeq(path, ":") {
-		if dir == "" {
-			dir = "."
-		}
-		found = append(found, dir+"/"+name)
-	}
-	return found
-}
-
 // findProgram emits the search for the program, which the user of the process must be able to execute. It uses no
 // descriptor: the limits may allow none.
 func (t *process) findProgram(b *stub.Batch) []candidate {
 	b.In("process.args[0]")
 	var found []candidate
 	done := b.Label()
-	for _, path := range t.candidates() {
+	for _, path := range task.Candidates(t.Args[0], t.env) {
 		next := b.Label()
 		c := candidate{path: path}
 		name := b.String(path).Arg()
@@ -88,8 +62,7 @@ func access(b *stub.Batch, name stub.Arg) stub.Result {
 
 // choose takes the result of the search.
 func (t *process) choose(b *stub.Batch) error {
-	name := t.Args[0]
-	worst, hint := unix.ENOENT, ""
+	var tried []task.Tried
 	for _, c := range t.found {
 		errno := b.Errno(c.stat)
 		if errno == 0 {
@@ -102,25 +75,12 @@ func (t *process) choose(b *stub.Batch) error {
 			t.path = c.path
 			return nil
 		}
-		if errno != unix.ENOENT && errno != unix.ENOTDIR {
-			worst = errno
-		}
 		if b.Errno(c.stat) == 0 && b.Value(c.mode)&unix.S_IFMT == unix.S_IFDIR {
-			hint = c.path + " is a directory"
+			errno = unix.EISDIR
 		}
+		tried = append(tried, task.Tried{File: c.path, Err: errno})
 	}
-	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: worst, Hint: hint}
-	if worst == unix.ENOENT && !strings.Contains(name, "/") {
-		e.Err = fault.NotInPath
-		path, ok := lookupEnv(t.env, "PATH")
-		switch {
-		case !ok:
-			e.Hint = "process.env has no PATH; searched " + defaultPath
-		default:
-			e.Hint = "searched PATH " + path
-		}
-	}
-	return e
+	return task.NotFound(t.Args[0], t.env, tried)
 }
 
 // explainExec adds a hint to an error of execve itself.

@@ -23,10 +23,8 @@ import (
 	"hull/internal/caps"
 	"hull/internal/fault"
 	"hull/internal/seccomp"
+	"hull/internal/task"
 )
-
-// defaultPath is searched when the environment has no PATH, as in native isolation.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // create makes the container's first process.
 func (c *container) create() error {
@@ -284,55 +282,25 @@ func openDir(ctx context.Context, args *kernel.CreateProcessArgs) (dir vfs.Virtu
 
 // find returns the path of the program, which the process must be able to execute.
 func find(ctx context.Context, args *kernel.CreateProcessArgs, name string) (string, error) {
-	worst := error(unix.ENOENT)
-	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name)}
-	for _, file := range candidates(name, args) {
-		err := errnoOf(executable(ctx, args, file))
-		switch err {
-		case nil:
+	var tried []task.Tried
+	for _, file := range task.Candidates(name, args.Envv) {
+		if !path.IsAbs(file) {
+			file = args.WorkingDirectory + "/" + file // not path.Join: a link may be before ".."
+		}
+		err := executable(ctx, args, file)
+		if err == nil {
 			return file, nil
-		case unix.ENOENT, unix.ENOTDIR:
-		default:
-			worst = err
+		}
+		errno, ok := errnoOf(err).(unix.Errno)
+		if !ok {
+			return "", err
 		}
 		if isDirectory(ctx, args, file) {
-			e.Hint = file + " is a directory"
+			errno = unix.EISDIR
 		}
+		tried = append(tried, task.Tried{File: file, Err: errno})
 	}
-	e.Err = worst
-	if worst == error(unix.ENOENT) && !strings.Contains(name, "/") {
-		e.Err = fault.NotInPath
-		if dirs, ok := lookupEnv(args.Envv, "PATH"); ok {
-			e.Hint = "searched PATH " + dirs
-		} else {
-			e.Hint = "process.env has no PATH; searched " + defaultPath
-		}
-	}
-	return "", e
-}
-
-// candidates returns where the program may be: its own path if that has a slash, else below each directory of PATH.
-func candidates(name string, args *kernel.CreateProcessArgs) (files []string) {
-	absolute := func(file string) string {
-		if path.IsAbs(file) {
-			return file
-		}
-		return args.WorkingDirectory + "/" + file
-	}
-	if strings.Contains(name, "/") {
-		return []string{absolute(name)}
-	}
-	if name == "" {
-		return nil
-	}
-	dirs, ok := lookupEnv(args.Envv, "PATH")
-	if !ok {
-		dirs = defaultPath
-	}
-	for dir := range strings.SplitSeq(dirs, ":") {
-		files = append(files, absolute(path.Join(dir, name)))
-	}
-	return files
+	return "", task.NotFound(name, args.Envv, tried)
 }
 
 // executable tells whether the process may execute the file.
@@ -355,15 +323,6 @@ func isDirectory(ctx context.Context, args *kernel.CreateProcessArgs, file strin
 		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(file), FollowFinalSymlink: true},
 		&vfs.StatOptions{Mask: linux.STATX_TYPE})
 	return err == nil && st.Mode&linux.S_IFMT == linux.S_IFDIR
-}
-
-func lookupEnv(env []string, name string) (string, bool) {
-	for i := len(env) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
-			return v, true
-		}
-	}
-	return "", false
 }
 
 // errnoOf returns the errno that an error of the kernel stands for, where it is one.
