@@ -38,7 +38,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	return p, fault.In("exec", c.ID(), err)
 }
 
-func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
+func (c *Container) exec(ctx context.Context, o ExecOptions) (_ *Process, err error) {
 	status, err := c.status()
 	if err != nil {
 		return nil, err
@@ -61,7 +61,8 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	if err := c.checkProcess(o.Process); err != nil {
 		return nil, err
 	}
-	h := handover{o.Console, o.ConsoleSocket, o.PidfdSocket, o.PidFile}
+	h := &handover{console: o.Console, consoleSocket: o.ConsoleSocket, pidfdSocket: o.PidfdSocket, pidFile: o.PidFile}
+	defer h.takeBack(&err)
 	if err := h.check(o.Process); err != nil {
 		return nil, err
 	}

@@ -261,7 +261,9 @@ func (r *Runtime) warn(line string) {
 }
 
 // start does all of a creation that needs the container's directory.
-func (c *Container) start(ctx context.Context, o making, io engine.IO, begun engine.Beginning) error {
+func (c *Container) start(ctx context.Context, o making, io engine.IO, begun engine.Beginning) (err error) {
+	h := o.handover()
+	defer h.takeBack(&err)
 	if err := c.dir.SaveConfig(c.raw); err != nil {
 		return err
 	}
@@ -287,7 +289,7 @@ func (c *Container) start(ctx context.Context, o making, io engine.IO, begun eng
 		NoNewKeyring: o.NoNewKeyring,
 		Park:         o.park,
 		WantsChild:   o.PidFile != "",
-		Prepared:     func(p *engine.Process) error { return c.prepared(p, o.CreateOptions) },
+		Prepared:     func(p *engine.Process) error { return c.prepared(p, h) },
 		Trace:        c.runtime.Trace,
 		Warn:         c.runtime.warn,
 	}
@@ -350,7 +352,7 @@ func (c *Container) createHooks(ctx context.Context, pid int) error {
 }
 
 // prepared records the init and tells it to whoever asked, before its program can run.
-func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
+func (c *Container) prepared(p *engine.Process, h *handover) error {
 	overlaid := c.record.Overlaid || p.Overlaid
 	if c.record.Init != p.Init || len(p.Steps) > 0 || c.record.Overlaid != overlaid {
 		c.record.Overlaid = overlaid
@@ -358,7 +360,7 @@ func (c *Container) prepared(p *engine.Process, o CreateOptions) error {
 			return err
 		}
 	}
-	return o.handover().make(p)
+	return h.make(p)
 }
 
 // recordInit makes the init known to other commands.
@@ -374,14 +376,15 @@ type handover struct {
 	consoleSocket string
 	pidfdSocket   string
 	pidFile       string
+	written       bool // the pid file
 }
 
-func (o *CreateOptions) handover() handover {
-	return handover{o.Console, o.ConsoleSocket, o.PidfdSocket, o.PidFile}
+func (o *CreateOptions) handover() *handover {
+	return &handover{console: o.Console, consoleSocket: o.ConsoleSocket, pidfdSocket: o.PidfdSocket, pidFile: o.PidFile}
 }
 
 // check tells whether somebody takes the terminal of a process, if it has one: its program would get a hangup at once.
-func (h handover) check(p *specs.Process) error {
+func (h *handover) check(p *specs.Process) error {
 	terminal := p != nil && p.Terminal
 	switch {
 	case terminal && h.console == nil && h.consoleSocket == "":
@@ -395,7 +398,7 @@ func (h handover) check(p *specs.Process) error {
 }
 
 // make hands out the terminal and the pidfd, and writes the pid file.
-func (h handover) make(p *engine.Process) error {
+func (h *handover) make(p *engine.Process) error {
 	if err := h.giveConsole(p); err != nil {
 		return err
 	}
@@ -408,11 +411,22 @@ func (h handover) make(p *engine.Process) error {
 		if err := writePidFile(h.pidFile, p.Pid); err != nil {
 			return &fault.Error{Step: "pid file", Err: err}
 		}
+		h.written = true
 	}
 	return nil
 }
 
-func (h handover) giveConsole(p *engine.Process) error {
+// takeBack removes the pid file if the process has come to nothing: by it conmon tells a command that has failed from one that could
+// not be started.
+func (h *handover) takeBack(err *error) {
+	if *err != nil && h.written {
+		if rerr := os.Remove(h.pidFile); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			*err = errors.Join(*err, rerr)
+		}
+	}
+}
+
+func (h *handover) giveConsole(p *engine.Process) error {
 	master := p.Console
 	if master == nil {
 		return nil

@@ -157,7 +157,7 @@ func (c *Cmd) startThrowaway() (err error) {
 			if err := network.await(); err != nil {
 				return err
 			}
-			if err := (handover{console: c.Console}).make(p); err != nil {
+			if err := (&handover{console: c.Console}).make(p); err != nil {
 				return err
 			}
 			return context.Cause(c.ctx) // from here on the program runs
