@@ -77,6 +77,11 @@ func (s *Sandbox) newKernel() error {
 	return nil
 }
 
+// spare is how many more threads run Go than there are processors. A goroutine that waits in a system call keeps its right to run until Go's
+// monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the two that wait for a
+// mount's requests and its end were enough to stop everything else for as long.
+const spare = 2
+
 type made struct {
 	platform.Platform
 	error
@@ -92,6 +97,7 @@ func newPlatform(cpus int, ready chan<- made) {
 		return
 	}
 	p, err := constructor.New(platform.Options{ApplicationCores: cpus})
+	gomaxprocs.SetBase(cpus + spare) // not before: systrap has as many threads run a program as there may run Go
 	ready <- made{p, err}
 }
 

@@ -189,20 +189,21 @@ func (s *Sandbox) addNIC(id tcpip.NICID, l *wire.Link, socket int) error {
 		return err
 	}
 	e, err := fdbased.New(&fdbased.Options{
-		FDs:                []int{fd},
-		MTU:                l.MTU,
-		EthernetHeader:     true,
-		Address:            tcpip.LinkAddress(l.Hardware),
-		PacketDispatchMode: fdbased.RecvMMsg,
-		GSOMaxSize:         gsoSize,
-		RXChecksumOffload:  true,
-		IsPacketSocket:     []bool{true},
-		PreConfigured:      true,
+		FDs:                  []int{fd},
+		MTU:                  l.MTU,
+		EthernetHeader:       true,
+		Address:              tcpip.LinkAddress(l.Hardware),
+		PacketDispatchMode:   fdbased.RecvMMsg,
+		GSOMaxSize:           gsoSize,
+		RXChecksumOffload:    true,
+		IsPacketSocket:       []bool{true},
+		PreConfigured:        true,
+		ProcessorsPerChannel: runtime.NumCPU(),
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.network.CreateNICWithOptions(id, e, stack.NICOptions{Name: l.Name, QDisc: fifo.New(e, runtime.GOMAXPROCS(0), queueLength), DeliverLinkPackets: true}); err != nil {
+	if err := s.network.CreateNICWithOptions(id, e, stack.NICOptions{Name: l.Name, QDisc: fifo.New(e, runtime.NumCPU(), queueLength), DeliverLinkPackets: true}); err != nil {
 		return errors.New(err.String())
 	}
 	return nil
