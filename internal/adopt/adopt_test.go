@@ -162,16 +162,22 @@ func TestContainerdOld(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct{ engine, before, want string }{
 		{"docker", "{\n\"a\": 1,\n}", "config: no JSON object: line 3: invalid character '}'"},
-		{"docker", "[]", "no JSON object"},
-		{"docker", "null", "no JSON object"},
+		{"docker", "[]", "config: no JSON object, but an array"},
+		{"docker", "1", "config: no JSON object, but a number"},
+		{"docker", "null", "config: no JSON object, but null"},
 		{"docker", `{"runtimes": []}`, `"runtimes" is no object`},
 		{"docker", `{"a": 1, "a": 2}`, `"a" is there twice`},
 		{"podman", "[engine]\n", "it is not hull's"},
 		{"crio", "", "it is not hull's"},
 		{"containerd", "version = 2\n[plugins\n", "no TOML: line "},
-		{"containerd", "root = \"x\"\n", "version 0 of the configuration"},
+		{"containerd", "[]\n", "config: no TOML: line 1: a table without a name"},
+		{"containerd", "root = \"x\"\n", "config: it has no version of its form: that has to be 2 or 3"},
+		{"containerd", "version = []\n", "config: it has no version of its form: that has to be 2 or 3"},
 		{"containerd", "version = 4\n", "version 4 of the configuration"},
-		{"containerd", "version = 2\nplugins = {}\n", "tables can't be added to \"plugins\", which is in braces"},
+		{"containerd", "version = 2\nplugins = {}\n", "config: plugins is in braces, where nothing can be added: write it as [plugins]"},
+		{"containerd", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\ncontainerd = {a = 1}\n", `config: plugins."io.containerd.grpc.v1.cri".containerd is in braces`},
+		{"containerd", "version = 2\nplugins = []\n", "config: plugins is no table"},
+		{"containerd", "version = 2\n[[plugins]]\n", "config: plugins is no table"},
 		{"containerd", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.hull]\n", "it has a runtime hull that hull install has not made"},
 		{"containerd", "version = 2\n" + blockBegin, "have no end"},
 		{"nerd", "", `unknown engine "nerd", want docker, podman, containerd, crio`},
@@ -186,6 +192,13 @@ func TestMistakes(t *testing.T) {
 		if got, err := os.ReadFile(file); err != nil || string(got) != c.before {
 			t.Errorf("%s: %q is %q, %v", c.engine, c.before, got, err)
 		}
+	}
+}
+
+func TestDisabledPlugins(t *testing.T) {
+	_, says, err := editContainerd([]byte("version = 2\ndisabled_plugins = [\"cri\", \"x\"]\n"), both)
+	if last := says[len(says)-1]; err != nil || !strings.Contains(last, "note: disabled_plugins has cri, x;") {
+		t.Errorf("%q, %v", last, err)
 	}
 }
 

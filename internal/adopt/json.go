@@ -138,6 +138,21 @@ func splice(b []byte, from, to int, text string) []byte {
 	return slices.Concat(b[:from], []byte(text), b[to:])
 }
 
+// kindOf says what a JSON value is.
+func kindOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "true or false"
+	case float64:
+		return "a number"
+	case string:
+		return "a string"
+	}
+	return "an array"
+}
+
 // editDocker edits daemon.json: its object runtimes has an object for each.
 func editDocker(before []byte, runtimes []Runtime) (after []byte, says []string, err error) {
 	b := before
@@ -147,12 +162,13 @@ func editDocker(before []byte, runtimes []Runtime) (after []byte, says []string,
 		}
 		b = []byte("{}\n")
 	}
-	var values map[string]any
-	if err := json.Unmarshal(b, &values); err != nil {
+	var text any
+	if err := json.Unmarshal(b, &text); err != nil {
 		return nil, nil, fmt.Errorf("no JSON object: %w", located(b, err))
 	}
-	if values == nil {
-		return nil, nil, errors.New("no JSON object, but null")
+	values, ok := text.(map[string]any)
+	if !ok {
+		return nil, nil, errors.New("no JSON object, but " + kindOf(text))
 	}
 	if name := values["default-runtime"]; runtimes == nil && (name == Hull || name == Sandbox) {
 		return nil, nil, stillDefault("default-runtime", name)

@@ -118,12 +118,18 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	if err != nil {
 		return nil, nil, err
 	}
-	version, _ := root.values["version"].(int64)
+	version, ok := root.values["version"].(int64)
+	if !ok {
+		return nil, nil, errors.New("it has no version of its form: that has to be 2 or 3 (containerd config migrate)")
+	}
 	plugin := containerdPlugin[version]
 	if plugin == "" {
 		return nil, nil, fmt.Errorf("version %d of the configuration is none that hull knows: it has to be 2 or 3 (containerd config migrate)", version)
 	}
 	at := []string{"plugins", plugin, "containerd", "runtimes"}
+	if err := root.open(at...); err != nil {
+		return nil, nil, err
+	}
 	for _, r := range runtimes {
 		if root.walk(append(at, r.Name)...) != nil {
 			return nil, nil, fmt.Errorf("it has a runtime %s that hull install has not made", r.Name)
@@ -149,7 +155,7 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 		says = append(says, note)
 	}
 	if disabled, _ := root.values["disabled_plugins"].([]any); len(disabled) > 0 {
-		says = append(says, fmt.Sprintf("note: disabled_plugins is %v; with cri among them Kubernetes can't use this containerd", disabled))
+		says = append(says, "note: disabled_plugins has "+strings.TrimSpace(strings.ReplaceAll(fmt.Sprintln(disabled...), " ", ", "))+"; with cri among them Kubernetes can't use this containerd")
 	}
 	return []byte(text), says, nil
 }

@@ -38,6 +38,37 @@ func (t *table) walk(names ...string) any {
 	return v
 }
 
+// open returns why no table can be added below t by those names, or nil.
+func (t *table) open(names ...string) error {
+	for i := range names {
+		path := dotted(names[:i+1])
+		switch v := t.values[names[i]].(type) {
+		case nil:
+			return nil
+		case *table:
+			if v.inline {
+				return fmt.Errorf("%s is in braces, where nothing can be added: write it as [%s]", path, path)
+			}
+			t = v
+		default:
+			return fmt.Errorf("%s is no table", path)
+		}
+	}
+	return nil
+}
+
+// dotted returns names as a key.
+func dotted(names []string) string {
+	var parts []string
+	for _, name := range names {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r > 0x7f || !isBareKey(byte(r)) }) {
+			name = tomlString(name)
+		}
+		parts = append(parts, name)
+	}
+	return strings.Join(parts, ".")
+}
+
 // parser reads a TOML text.
 type parser struct {
 	text string
@@ -114,6 +145,9 @@ func (p *parser) header(root *table) (*table, error) {
 	array := p.take("[[")
 	if !array {
 		p.at++
+	}
+	if p.blank(false); strings.HasPrefix(p.text[p.at:], "]") {
+		return nil, errors.New("a table without a name")
 	}
 	keys, err := p.keys()
 	if err != nil {

@@ -48,7 +48,10 @@ func (g *Group) makeParked() (err error) {
 		return err
 	}
 	for _, d := range g.dirs() {
-		if err = g.lock(d.path); err != nil {
+		if err = g.lock(d.path); err == nil {
+			err = markParked(d.path, true)
+		}
+		if err != nil {
 			break
 		}
 	}
@@ -62,6 +65,25 @@ func (g *Group) makeParked() (err error) {
 		g.unlock()
 	}
 	return err
+}
+
+// markParked has a directory's mode say whether it waits for a container, by the sticky bit, which has no meaning there: the one of a
+// container that has stopped is empty, too, and on v2 has a parked one's name still.
+func markParked(path string, parked bool) error {
+	mode := uint32(0o755)
+	if parked {
+		mode |= unix.S_ISVTX
+	}
+	if err := unix.Chmod(path, mode); err != nil {
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
+}
+
+// isParked tells whether an open directory has that mark.
+func isParked(dir *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &st) == nil && st.Mode&unix.S_ISVTX != 0
 }
 
 // Release gives up the lock of a parked group whose process has found its container.
@@ -78,7 +100,7 @@ func SweepParked() {
 	for _, p := range paths {
 		if parent := filepath.Dir(p); !slices.Contains(done, parent) {
 			done = append(done, parent)
-			sweep(parent, parkedPrefix)
+			sweep(parent, parkedPrefix, isParked)
 		}
 	}
 }
@@ -89,7 +111,7 @@ func SweepParked() {
 //
 // A directory of v1 is given the container's name if it lies where the container's is to be. On v2, where there are no new
 // names, it becomes the container's as it is if that has no path that was asked for.
-func (g *Group) Adopt(parked State) error {
+func (g *Group) Adopt(ctx context.Context, parked State) error {
 	if g.unit != nil || g.none() || parked.Mode != g.mode.String() {
 		return &fault.Error{Step: "use the parked cgroup", Kind: fault.Unsupported, Err: errors.New("cgroups of another kind")}
 	}
@@ -98,21 +120,24 @@ func (g *Group) Adopt(parked State) error {
 		if g.mode == V2 {
 			from = parked.Paths[unified]
 		}
-		if err := g.adoptDir(d, from); err != nil {
+		if err := g.adoptDir(ctx, d, from); err != nil {
 			return notMade(err)
 		}
 	}
 	return g.limitDevices(g.resources().Devices)
 }
 
-func (g *Group) adoptDir(d dir, from string) error {
+func (g *Group) adoptDir(ctx context.Context, d dir, from string) error {
 	v2 := g.mode == V2 || d.controllers[0] == unified
 	switch beside := filepath.Dir(from) == filepath.Dir(d.path); {
 	case v2 && beside && !g.given:
 		g.paths[unified] = from
-		return nil
+		return markParked(from, false)
 	case !v2 && beside && !exists(d.path):
 		err := os.Rename(from, d.path)
+		if err == nil {
+			err = markParked(d.path, false)
+		}
 		if err == nil && slices.Contains(d.controllers, "cpuset") {
 			err = g.fillCpuset(d.path)
 		}
@@ -125,7 +150,7 @@ func (g *Group) adoptDir(d dir, from string) error {
 		_, err = g.createV1(d)
 	}
 	if err == nil && from != "" {
-		err = moveAll(from, d.path)
+		err = moveAll(ctx, from, d.path)
 	}
 	if err != nil && d.optional() {
 		g.drop(d)
@@ -135,14 +160,14 @@ func (g *Group) adoptDir(d dir, from string) error {
 }
 
 // moveAll moves all processes from one cgroup to another, and removes the first.
-func moveAll(from, to string) error {
+func moveAll(ctx context.Context, from, to string) error {
 	for {
 		pids, err := readPids(from)
 		if err != nil {
 			return err
 		}
 		if len(pids) == 0 {
-			return remove(context.Background(), from)
+			return remove(ctx, from)
 		}
 		for _, pid := range pids {
 			if err := writePid(to, pid); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -236,11 +236,12 @@ func Sweep() {
 			continue
 		}
 		done = append(done, parent)
-		sweep(parent, transientPrefix)
+		sweep(parent, transientPrefix, nil)
 	}
 }
 
-func sweep(parent, prefix string) {
+// sweep removes directories of that prefix whose maker is gone, and which left, unless it is nil, has for left behind.
+func sweep(parent, prefix string, left func(*os.File) bool) {
 	subs, err := children(parent)
 	if err != nil {
 		return
@@ -253,7 +254,7 @@ func sweep(parent, prefix string) {
 		if err != nil {
 			continue
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && (left == nil || left(f)) {
 			unix.Rmdir(path)
 		}
 		f.Close()

@@ -108,7 +108,7 @@ func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File,
 	if err := unix.PidfdSendSignal(int(p.PidFD.Fd()), 0, nil, 0); err != nil {
 		return nil, c.lost()
 	}
-	if err := c.Cgroup.Adopt(t.Cgroup); err != nil {
+	if err := c.Cgroup.Adopt(ctx, t.Cgroup); err != nil {
 		return nil, err
 	}
 	if err := c.Cgroup.Limit(ctx); err != nil {

@@ -359,7 +359,7 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if err != nil {
-		equal(t, strings.SplitN(err.Error(), ":", 2)[0], "apply /tree/d/e/f")
+		equal(t, strings.SplitN(err.Error(), ":", 2)[0], "/tree/d/e/f")
 	}
 	equal(t, h.shell(t, "lower", manifest), before)
 	h.clean(t)

@@ -122,7 +122,7 @@ func (a *apply) stage() error {
 	return a.syncAll()
 }
 
-func wrap(p string, err error) error { return fmt.Errorf("apply %s: %w", Escape(p), err) }
+func wrap(p string, err error) error { return fmt.Errorf("%s: %w", Escape(p), err) }
 
 // newTarget makes the stage in a directory of the host.
 func (a *apply) newTarget(p string) (*target, error) {
@@ -143,7 +143,7 @@ func (a *apply) newTarget(p string) (*target, error) {
 	}
 	t := &target{path: p, id: inodeOf(&st), stage: stagePrefix + hex.EncodeToString(random[:])}
 	if err := unix.Mkdirat(int(dir.Fd()), t.stage, 0o700); err != nil {
-		return nil, &os.PathError{Op: "mkdir", Path: path.Join(p, t.stage), Err: err}
+		return nil, &os.PathError{Op: "write to", Path: p, Err: err}
 	}
 	a.dirs[p] = t
 	a.targets = append(a.targets, t)
