@@ -251,6 +251,57 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
+// TestCheckpointNamedPipes: the streams are pipes with names on the host, as containerd makes them; at the restoration others, or
+// pipes without a name.
+func TestCheckpointNamedPipes(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.CRIU)
+	r := newRuntime(t)
+	r.CRIU = hulltest.CRIUProgram()
+	s := &saving{runtime: r, image: filepath.Join(t.TempDir(), "image"), counting: named(newCounting(t), 0o700)}
+	s.bundle = hulltest.Bundle(t, withActor(t, t.TempDir()), playing("counter"))
+	c, err := r.Run(t.Context(), "box", hull.CreateOptions{Bundle: s.bundle, Stdio: s.stdio})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	s.Container = c
+	s.given()
+	remove(t, r, c)
+	s.want("a", 1)
+	s.checkpoint(hull.CheckpointOptions{})
+	other := named(newCounting(t), 0o622)
+	if err := s.tryRestore(hull.RestoreOptions{CreateOptions: hull.CreateOptions{Stdio: other.stdio}}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	other.given()
+	s.counting = other
+	s.want("b", 2)
+	s.checkpoint(hull.CheckpointOptions{})
+	s.restore(hull.RestoreOptions{}) // to pipes without a name
+	s.want("c", 3)
+	s.ends()
+}
+
+// named puts named pipes in the place of the output.
+func named(c *counting, mode uint32) *counting {
+	c.t.Helper()
+	path := filepath.Join(c.t.TempDir(), "out")
+	if err := unix.Mkfifo(path, mode); err != nil {
+		c.t.Fatal(err)
+	}
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { r.Close(); w.Close() })
+	c.stdio.Out.Close()
+	c.out, c.lines, c.stdio.Out, c.stdio.Err = r, bufio.NewScanner(r), w, w
+	return c
+}
+
 // It can be done again and again, and the program's end is that of the restored container.
 func TestCheckpointAgain(t *testing.T) {
 	s := counter(t)

@@ -302,6 +302,10 @@ func (c *restoration) options(s *service) error {
 		if criu.External(s) {
 			o.InheritFd = append(o.InheritFd, &rpc.InheritFd{Key: &s, Fd: ptr(fd)})
 			fd++
+			if strings.HasPrefix(s, "file[") {
+				// What takes the place of a named pipe may be one with other permissions, or without a name.
+				o.SkipFileRwxCheck = ptr(true)
+			}
 		}
 	}
 	for _, ns := range c.Spec.Linux.Namespaces {

@@ -16,21 +16,28 @@ import (
 )
 
 // DescribeStreams returns what is recorded of a container's standard streams, by which a checkpoint knows them again when it
-// finds them: "pipe:[INODE]" or "file:[DEVICE:INODE]"; or "" for what needs no replacement at a restoration.
+// finds them: "pipe:[INODE]" or "file:[DEVICE:INODE]", which a pipe with a name is, too; or "" for what needs no replacement at a
+// restoration.
 func DescribeStreams(stdio [3]*os.File) (names [3]string) {
 	for i, f := range stdio {
 		var st unix.Stat_t
 		if f == nil || unix.Fstat(int(f.Fd()), &st) != nil {
 			continue
 		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFIFO:
+		switch kind := st.Mode & unix.S_IFMT; {
+		case kind == unix.S_IFIFO && isUnnamed(f):
 			names[i] = "pipe:[" + strconv.FormatUint(st.Ino, 10) + "]"
-		case unix.S_IFREG:
+		case kind == unix.S_IFREG || kind == unix.S_IFIFO:
 			names[i] = "file:[" + strconv.FormatUint(st.Dev, 10) + ":" + strconv.FormatUint(st.Ino, 10) + "]"
 		}
 	}
 	return names
+}
+
+// isUnnamed tells whether a pipe was made by pipe(2). CRIU takes one with a name, as engines make them, for a file.
+func isUnnamed(f *os.File) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &fs) == nil && fs.Type == unix.PIPEFS_MAGIC
 }
 
 // outsideStreams returns the standard streams that a container was given, with the names that CRIU has for them.

@@ -104,9 +104,6 @@ func TestContainerdCheckpoint(t *testing.T) {
 	long(t)
 	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
 		hulltest.Require(t, hulltest.CRIU)
-		if c.name == "shim" {
-			t.Skip("hull's shim gives a container its fifos, which CRIU can't save; runc's has pipes between")
-		}
 		n, saved := name("saved"), "localhost/"+name("point")+":latest"
 		d.ok(t, "run", "-d", c.runtime(), imageName, n, "sh", "-c", strings.Replace(counts, "echo $i", "echo $i >>/n", 1))
 		was := last(t, d.client, 3, "task", "exec", "--exec-id=e1", n, "cat", "/n")
