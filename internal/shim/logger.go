@@ -13,8 +13,15 @@ import (
 // loggerPatience bounds the waits for a program that logs: until it is ready, and until it has written what came last.
 const loggerPatience = 10 * time.Second
 
+// The schemes of such programs; the second since containerd 2.2.
+const (
+	schemeLogger   = "binary"
+	schemeLoggerV2 = "binary-v2"
+)
+
 // logger is a program that takes both outputs of a process (containerd's binary:// URIs): from descriptors 3 and 4. It closes
-// descriptor 5 when it is ready. Arguments are the URI's query.
+// descriptor 5 when it is ready; of a binary-v2:// URI it writes a byte to it before, so that one that has failed is told from one
+// that is ready. Arguments are the URI's query.
 type logger struct {
 	out, err *os.File // the process's ends
 	ended    chan struct{}
@@ -60,9 +67,13 @@ func startLogger(u *url.URL, id, namespace string) (_ *logger, err error) {
 	pipes[2][1].Close()
 	ready := pipes[2][0]
 	ready.SetReadDeadline(time.Now().Add(loggerPatience))
-	if _, err := ready.Read(make([]byte, 1)); os.IsTimeout(err) {
+	switch n, err := ready.Read(make([]byte, 1)); {
+	case os.IsTimeout(err):
 		l.kill()
 		return nil, fmt.Errorf("%s doesn't say that it is ready: it should close descriptor 5", u.Path)
+	case n == 0 && u.Scheme == schemeLoggerV2:
+		l.kill()
+		return nil, fmt.Errorf("%s doesn't say that it is ready: it should write a byte to descriptor 5, and has closed it", u.Path)
 	}
 	pipes[0][1], pipes[1][1] = nil, nil
 	return l, nil

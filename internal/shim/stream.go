@@ -38,8 +38,8 @@ type streams struct {
 	over  atomic.Bool    // the process has ended
 }
 
-// openStreams opens what paths and URIs name: FIFOs, file:///PATH to append to, binary:///PROGRAM?arg=value for a program that
-// reads both outputs.
+// openStreams opens what paths and URIs name: FIFOs, file:///PATH to append to, binary:///PROGRAM?arg=value and binary-v2: for a
+// program that reads both outputs.
 func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err error) {
 	st := new(streams)
 	defer func() {
@@ -124,14 +124,14 @@ func (st *streams) openLog(u *url.URL, id, namespace string) (err error) {
 		}
 		st.stdio.Out, st.stdio.Err = f, f
 		return nil
-	case "binary":
+	case schemeLogger, schemeLoggerV2:
 		st.logger, err = startLogger(u, id, namespace)
 		if err == nil {
 			st.stdio.Out, st.stdio.Err = st.logger.out, st.logger.err
 		}
 		return err
 	}
-	return fmt.Errorf("stdout %q: want a FIFO, file:// or binary://", u)
+	return fmt.Errorf("stdout %q: want a FIFO, file://, binary:// or binary-v2://", u)
 }
 
 // uri returns what stands for an output, and whether it is a URI and no path.
