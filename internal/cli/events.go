@@ -76,7 +76,12 @@ func (e *Env) watch(c *hull.Container, interval time.Duration) error {
 	}
 	go func() { // with cgroup v1 the kernel tells of the cgroup's end alone, which comes with delete
 		_, _ = c.Wait(ctx) // or it has ended already; how doesn't matter
-		time.Sleep(oomLate)
+		// Without a pid namespace of its own others may go on, of which there is to tell, too.
+		for others := true; others && ctx.Err() == nil; {
+			time.Sleep(oomLate)
+			pids, err := c.Processes()
+			others = err == nil && len(pids) > 0
+		}
 		cancel()
 	}()
 	tick := time.NewTicker(interval)

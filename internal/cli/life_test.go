@@ -307,6 +307,40 @@ func TestConsoleSocket(t *testing.T) {
 	}
 }
 
+// TestEventsOfOrphans: a container whose first process has ended while others go on has events as long as they do, as with runc.
+func TestEventsOfOrphans(t *testing.T) {
+	h := newHost(t)
+	b := hulltest.Bundle(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+		s.Root.Path = "/"
+		s.Root.Readonly = true
+		s.Process.Args = []string{"/bin/sh", "-c", "sleep 100 >/dev/null 2>&1 & read line"}
+	})
+	in, hold, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	run := h.hull("run", "-d", "-b", b, "x")
+	run.Stdin = in
+	if err := run.Run(); err != nil {
+		t.Fatal(err)
+	}
+	events := h.start(h.hull("events", "--interval", "50ms", "x"))
+	if !events.lines.Scan() {
+		t.Fatal("no event")
+	}
+	hold.Close()
+	waitFor(t, "the first process to end", func() bool { return strings.Contains(h.output("state", "x"), `"status": "stopped"`) })
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
+		if !events.lines.Scan() {
+			t.Fatal("the events end with the first process")
+		}
+	}
+	h.output("kill", "--all", "x", "9")
+	events.expectStatus(0)
+}
+
 // TestOrphansAreReaped: without a pid namespace, hull becomes the parent of what the container's processes leave.
 func TestOrphansAreReaped(t *testing.T) {
 	h := newHost(t)

@@ -124,13 +124,18 @@ func processesOf(program string) []int { return processesIn(filepath.Join(runtim
 
 // processesIn are those that run a program.
 func processesIn(path string) (pids []int) {
+	program, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		if exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe")); err == nil && exe == path {
+		// Not by name: a sandbox is in a mount namespace where its program has another.
+		if exe, err := os.Stat(filepath.Join("/proc", e.Name(), "exe")); err == nil && os.SameFile(exe, program) {
 			pids = append(pids, pid)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,50 +66,61 @@ func TestSoak(t *testing.T) {
 // soakEngine takes one container of Podman or Docker through a part of its life.
 func soakEngine(t *testing.T, p client, run, remove []string) {
 	n := name("soak")
-	args := append(run, "--name", n)
 	if rand.IntN(3) == 0 {
-		if r := p.run(t, append(args, "--rm", imageName, "sh", "-c", "exit 7")...); r.code != 7 {
+		if r := p.run(t, append(run, "--name", n, "--rm", imageName, "sh", "-c", "exit 7")...); r.code != 7 {
 			t.Error(r)
 		}
 		return
 	}
-	p.ok(t, append(args, "-d", imageName, "sh", "-c", sleeps)...)
-	for range rand.IntN(5) {
-		switch rand.IntN(5) {
-		case 0:
-			p.says(t, n, "exec", n, "echo", n)
-		case 1:
-			p.ok(t, "pause", n)
-			p.ok(t, "unpause", n)
-		case 2:
-			p.ok(t, "restart", "-t", "5", n)
-		case 3:
-			p.ok(t, "stop", "-t", "5", n)
-			p.ok(t, "start", n)
-		case 4:
-			p.ok(t, "top", n)
+	for _, args := range engineLife(n, run, remove, "5") {
+		if out := p.ok(t, args...); args[0] == "exec" && out != n {
+			t.Errorf("%s: printed %q, want %q", strings.Join(args, " "), out, n)
 		}
 	}
-	p.ok(t, append(remove, n)...)
 }
 
 func soakCtr(t *testing.T, d *containerd, c contestant) {
-	n := name("soak")
-	d.ok(t, "run", "-d", c.runtime(), imageName, n, "sh", "-c", sleeps)
+	for _, args := range ctrLife(name("soak"), c) {
+		if out := d.ok(t, args...); args[1] == "metrics" && !strings.Contains(out, "memory") {
+			t.Errorf("metrics: %s", out)
+		}
+	}
+}
+
+// engineLife is a part of the life of a container of Podman or Docker, as the commands that have it go through it. patience is how many
+// seconds it has to stop by itself.
+func engineLife(n string, run, remove []string, patience string) [][]string {
+	all := [][]string{slices.Concat(run, []string{"--name", n, "-d", imageName, "sh", "-c", sleeps})}
+	for range rand.IntN(5) {
+		switch rand.IntN(5) {
+		case 0:
+			all = append(all, []string{"exec", n, "echo", n})
+		case 1:
+			all = append(all, []string{"pause", n}, []string{"unpause", n})
+		case 2:
+			all = append(all, []string{"restart", "-t", patience, n})
+		case 3:
+			all = append(all, []string{"stop", "-t", patience, n}, []string{"start", n})
+		case 4:
+			all = append(all, []string{"top", n})
+		}
+	}
+	return append(all, slices.Concat(remove, []string{n}))
+}
+
+// ctrLife is engineLife of one of containerd's.
+func ctrLife(n string, c contestant) [][]string {
+	all := [][]string{{"run", "-d", c.runtime(), imageName, n, "sh", "-c", sleeps}}
 	for i := range rand.IntN(5) {
 		switch rand.IntN(3) {
 		case 0:
 			// Not what it prints: on a busy machine ctr 1.6 may end before that has come, with any runtime.
-			d.ok(t, "task", "exec", fmt.Sprintf("--exec-id=e%d", i), n, "true")
+			all = append(all, []string{"task", "exec", fmt.Sprintf("--exec-id=e%d", i), n, "true"})
 		case 1:
-			d.ok(t, "task", "pause", n)
-			d.ok(t, "task", "resume", n)
+			all = append(all, []string{"task", "pause", n}, []string{"task", "resume", n})
 		case 2:
-			if out := d.ok(t, "task", "metrics", n); !strings.Contains(out, "memory") {
-				t.Errorf("metrics: %s", out)
-			}
+			all = append(all, []string{"task", "metrics", n})
 		}
 	}
-	d.ok(t, "task", "rm", "-f", n)
-	d.ok(t, "container", "rm", n)
+	return append(all, []string{"task", "rm", "-f", n}, []string{"container", "rm", n})
 }

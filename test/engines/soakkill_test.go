@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,13 +45,13 @@ func TestSoakKilled(t *testing.T) {
 		})
 	}
 	worker("podman", func(n string) {
-		s.live(pods[rand.IntN(len(pods))], n, []string{"run", "--network=none", "--name", n}, []string{"-t0"})
+		s.live(pods[rand.IntN(len(pods))], engineLife(n, []string{"run", "--network=none"}, []string{"rm", "-f", "-t0"}, "1"))
 	})
 	worker("docker", func(n string) {
-		s.live(d.client, n, runArgs(all[rand.IntN(len(all))], "--network=none", "--name", n), nil)
+		s.live(d.client, engineLife(n, runArgs(all[rand.IntN(len(all))], "--network=none"), []string{"rm", "-f"}, "1"))
 	})
 	shims := containerdContestants(t)
-	worker("ctr", func(n string) { s.liveCtr(ctrd, n, shims[rand.IntN(len(shims))]) })
+	worker("ctr", func(n string) { s.live(ctrd.client, ctrLife(n, shims[rand.IntN(len(shims))])) })
 	for time.Now().Before(s.until) {
 		time.Sleep(time.Duration(rand.IntN(700)) * time.Millisecond)
 		switch rand.IntN(40) {
@@ -121,48 +120,25 @@ func (s *killedSoak) try(c client, args ...string) string {
 	return out.String()
 }
 
-// live takes one container of Podman or Docker through a part of its life.
-func (s *killedSoak) live(c client, n string, run, remove []string) {
-	s.try(c, slices.Concat(run, []string{"-d", imageName, "sleep", "1000"})...)
-	for range rand.IntN(4) {
-		switch rand.IntN(4) {
-		case 0:
-			s.try(c, "exec", n, "true")
-		case 1:
-			s.try(c, "pause", n)
-			s.try(c, "unpause", n)
-		case 2:
-			s.try(c, "restart", "-t", "1", n)
-		case 3:
-			s.try(c, "stop", "-t", "1", n)
-			s.try(c, "start", n)
-		}
+// live takes one container through a part of its life.
+func (s *killedSoak) live(c client, life [][]string) {
+	for _, args := range life {
+		s.try(c, args...)
 	}
-	s.try(c, slices.Concat([]string{"rm", "-f"}, remove, []string{n})...)
-}
-
-func (s *killedSoak) liveCtr(d *containerd, n string, c contestant) {
-	s.try(d.client, "run", "-d", c.runtime(), imageName, n, "sleep", "1000")
-	for i := range rand.IntN(4) {
-		switch rand.IntN(3) {
-		case 0:
-			s.try(d.client, "task", "exec", "--exec-id=e"+strconv.Itoa(i), n, "true")
-		case 1:
-			s.try(d.client, "task", "pause", n)
-			s.try(d.client, "task", "resume", n)
-		case 2:
-			s.try(d.client, "task", "metrics", n)
-		}
-	}
-	s.try(d.client, "task", "rm", "-f", n)
-	s.try(d.client, "container", "rm", n)
 }
 
 // kill kills a process of the runtime, or a shim.
 func (s *killedSoak) kill() {
 	var all []int
-	for _, program := range []string{"hull", "hull", "hull-sandbox", "containerd-shim-hull-v1"} {
+	for _, program := range []string{"hull", "hull", "containerd-shim-hull-v1"} {
 		all = append(all, processesOf(program)...)
+	}
+	// Not the processes in which a sandbox has its programs run: they are its kernel's.
+	sandboxes := processesOf("hull-sandbox")
+	for _, pid := range sandboxes {
+		if !slices.Contains(sandboxes, parent(pid)) {
+			all = append(all, pid)
+		}
 	}
 	if shim, err := exec.LookPath("containerd-shim-runc-v2"); err == nil {
 		all = append(all, processesIn(shim)...)
@@ -175,6 +151,14 @@ func (s *killedSoak) kill() {
 	if err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
 		s.count(s.killed, filepath.Base(exe))
 	}
+}
+
+// parent returns a process's parent, or 0 if it has gone.
+func parent(pid int) (ppid int) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, after, _ := strings.Cut(string(status), "\nPPid:")
+	_, _ = fmt.Sscan(after, &ppid)
+	return ppid
 }
 
 // removeAll removes what is there, as people do.
