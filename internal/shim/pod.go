@@ -72,14 +72,12 @@ func (s *service) createPod(ctx context.Context, r *containerd.CreateSandboxRequ
 	if err != nil {
 		return nil, err
 	}
+	owner, joined := (*os.File)(nil), -1
 	if user := config.Security.User; user != nil && r.NetNS != "" {
-		owner, err := joinOwner(spec, r.NetNS)
-		if err != nil {
+		if owner, joined, err = joinOwner(spec, r.NetNS); err != nil {
 			return nil, err
 		}
-		if owner != nil {
-			defer owner.Close()
-		}
+		defer owner.Close() // or it is nil
 	}
 	if o.runtime.Isolation == hull.Sandbox {
 		spec.Linux.Resources.CPU = nil // the kernel of all of them, which doesn't only wait
@@ -102,6 +100,9 @@ func (s *service) createPod(ctx context.Context, r *containerd.CreateSandboxRequ
 		return nil, ociError("create", err)
 	}
 	p.exit.Pid = p.container.Init().Pid
+	if joined >= 0 {
+		p.spec.Linux.Namespaces[joined].Path = fmt.Sprintf("/proc/%d/ns/user", p.exit.Pid) // as it is told from now on
+	}
 	go p.watch()
 	return p, nil
 }
@@ -162,26 +163,26 @@ func adopt(s, given *specs.Spec) {
 }
 
 // joinOwner has a pod's process join the user namespace that owns its network: containerd makes a pod's network in one. It
-// returns what has to stay open until then.
-func joinOwner(s *specs.Spec, netns string) (*os.File, error) {
+// returns what has to stay open until then, and which of the namespaces it is; or nil and -1.
+func joinOwner(s *specs.Spec, netns string) (*os.File, int, error) {
 	for i, n := range s.Linux.Namespaces {
 		if n.Type != specs.UserNamespace || n.Path != "" {
 			continue
 		}
 		f, err := os.Open(netns)
 		if err != nil {
-			return nil, err
+			return nil, -1, err
 		}
 		defer f.Close()
 		fd, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_USERNS)
 		if err != nil {
-			return nil, &os.PathError{Op: "ioctl NS_GET_USERNS", Path: netns, Err: err}
+			return nil, -1, &os.PathError{Op: "ioctl NS_GET_USERNS", Path: netns, Err: err}
 		}
 		owner := os.NewFile(uintptr(fd), "user namespace of "+netns)
 		s.Linux.Namespaces[i].Path = descriptorPath(owner)
-		return owner, nil
+		return owner, i, nil
 	}
-	return nil, nil
+	return nil, -1, nil
 }
 
 // root is where the pod's files are.
@@ -197,7 +198,7 @@ func (p *pod) makeFiles(c *containerd.PodConfig) error {
 	if err := mountTmpfs(root, flags, fmt.Sprintf("mode=0755,size=%d", podSize)); err != nil {
 		return err
 	}
-	for _, dir := range []string{etcDir, shmDir, "dev"} {
+	for _, dir := range []string{etcDir, shmDir, "dev", "proc"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			return err
 		}
@@ -225,6 +226,15 @@ func (p *pod) makeFiles(c *containerd.PodConfig) error {
 	uid, gid := 0, 0
 	if u := c.Security.User; u != nil && u.Mode == containerd.PodNamespace {
 		uid, gid = max(hostID(u.UIDs, 0), 0), max(hostID(u.GIDs, 0), 0)
+	}
+	if gid != 0 {
+		// The pod's root has to reach its root file system. containerd does so where it knows of the mapping.
+		if err := os.Chown(p.kept.Bundle, -1, gid); err != nil {
+			return err
+		}
+		if err := os.Chmod(p.kept.Bundle, 0o710); err != nil {
+			return err
+		}
 	}
 	for _, f := range []struct {
 		name    string

@@ -94,6 +94,8 @@ func podNamespaces(s *specs.Spec, c *containerd.PodSecurity, netns string) error
 		return fmt.Errorf("user namespace: mode %d is neither the pod's nor the node's", u.Mode)
 	}
 	add(specs.UserNamespace, "")
+	// Sysctls are written to a procfs, and the kernel lets a user namespace mount one only where one is to be seen.
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "nodev", "noexec"}})
 	s.Linux.UIDMappings, s.Linux.GIDMappings = mappings(u.UIDs), mappings(u.GIDs)
 	if hostID(u.UIDs, pauseUser) < 0 || hostID(u.GIDs, pauseUser) < 0 {
 		s.Process.User = specs.User{}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -337,6 +340,81 @@ func TestSandboxFiles(t *testing.T) {
 }
 
 // TestSandboxShutdown shuts a pod down in which a container runs: nothing of either stays once containerd has had its say.
+// TestSandboxUserNamespace makes a pod with a user namespace: containerd has made the one that the pod's network is in, and what the shim
+// tells of the pod names it by the pod's process, not by a file that the shim had open.
+func TestSandboxUserNamespace(t *testing.T) {
+	d := newDaemon(t)
+	p := newPod(d, "pod", "")
+	// As those of containerd are.
+	for dir, mode := range map[string]os.FileMode{filepath.Dir(d.dir): 0o711, d.dir: 0o711, p.bundle: 0o700} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const host, size = 100000, 65536
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: host, Size: size}}
+	holder := exec.Command("sleep", "100")
+	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { holder.Process.Kill(); holder.Wait() })
+	ns := func(pid int, kind string) string {
+		t.Helper()
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	mapping := []*cri.IDMapping{{ContainerId: 0, HostId: host, Length: size}}
+	config := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "web", Namespace: "default"},
+		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{
+			UsernsOptions: &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: mapping, Gids: mapping}}}}}
+	if _, err := p.CreateSandbox(t.Context(), &sandbox.CreateSandboxRequest{SandboxID: p.id, BundlePath: p.bundle,
+		NetnsPath: fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid), Options: podConfig(t, config)}); err != nil {
+		t.Fatal(err)
+	}
+	started, err := p.StartSandbox(t.Context(), &sandbox.StartSandboxRequest{SandboxID: p.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := int(started.Pid)
+	for _, kind := range []string{"user", "net"} {
+		if got, want := ns(pid, kind), ns(holder.Process.Pid, kind); got != want {
+			t.Errorf("its namespace is %s, want %s", got, want)
+		}
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(started.Spec.GetValue(), &spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type == specs.UserNamespace {
+			if got, err := os.Readlink(n.Path); err != nil || got != ns(pid, "user") {
+				t.Errorf("what is told of the pod names %s, which is %s (%v), want %s", n.Path, got, err, ns(pid, "user"))
+			}
+		}
+	}
+	m := p.member(t, "one", started.Pid, hulltest.Args("sleep", "100"), func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: fmt.Sprintf("/proc/%d/ns/user", pid)})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: host, Size: size}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+	})
+	// Snapshots are the mapped root's.
+	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%[1]d", host), filepath.Join(m.bundle, "rootfs")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	member := m.create(&task.CreateTaskRequest{})
+	m.run("")
+	for _, kind := range []string{"user", "net", "ipc"} {
+		if got, want := ns(int(member), kind), ns(pid, kind); got != want {
+			t.Errorf("the container's namespace is %s, want %s", got, want)
+		}
+	}
+}
+
 func TestSandboxShutdown(t *testing.T) {
 	eachPod(t, func(t *testing.T, p *pod) {
 		started := p.begin(t, &cri.PodSandboxConfig{})
