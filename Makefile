@@ -72,6 +72,10 @@ test-engines-sid: build ## the same with the engines of Debian's unstable suite;
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines
 
+.PHONY: bench-engines
+bench-engines: build ## times of whole containers by Podman, Docker, containerd and CRI, by turns with the installed runc and crun: a table for docs/performance.md; ROUNDS=20
+	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_SPEED=$(or $(ROUNDS),20) go test -count=1 -timeout 60m -v -run '^TestSpeed$$' ./test/engines
+
 .PHONY: test-kubernetes
 test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods of both classes; root, busybox-static, CNI's plugins
 	dist=$$(pwd)/dist && containerd=$$(test/engines/newest/build) && kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \

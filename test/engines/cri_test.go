@@ -3,7 +3,6 @@ package engines
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -184,49 +183,48 @@ func testPod(t *testing.T, crictl client, c contestant) {
 	crictl.ok(t, "rmp", p.id)
 }
 
-// TestPodsAtOnce starts 50 pods at once, each of which gets a network, and says how long it takes until all are there. With
-// HULL_TEST_SPEED the runc that is installed does it, too; Debian 12's crun takes no configuration of a new containerd.
+// TestPodsAtOnce starts 50 pods at once, each of which gets a network, and says how long it takes until all are there.
 func TestPodsAtOnce(t *testing.T) {
 	long(t)
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
 	all := containerdContestants(t)
-	if os.Getenv("HULL_TEST_SPEED") != "" {
-		if path, err := exec.LookPath("runc"); err == nil && all[0].name != "runc" {
-			all = append(all, contestant{"runc", path})
-		}
-	}
-	r := releases()[len(releases())-1]
-	d := startContainerdWith(t, r, "/run/containerd-pods", all)
+	d := startContainerd(t, releases()[len(releases())-1], "/run/containerd-pods")
 	defer d.end(t, os.Interrupt)
 	crictl := crictlOf(t, d)
 	crictl.argv = append(crictl.argv, "--timeout", patience.String())
 	eachOf(t, all, func(t *testing.T, c contestant) {
 		clean(t)
 		const pods = 50
-		dir := t.TempDir()
-		ids := make([]string, pods)
-		var wg sync.WaitGroup
-		begun := time.Now()
-		for i := range pods {
-			n := name("pod")
-			file := writeJSON(t, dir, n+".json", map[string]any{
-				"metadata": map[string]any{"name": n, "namespace": "default", "uid": n, "attempt": 1}, "hostname": n, "log_directory": dir,
-				"linux": map[string]any{"cgroup_parent": "/pods", "security_context": ownPIDs},
-			})
-			wg.Go(func() {
-				r := crictl.run(t, "runp", "--runtime="+c.name, file)
-				if r.code != 0 {
-					t.Error(r)
-				}
-				ids[i] = strings.TrimSpace(r.out)
-			})
-		}
-		wg.Wait()
-		took := time.Since(begun)
+		took, ids := podsAtOnce(t, crictl, c, pods)
 		if got := strings.Fields(crictl.ok(t, "pods", "-q", "--state", "ready")); len(got) != pods {
 			t.Errorf("%d pods are ready", len(got))
 		}
 		t.Logf("%d pods in %.1f s", pods, took.Seconds())
 		crictl.ok(t, append([]string{"rmp", "-f"}, ids...)...)
 	})
+}
+
+// podsAtOnce starts so many pods, and says how long it took until all of them ran.
+func podsAtOnce(t *testing.T, crictl client, c contestant, pods int) (took time.Duration, ids []string) {
+	t.Helper()
+	dir := t.TempDir()
+	ids = make([]string, pods)
+	var wg sync.WaitGroup
+	begun := time.Now()
+	for i := range pods {
+		n := name("pod")
+		file := writeJSON(t, dir, n+".json", map[string]any{
+			"metadata": map[string]any{"name": n, "namespace": "default", "uid": n, "attempt": 1}, "hostname": n, "log_directory": dir,
+			"linux": map[string]any{"cgroup_parent": "/pods", "security_context": ownPIDs},
+		})
+		wg.Go(func() {
+			r := crictl.run(t, "runp", "--runtime="+c.name, file)
+			if r.code != 0 {
+				t.Error(r)
+			}
+			ids[i] = strings.TrimSpace(r.out)
+		})
+	}
+	wg.Wait()
+	return time.Since(begun), ids
 }
