@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"runtime"
 
 	"hull"
 )
@@ -42,6 +43,9 @@ hull pool --status`,
 				return statusError{exitUsage, env.usage("pool", errors.New("--size 0: want 1 or more"))}
 			}
 			ctx, _ := catchSignals()
+			// It wakes up whenever a container starts or ends, and then they want the processors: it has never two things to do
+			// at once that are in a hurry.
+			runtime.GOMAXPROCS(1)
 			err := r.Pool(ctx, hull.PoolOptions{Size: size})
 			if err == nil && ctx.Err() == nil {
 				err = errors.New("bug: the pool has ended")

@@ -25,6 +25,7 @@ var groups = []group{
 	{"floor", measureFloor},
 	{"do", measureDo},
 	{"sandbox", measureSandbox},
+	{"pool", measurePool},
 }
 
 // asked are groups that want more of the machine than others: they are measured when they are named.

@@ -65,9 +65,6 @@ func measureSandbox(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	if err := b.measurePool(ctx, sandboxes[0], sandboxes[2], nothing); err != nil {
-		return err
-	}
 	if err := b.sandboxDo(ctx, sandboxes[:2]); err != nil {
 		return err
 	}
@@ -88,7 +85,16 @@ func measureSandbox(ctx context.Context, b *bench) error {
 
 // measurePool compares a run in a sandbox that was started before with one of hull's and of runc's without any. That one is ready is not
 // part of it.
-func (b *bench) measurePool(ctx context.Context, boxed, other *contestant, bundle string) error {
+func measurePool(ctx context.Context, b *bench) error {
+	sandboxes, err := b.findSandboxes()
+	if err != nil {
+		return err
+	}
+	boxed, other := sandboxes[0], sandboxes[2]
+	bundle, err := b.bundles.bundle(exampleConfig(), "true")
+	if err != nil {
+		return err
+	}
 	p, err := prepare(boxed.command("pool", "--size", "1"))
 	if err != nil {
 		return err
@@ -107,6 +113,7 @@ func (b *bench) measurePool(ctx context.Context, boxed, other *contestant, bundl
 				if err := awaitPool(ctx, boxed); err != nil {
 					return 0, err
 				}
+				time.Sleep(b.pause)
 				return c.run(ctx, b.stage.prefix, bundle)
 			},
 		})

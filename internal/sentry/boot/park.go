@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
@@ -77,6 +78,9 @@ func newParked() (*Sandbox, error) {
 	}
 	if err := forwardSignals(s.signal); err != nil {
 		return nil, err
+	}
+	if err := s.rehearse(); err != nil {
+		return nil, fmt.Errorf("rehearse: %w", err)
 	}
 	if err := filter.Confine(wire.Nowhere, s.filter); err != nil {
 		return nil, err
