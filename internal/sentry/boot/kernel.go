@@ -96,7 +96,8 @@ func newPlatform(cpus int, ready chan<- made) {
 		ready <- made{nil, err}
 		return
 	}
-	p, err := constructor.New(platform.Options{ApplicationCores: cpus})
+	var p platform.Platform
+	meekly(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
 	gomaxprocs.SetBase(cpus + spare) // not before: systrap has as many threads run a program as there may run Go
 	ready <- made{p, err}
 }
