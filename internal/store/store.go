@@ -241,7 +241,13 @@ func (d *Dir) replace(name string, content []byte) error {
 		os.Remove(tmp)
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(d.Path, name))
+	path := filepath.Join(d.Path, name)
+	// ext4 writes to the disk at once what is renamed over another file, and then has to free the blocks when it is removed: milliseconds
+	// for a record that lives as long. What is exchanged with another file it leaves in memory. The record is worth nothing after a crash of the host.
+	if unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) == nil {
+		return os.Remove(tmp)
+	}
+	return os.Rename(tmp, path)
 }
 
 // Record returns the record. A directory that has none is an error that is os.ErrNotExist.
