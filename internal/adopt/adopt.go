@@ -31,6 +31,9 @@ type Runtime struct {
 	Name string
 	Path string // of the program
 	Shim string // path of hull's own shim, for containerd; "" for runc's, which calls the program
+	// Told says that the containerd that is installed hands options to any shim, as it does since 1.7: without them a runtime doesn't
+	// know which isolation it is to have, nor of systemd's cgroups.
+	Told bool
 }
 
 // program is what containerd starts for a runtime, or has its shim start.

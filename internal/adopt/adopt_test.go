@@ -111,7 +111,7 @@ func TestContainerd(t *testing.T) {
 
 // Where hull's shim is, containerd calls that, by its path: it need not be in containerd's PATH.
 func TestContainerdShim(t *testing.T) {
-	shims := []Runtime{{Hull, "/opt/hull/bin/hull", "/opt/hull/bin/containerd-shim-hull-v1"}, {Sandbox, "/opt/hull/bin/hull-s", "/opt/hull/bin/containerd-shim-hull-v1"}}
+	shims := []Runtime{{Hull, "/opt/hull/bin/hull", "/opt/hull/bin/containerd-shim-hull-v1", false}, {Sandbox, "/opt/hull/bin/hull-s", "/opt/hull/bin/containerd-shim-hull-v1", false}}
 	const before = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n"
 	after, says, err := editContainerd([]byte(before), shims)
 	if err != nil {
@@ -146,7 +146,7 @@ func TestContainerdShim(t *testing.T) {
 // A file of version 2 may be that of containerd 1.6, which hands options to no other shim than runc's: hull's would not know of the
 // sandbox, nor of systemd's cgroups.
 func TestContainerdOld(t *testing.T) {
-	shims := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1"}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1"}}
+	shims := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1", false}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1", false}}
 	for _, before := range []string{"", "version = 2\n"} {
 		after, says, err := editContainerd([]byte(before), shims)
 		if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", false, both); err != nil || string(after) != want {
@@ -155,6 +155,18 @@ func TestContainerdOld(t *testing.T) {
 		if len(says) != 3 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/hull-s") || !strings.Contains(says[2], "version 3") {
 			t.Errorf("it says %q", says)
 		}
+	}
+}
+
+// From 1.7 on it hands them to any.
+func TestContainerdTold(t *testing.T) {
+	told := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1", true}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1", true}}
+	after, says, err := editContainerd([]byte("version = 2\n"), told)
+	if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", false, told); err != nil || string(after) != want || !strings.Contains(want, `isolation = "sandbox"`) {
+		t.Errorf("it makes %s, %v; want %s", after, err, want)
+	}
+	if len(says) != 2 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/containerd-shim-hull-v1") {
+		t.Errorf("it says %q", says)
 	}
 }
 

@@ -160,17 +160,17 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	return []byte(text), says, nil
 }
 
-// shims returns the runtimes without hull's own shim where containerd may be one that can't run it, and a note that says so. Before 1.7 it
-// hands options to no other shim than runc's: what is to be a sandbox would have native isolation. Version 3 is of containerd 2.
+// shims returns the runtimes without hull's own shim where containerd may be one that doesn't tell it its options, and a note that says
+// so. Version 3 is of containerd 2; version 2 is read by all.
 func shims(version int64, runtimes []Runtime) (all []Runtime, note string) {
 	if version >= 3 {
 		return runtimes, ""
 	}
 	for _, r := range runtimes {
-		if r.Shim != "" {
-			note = "note: runc's shim runs them; hull's own takes a configuration of version 3 (containerd config migrate)"
+		if r.Shim != "" && !r.Told {
+			note = "note: runc's shim runs them; hull's own takes containerd 1.7 or newer, and none such is in PATH, or a configuration of version 3 (containerd config migrate)"
+			r.Shim = ""
 		}
-		r.Shim = ""
 		all = append(all, r)
 	}
 	return all, note

@@ -2,12 +2,15 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"hull"
 	"hull/internal/adopt"
@@ -34,7 +37,7 @@ func installCommand() *Command {
 		Usage:   "[options] ENGINE",
 		Long: `Adds to the configuration of docker, podman, containerd or crio the runtime hull, and hull-s, which makes sandboxes: that one if hull is installed by this name, too, with hull-sandbox. They don't become the default. It says what it changes; doing it again changes nothing.
 
-containerd gets hull's own shim, containerd-shim-hull-v1, where that is installed beside hull and the configuration is of version 3, and else runs hull by runc's. podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2 or 3) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
+containerd gets hull's own shim, containerd-shim-hull-v1, where that is installed beside hull and the configuration is of version 3, or the containerd in PATH is 1.7 or newer, and else runs hull by runc's. podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2 or 3) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
 
 Other users than root have podman and docker know it for themselves.`,
 		Exit: installExit,
@@ -47,6 +50,12 @@ docker run --rm --runtime hull busybox echo hello`,
 			runtimes, notes, err := ownRuntimes()
 			if err != nil {
 				return inOp("install", "", err)
+			}
+			if args[0] == "containerd" {
+				told := containerdTells()
+				for i := range runtimes {
+					runtimes[i].Told = told
+				}
 			}
 			c, err := adopt.Install(args[0], f.config, runtimes)
 			return f.finish(env, "install", c, notes, err)
@@ -97,6 +106,20 @@ func ownRuntimes() (runtimes []adopt.Runtime, notes []string, err error) {
 		return runtimes, []string{"note: without sandboxes: hull-sandbox can't be used here, hull doctor says why"}, nil
 	}
 	return append(runtimes, adopt.Runtime{Name: adopt.Sandbox, Path: link, Shim: runtimes[0].Shim}), nil, nil
+}
+
+// containerdTells asks the containerd in PATH for its release, and tells whether that hands options to any shim: 1.7 and newer.
+func containerdTells() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "containerd", "--version").Output()
+	f := strings.Fields(string(out)) // containerd github.com/containerd/containerd/v2 v2.1.4 …
+	if err != nil || len(f) < 3 {
+		return false
+	}
+	var major, minor int
+	_, err = fmt.Sscanf(strings.TrimPrefix(f[2], "v"), "%d.%d", &major, &minor)
+	return err == nil && (major > 1 || minor >= 7)
 }
 
 func exists(path string) bool {
