@@ -737,6 +737,12 @@ func TestDeleteDamagedRecord(t *testing.T) {
 			write(t, filepath.Join(other, "state"), readFile(t, filepath.Join(dir, "state"))+"\n")
 			t.Cleanup(func() { os.RemoveAll(other) })
 		}, left},
+		{"that another container of another directory has", nil, func(t *testing.T, dir string) { // of whom nothing is known but that it is younger
+			long := time.Now().Add(-time.Hour)
+			if err := os.Chtimes(filepath.Join(dir, "config.json"), long, long); err != nil {
+				t.Fatal(err)
+			}
+		}, left},
 		{"of a creation that was killed before its process was there", nil, func(t *testing.T, dir string) { rm(t, filepath.Join(dir, "state.copy")) }, left},
 		{"of one that was killed before it had a record", nil, func(t *testing.T, dir string) {
 			rm(t, filepath.Join(dir, "state"))

@@ -618,12 +618,46 @@ func (r *Runtime) copied(dir *store.Dir, why error) (*store.Record, error) {
 	return record, nil
 }
 
+// creationTime is how long after its configuration was written a container's first process can be there on a busy host.
+const creationTime = 10 * time.Second
+
+// madeWith returns an error if all processes in a cgroup were made later than a container whose configuration is in a directory.
+func madeWith(dir *store.Dir, group *cgroup.Group) error {
+	written, err := os.Stat(filepath.Join(dir.Path, store.ConfigFile))
+	if err != nil {
+		return err
+	}
+	pids, err := group.Pids(true)
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return os.NewSyscallError("clock_gettime", err)
+	}
+	var oldest time.Duration
+	for _, pid := range pids {
+		ticks, err := native.StartTime(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		const tick = time.Second / 100 // USER_HZ
+		oldest = max(oldest, time.Duration(now.Nano())-time.Duration(ticks)*tick)
+	}
+	age := time.Since(written.ModTime())
+	if oldest < age-creationTime { // it may be older: of a pool
+		return fmt.Errorf("the oldest process of its cgroup is %v old, and the configuration %v", oldest.Round(time.Second), age.Round(time.Second))
+	}
+	return nil
+}
+
 func (r *Runtime) warnOfLeft(why error) {
 	r.warn(fmt.Sprintf("%v; its process and its cgroup, if it has any, are left", why))
 }
 
 // destroyNamed kills what is in the cgroup that a configuration names whose record is damaged, and removes that. Of a path that is
-// relative nobody knows any more whose cgroup it starts from; another container may have the cgroup since.
+// relative nobody knows any more whose cgroup it starts from; another container may have the cgroup since, also one whose record is in a
+// directory that isn't known here.
 func (r *Runtime) destroyNamed(ctx context.Context, dir *store.Dir, why error) error {
 	leave := func(err error) error {
 		r.warnOfLeft(fmt.Errorf("%w; %w", why, err))
@@ -644,6 +678,9 @@ func (r *Runtime) destroyNamed(ctx context.Context, dir *store.Dir, why error) e
 	}
 	if !group.Exists() {
 		return leave(fmt.Errorf("there is no cgroup %s", path))
+	}
+	if err := madeWith(dir, group); err != nil {
+		return leave(err)
 	}
 	all, err := r.store().Dirs()
 	if err != nil {

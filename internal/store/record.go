@@ -22,6 +22,9 @@ const (
 	copyFile   = "state.copy"
 )
 
+// ConfigFile is the name of what SaveConfig keeps.
+const ConfigFile = "config.json"
+
 // recordVersion is the version of the record's format. A record of a newer hull is refused.
 const recordVersion = 1
 

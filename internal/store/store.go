@@ -272,11 +272,11 @@ func (d *Dir) read(name string) (*Record, error) {
 
 // SaveConfig keeps the configuration.
 func (d *Dir) SaveConfig(raw []byte) error {
-	return os.WriteFile(filepath.Join(d.Path, "config.json"), raw, 0o600)
+	return os.WriteFile(filepath.Join(d.Path, ConfigFile), raw, 0o600)
 }
 
 // Config returns the configuration that SaveConfig kept.
-func (d *Dir) Config() ([]byte, error) { return os.ReadFile(filepath.Join(d.Path, "config.json")) }
+func (d *Dir) Config() ([]byte, error) { return os.ReadFile(filepath.Join(d.Path, ConfigFile)) }
 
 // Remove takes the directory away. The record goes last, so that a Remove that is killed can be done again. Its caller
 // has the lock.
