@@ -206,12 +206,22 @@ func forceStates(t testing.TB) (n int) {
 	return n
 }
 
-// again starts a daemon anew that has been killed.
+// again starts a daemon anew that has been killed. On a busy machine its containerd may not be there within the 15 s that it waits for that:
+// then it ends, and is started once more.
 func (d dockerd) again(t testing.TB) dockerd {
 	t.Helper()
 	log := strings.TrimPrefix(d.argv[1], "--host=unix://")
 	log = filepath.Join(filepath.Dir(log), "log-again")
 	d.cmd = daemon(t, log, d.cmd.Args...)
+	for end := time.Now().Add(2 * patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if d.run(t, "version").code == 0 {
+			return d
+		}
+		var ws syscall.WaitStatus
+		if pid, err := syscall.Wait4(d.cmd.Process.Pid, &ws, syscall.WNOHANG, nil); err == nil && pid != 0 {
+			d.cmd = daemon(t, log, d.cmd.Args...)
+		}
+	}
 	d.ready(t, log, "version")
 	return d
 }

@@ -156,8 +156,9 @@ func (s *session) shell(t testing.TB, code int) {
 	s.size(t, 50, 132)
 	s.shows(t, "50 132")
 	s.typeIn(t, "trap 'echo interrupted:$((1+2))' INT\n")
-	s.typeIn(t, "sleep 100\n")
-	time.Sleep(300 * time.Millisecond)
+	// Before it prints it is not certain to be what the terminal interrupts.
+	s.typeIn(t, "sh -c 'echo sleeps:$((2+2)); exec sleep 100'\n")
+	s.expect(t, "sleeps:4")
 	s.typeIn(t, "\x03")
 	s.expect(t, "interrupted:3")
 	s.typeIn(t, "exit 5\n")
