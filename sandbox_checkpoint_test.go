@@ -228,9 +228,21 @@ func (d *dialogue) line() string {
 // step has the program make its nth step, and looks at what it says.
 func (d *dialogue) step(n int) {
 	d.t.Helper()
+	d.ask()
+	d.said(n)
+}
+
+// ask asks for a step.
+func (d *dialogue) ask() {
+	d.t.Helper()
 	if _, err := d.in.WriteString("go\n"); err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// said looks at what the program says of its nth step.
+func (d *dialogue) said(n int) {
+	d.t.Helper()
 	line := d.line()
 	what, rest, _ := strings.Cut(line, " host ")
 	letter := string(rune('a' + n - 1))
@@ -858,7 +870,7 @@ func TestSandboxMadeUpImages(t *testing.T) {
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-// A paused container is saved as it is, and stays paused if it stays.
+// A paused container is saved as it is, and stays paused if it stays: nothing happens in it meanwhile, though it was asked to.
 func TestSandboxCheckpointOfPaused(t *testing.T) {
 	r := newRuntime(t)
 	image := hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}
@@ -868,14 +880,18 @@ func TestSandboxCheckpointOfPaused(t *testing.T) {
 	if err := c.Pause(); err != nil {
 		t.Fatal(errorText(err))
 	}
+	d.ask()
 	if err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: image, LeaveRunning: true}); err != nil {
 		t.Fatal(errorText(err))
 	}
 	wantStatus(t, c, hull.Paused)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(d.err.Fd()), Events: unix.POLLIN}}, 0); n != 0 {
+		t.Errorf("it has said something while it was saved: %v", err)
+	}
 	if err := c.Resume(); err != nil {
 		t.Fatal(errorText(err))
 	}
-	d.step(2)
+	d.said(2)
 	if err := c.Pause(); err != nil {
 		t.Fatal(errorText(err))
 	}

@@ -34,11 +34,8 @@ func checkImage(i *engine.Image) error {
 }
 
 // Checkpoint saves a container: it has the kernel write its state and its memory into files, and adds a header. An image is there
-// when that has got its name, all or nothing; whatever goes wrong before, the container goes on.
-//
-// One that is paused, as engines pause what they save, is resumed for it, since the kernel stops all itself to be saved; it is
-// paused again if it is there afterwards.
-func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) (err error) {
+// when that has got its name, all or nothing; whatever goes wrong before, the container goes on, or stays paused.
+func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
 	k := &checker{}
 	k.take(checkImage(&r.Image))
 	k.refuse(r.PreDump, "", "saving the memory beforehand")
@@ -56,16 +53,6 @@ func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) (er
 		return err
 	}
 	defer w.abandon()
-	if r.Paused {
-		if err := e.Resume(&r.Container); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil || r.LeaveRunning {
-				err = errors.Join(err, e.Pause(ctx, &r.Container))
-			}
-		}()
-	}
 	conn, err := dial(&r.Container)
 	if err != nil {
 		return err

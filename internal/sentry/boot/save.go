@@ -104,10 +104,11 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 		s.pausing.Unlock()
 		s.saving.Unlock()
 	}
-	if s.paused || s.root.stopped != nil || s.members.count() > 0 {
+	if s.root.stopped != nil || s.members.count() > 0 {
 		unlock()
-		return nil, nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container is paused, or shares its sandbox with others")}
+		return nil, nil, &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container shares its sandbox with others")}
 	}
+	// Stops are counted, and none is saved: a container that is paused stays so, and runs where it is restored.
 	s.kernel.Pause()
 	s.terminals.detach() // the copying waits at files of the kernel's
 	goOn := func() {
