@@ -189,6 +189,18 @@ func TestSandboxPoolKeepsNoFiles(t *testing.T) {
 	if n := count(p.Process.Pid, "memfd:sandbox.log"); n > 0 {
 		t.Errorf("the pool has %d logs open", n)
 	}
+	eventually(t, "another sandbox is parked", func() bool { s, err := r.PoolStatus(); return err == nil && s.Parked > 0 })
+	c, err := r.Run(t.Context(), "another", hull.CreateOptions{Bundle: hulltest.Bundle(t, args("sleep", "3600"))})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	if s, err := r.PoolStatus(); err != nil || s.Taken != 2 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if n := count(c.Init().Pid, "memfd:sandbox.log"); n > 0 {
+		t.Errorf("a sandbox that was taken has %d descriptors of the log that it had before", n)
+	}
 }
 
 // A container that can't have a sandbox of the pool has one of its own, and the trace says why.

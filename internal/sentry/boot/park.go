@@ -37,6 +37,7 @@ func mainParked(args []string, release string) int {
 	err := checkRelease(*theirs, release)
 	if err == nil {
 		err = setLog(*log)
+		unix.Close(*log) // the container's will be another
 	}
 	var s *Sandbox
 	if err == nil {
@@ -54,6 +55,7 @@ func mainParked(args []string, release string) int {
 	if err != nil {
 		return 0 // whoever has started it is gone
 	}
+	pool.Close() // what is left to say goes by the container's own descriptors
 	putOffCollection()
 	report, err := s.take(words, fds, release)
 	if report == nil {

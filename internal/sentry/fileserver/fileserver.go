@@ -37,8 +37,8 @@ func New(sockets Sockets) *Server {
 	return &Server{lisafs: lisafs.NewServer(), sockets: sockets}
 }
 
-// Serve serves the directory or file that root is open at, which it takes over, and returns the descriptor of the socket
-// that the kernel's file system speaks through.
+// Serve serves the directory or file that root is open at, which it takes over unless it fails, and returns the descriptor
+// of the socket that the kernel's file system speaks through.
 func (s *Server) Serve(root int, readonly bool) (int, error) {
 	ours, theirs, err := unet.SocketPair(false)
 	if err != nil {
