@@ -225,6 +225,14 @@ func (c *creation) pass(e *Engine, p *engine.Process) error {
 			return err
 		}
 	}
+	if c.Park {
+		// Now: to close a detached mount can take a grace period of RCU, and a hull that is killed after Taken and before its end
+		// leaves a container that its caller doesn't know of.
+		for _, f := range c.files {
+			f.Close()
+		}
+		c.files = nil
+	}
 	if c.Trace != nil {
 		c.Trace("the sandbox is there, and ends with hull up to here")
 	}
