@@ -43,8 +43,8 @@ hull pool --status`,
 				return statusError{exitUsage, env.usage("pool", errors.New("--size 0: want 1 or more"))}
 			}
 			ctx, _ := catchSignals()
-			// It wakes up whenever a container starts or ends, and then they want the processors: it has never two things to do
-			// at once that are in a hurry.
+			// It wakes up whenever a container starts or ends, which wants the processors then: by one thread, not by all that Go
+			// would have look for work.
 			runtime.GOMAXPROCS(1)
 			err := r.Pool(ctx, hull.PoolOptions{Size: size})
 			if err == nil && ctx.Err() == nil {

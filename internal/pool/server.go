@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func (s *Server) accept(ctx context.Context) error {
 		var conn int
 		var aerr error
 		err := raw.Read(func(fd uintptr) bool {
-			conn, _, aerr = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+			conn, _, aerr = unix.Accept4(int(fd), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			return aerr != unix.EAGAIN
 		})
 		switch {
@@ -161,17 +162,36 @@ func (s *Server) accept(ctx context.Context) error {
 // serve answers who connects.
 func (s *Server) serve(conn *os.File) {
 	defer conn.Close()
-	fd := int(conn.Fd())
-	wait := unix.NsecToTimeval(int64(timeout))
-	if unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait) != nil ||
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait) != nil {
+	if conn.SetReadDeadline(time.Now().Add(timeout)) != nil {
 		return
 	}
-	words, fds, err := wire.ReceiveWords(fd, 0)
-	closeAll(fds)
+	words, err := receive(conn)
 	if err != nil {
 		return
 	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { s.answer(conn, int(fd), words) })
+}
+
+// receive receives words without descriptors. It waits as Go waits for files: in a system call it would keep a processor from others that
+// connect, for as long as 10 ms.
+func receive(conn *os.File) (words []string, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	rerr := raw.Read(func(fd uintptr) bool {
+		words, _, err = wire.ReceiveWords(int(fd), 0)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return words, cmp.Or(rerr, err)
+}
+
+// answer answers a message. What it sends are words that a socket has room for.
+func (s *Server) answer(conn *os.File, fd int, words []string) {
 	// After the message, which unread would make the answer a reset.
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	switch {
@@ -188,7 +208,7 @@ func (s *Server) serve(conn *os.File) {
 			_ = wire.SendWords(fd, []string{wordNo, why})
 			return
 		}
-		s.give(fd, p)
+		s.give(conn, fd, p)
 	default:
 		_ = wire.SendWords(fd, []string{wordNo, "the pool is of another release"})
 	}
@@ -218,20 +238,16 @@ func (s *Server) choose(who Who) (p *Parked, why string) {
 }
 
 // give gives a sandbox away, and waits until it is kept: what is not is ended.
-func (s *Server) give(conn int, p *Parked) {
+func (s *Server) give(conn *os.File, fd int, p *Parked) {
 	answer := append([]string{wordOK}, encodeCgroup(p.Cgroup.State())...)
-	err := wire.SendWords(conn, answer, int(p.Conn.Fd()), int(p.Gift.Fd()))
+	err := wire.SendWords(fd, answer, int(p.Conn.Fd()), int(p.Gift.Fd()))
 	p.Conn.Close() // from now on its end is that of who has taken it
 	p.Gift.Close()
 	kept := false
-	if err == nil {
-		// What comes between may take its time: hooks, above all.
-		var never unix.Timeval
-		if err = unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &never); err == nil {
-			words, fds, err := wire.ReceiveWords(conn, 0)
-			closeAll(fds)
-			kept = err == nil && words[0] == wordKept
-		}
+	// What comes between may take its time: hooks, above all.
+	if err == nil && conn.SetReadDeadline(time.Time{}) == nil {
+		words, err := receive(conn)
+		kept = err == nil && words[0] == wordKept
 	}
 	if kept {
 		p.Cgroup.Release()

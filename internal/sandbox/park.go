@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -52,7 +53,9 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	conn, theirs := os.NewFile(uintptr(pair[0]), "parked sandbox"), os.NewFile(uintptr(pair[1]), "pool")
+	theirs := os.NewFile(uintptr(pair[1]), "pool")
+	_ = unix.SetNonblock(pair[0], true) // until it is given away: it has deadlines then
+	conn := os.NewFile(uintptr(pair[0]), "parked sandbox")
 	defer theirs.Close()
 	c := &creation{CreateRequest: &engine.CreateRequest{}}
 	defer c.close()
@@ -99,13 +102,20 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 
 // awaitParked waits until a sandbox is ready for a container.
 func (c *creation) awaitParked(conn *os.File) error {
-	wait := unix.NsecToTimeval(int64(bootTimeout))
-	if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
-		return os.NewSyscallError("setsockopt", err)
+	if err := conn.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return err
 	}
-	b, _, err := wire.ReceiveBytes(int(conn.Fd()), wire.MaxMessage, 0)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var b []byte
+	late := raw.Read(func(fd uintptr) bool {
+		b, _, err = wire.ReceiveBytes(int(fd), wire.MaxMessage, 0)
+		return !errors.Is(err, unix.EAGAIN)
+	})
 	switch {
-	case errors.Is(err, unix.EAGAIN):
+	case late != nil:
 		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
 	case err != nil:
 		if last := lastWords(c.readLog()); last != "" {

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/gomaxprocs"
 )
 
 // Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a tenth of the
@@ -24,9 +26,11 @@ func putOffCollection() {
 	debug.SetMemoryLimit(quietLimit)
 }
 
-// collectSoon has garbage collected from then on, as usual, when what is left of the start was given back.
+// collectSoon has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as there are
+// processors then.
 func collectSoon() {
 	time.AfterFunc(quiet, func() {
+		gomaxprocs.SetBase(runtime.NumCPU())
 		runtime.MemProfileRate = sampled
 		debug.SetMemoryLimit(math.MaxInt64)
 		debug.SetGCPercent(100)

@@ -46,7 +46,11 @@ func (s *Sandbox) newKernel() error {
 		return err
 	}
 	ready := make(chan made, 1)
-	go newPlatform(cpus, ready)
+	threads := cpus
+	if !s.parked { // where all that takes long is over when the first mount is made
+		threads += spare
+	}
+	go newPlatform(cpus, threads, ready)
 	if s.restoring != nil {
 		return s.newRestored(ready)
 	}
@@ -77,9 +81,9 @@ func (s *Sandbox) newKernel() error {
 	return nil
 }
 
-// spare is how many more threads run Go than there are processors. A goroutine that waits in a system call keeps its right to run until Go's
-// monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the two that wait for a
-// mount's requests and its end were enough to stop everything else for as long.
+// spare is how many more threads run Go than there are processors, until it has run for a while. A goroutine that waits in a system call
+// keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the
+// two that wait for a mount's requests and its end were enough to stop everything else for as long.
 const spare = 2
 
 type made struct {
@@ -88,7 +92,7 @@ type made struct {
 }
 
 // newPlatform makes the platform, which takes the longest of all: Init wants no more of it than its limits.
-func newPlatform(cpus int, ready chan<- made) {
+func newPlatform(cpus, threads int, ready chan<- made) {
 	lookAtCPU()
 	ring0.InitDefault()
 	constructor, err := platform.Lookup("systrap")
@@ -98,7 +102,7 @@ func newPlatform(cpus int, ready chan<- made) {
 	}
 	var p platform.Platform
 	meekly(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
-	gomaxprocs.SetBase(cpus + spare) // not before: systrap has as many threads run a program as there may run Go
+	gomaxprocs.SetBase(threads) // not before: systrap has as many threads run a program as there may run Go
 	ready <- made{p, err}
 }
 
