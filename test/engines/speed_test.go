@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,11 +45,12 @@ func TestSpeed(t *testing.T) {
 	for _, r := range releases() {
 		ctrd := startContainerdWith(t, r, "/run/containerd-speed-"+r.name, withShims)
 		version := strings.Fields(ctrd.ok(t, "--version"))
+		release, _, _ := strings.Cut(strings.TrimPrefix(version[len(version)-1], "v"), "+")
 		// Debian 12's crun takes no configuration of a new containerd.
 		able = slices.DeleteFunc(slices.Clone(withShims), func(c contestant) bool {
 			return ctrd.run(t, "run", "--rm", c.runtime(), imageName, name("speed"), "true").code != 0
 		})
-		s.measure(t, "`ctr run --rm` ("+strings.TrimPrefix(version[len(version)-1], "v")+")", rounds, able, func(c contestant) time.Duration {
+		s.measure(t, "`ctr run --rm` ("+release+")", rounds, able, func(c contestant) time.Duration {
 			return timed(func() { ctrd.ok(t, "run", "--rm", c.runtime(), imageName, name("speed"), "true") })
 		})
 		ctrd.end(t, os.Interrupt)
@@ -92,7 +92,8 @@ func peersOf(all []contestant) (peers []contestant) {
 // releaseOf is what an engine says of its release, in parentheses.
 func releaseOf(c client, args ...string) string {
 	out, _ := exec.Command(c.argv[0], append(slices.Clone(c.argv[1:]), args...)...).Output()
-	return "(" + strings.TrimSpace(string(out)) + ")"
+	release, _, _ := strings.Cut(strings.TrimSpace(string(out)), "+") // without what Debian has made of it
+	return "(" + release + ")"
 }
 
 func loadAverage() string {
@@ -153,7 +154,8 @@ func (s *speed) table() string {
 			title = c.name
 			if out, err := exec.Command(c.path, "--version").Output(); err == nil && c.name != "hull" {
 				if _, version, ok := strings.Cut(strings.SplitN(string(out), "\n", 2)[0], "version "); ok {
-					title = filepath.Base(c.name) + " " + version
+					version, _, _ = strings.Cut(version, "+")
+					title = c.name + " " + version
 				}
 			}
 		}
