@@ -40,7 +40,7 @@ func list(t *testing.T, args ...string) []pkg {
 var layers = [][]string{
 	{"hull/cmd/hull", "hull/cmd/hull-metrics", "hull/cmd/hull-net", "hull/cmd/hull-node", "hull/cmd/hull-sandbox", "hull/cmd/containerd-shim-hull-v1"},
 	{"hull/internal/cli", "hull/internal/metrics", "hull/internal/natd", "hull/internal/node", "hull/internal/sentry/boot", "hull/internal/shim"},
-	{"hull/internal/doctor"},
+	{"hull/internal/doctor", "hull/internal/shim/pause", "hull/internal/shim/stdio"},
 	{"hull"},
 	{"hull/internal/sandbox", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter"},
 	{"hull/internal/native", "hull/internal/pool", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},

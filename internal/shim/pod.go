@@ -18,6 +18,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/containerd"
 	"hull/internal/fault"
+	"hull/internal/shim/pause"
 	"hull/internal/ttrpc"
 )
 
@@ -241,7 +242,7 @@ func (p *pod) makeFiles(c *containerd.PodConfig) error {
 		mode    os.FileMode
 		content []byte
 	}{
-		{pauseFile, 0o555, pauseProgram()},
+		{pause.File, 0o555, pause.Program()},
 		{podFiles[0], 0o644, []byte(hostname + "\n")},
 		{podFiles[1], 0o644, hosts},
 		{podFiles[2], 0o644, resolv},

@@ -14,6 +14,7 @@ import (
 
 	"hull/internal/cgroup"
 	"hull/internal/containerd"
+	"hull/internal/shim/pause"
 )
 
 // Annotations by which hull finds a pod's first container, as containerd gives them to pause containers.
@@ -38,8 +39,8 @@ func podSpec(id string, c *containerd.PodConfig, netns string) (*specs.Spec, err
 		Version: specs.Version,
 		Root:    &specs.Root{Path: rootfsDir, Readonly: true},
 		Process: &specs.Process{
-			Args: []string{"/" + pauseFile}, Cwd: "/", NoNewPrivileges: true, OOMScoreAdj: &score, Capabilities: &specs.LinuxCapabilities{},
-			User: specs.User{UID: pauseUser, GID: pauseUser},
+			Args: []string{"/" + pause.File}, Cwd: "/", NoNewPrivileges: true, OOMScoreAdj: &score, Capabilities: &specs.LinuxCapabilities{},
+			User: specs.User{UID: pause.User, GID: pause.User},
 		},
 		Hostname: c.Hostname,
 		Mounts:   []specs.Mount{{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755", "size=64k"}}},
@@ -51,7 +52,7 @@ func podSpec(id string, c *containerd.PodConfig, netns string) (*specs.Spec, err
 			Resources: &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}},
 			Sysctl:    podSysctls(c),
 			Seccomp: &specs.LinuxSeccomp{DefaultAction: specs.ActErrno,
-				Syscalls: []specs.LinuxSyscall{{Names: pauseCalls, Action: specs.ActAllow}}},
+				Syscalls: []specs.LinuxSyscall{{Names: pause.Calls, Action: specs.ActAllow}}},
 		},
 	}
 	if c.CgroupParent != "" {
@@ -97,7 +98,7 @@ func podNamespaces(s *specs.Spec, c *containerd.PodSecurity, netns string) error
 	// Sysctls are written to a procfs, and the kernel lets a user namespace mount one only where one is to be seen.
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "nodev", "noexec"}})
 	s.Linux.UIDMappings, s.Linux.GIDMappings = mappings(u.UIDs), mappings(u.GIDs)
-	if hostID(u.UIDs, pauseUser) < 0 || hostID(u.GIDs, pauseUser) < 0 {
+	if hostID(u.UIDs, pause.User) < 0 || hostID(u.GIDs, pause.User) < 0 {
 		s.Process.User = specs.User{}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"hull"
 	"hull/internal/containerd"
+	"hull/internal/shim/stdio"
 )
 
 // signalled is what is added to the number of a signal that has ended a process, to tell it as an exit status.
@@ -28,7 +29,7 @@ type process struct {
 
 	mu      sync.Mutex // never held for long, whatever the process or a start does
 	status  containerd.Status
-	streams *streams
+	streams *stdio.Streams
 	console *os.File        // master of its terminal, until streams has it
 	exit    containerd.Exit // Pid from the start on
 }
@@ -55,14 +56,14 @@ func (p *process) consoleOf() hull.Console {
 func (p *process) begin(h *hull.Process, status containerd.Status) error {
 	p.status, p.exit.Pid = status, h.Pid
 	p.hull.Store(h)
-	return p.streams.run(p.console)
+	return p.streams.Run(p.console)
 }
 
 // wait waits for the process, and notes how it has ended.
 func (p *process) wait() error {
 	ws, err := p.hull.Load().Wait()
 	p.stopped(ws, err)
-	p.streams.finish() // which waits for readers: without the lock, so that nobody who asks about it does
+	p.streams.Finish() // which waits for readers: without the lock, so that nobody who asks about it does
 	return err
 }
 
@@ -129,14 +130,14 @@ func (p *process) retire() (containerd.Status, containerd.Exit) {
 
 // open opens its streams, and returns what it gets of them.
 func (p *process) open(id, namespace string) (hull.Stdio, error) {
-	st, err := openStreams(p.want, id, namespace)
+	st, err := stdio.Open(p.want, id, namespace)
 	if err != nil {
 		return hull.Stdio{}, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.streams = st
-	return st.stdio, nil
+	return st.Process, nil
 }
 
 // abandon closes the streams of a process that could not be made. It may be tried again.
@@ -153,8 +154,8 @@ func (p *process) closeStreams() {
 		p.console = nil
 	}
 	if p.streams != nil {
-		p.streams.closeStdio()
-		p.streams.finish()
+		p.streams.CloseProcess()
+		p.streams.Finish()
 		p.streams = nil
 	}
 }

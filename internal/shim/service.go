@@ -393,7 +393,7 @@ func (s *service) callResize(_ context.Context, r *containerd.ResizeRequest) (co
 	if !p.want.Terminal || p.hull.Load() == nil || p.status == containerd.Stopped {
 		return containerd.Empty{}, nil
 	}
-	return containerd.Empty{}, p.streams.resize(r.Width, r.Height)
+	return containerd.Empty{}, p.streams.Resize(r.Width, r.Height)
 }
 
 func (s *service) callClose(_ context.Context, r *containerd.CloseRequest) (containerd.Message, error) {
@@ -404,7 +404,7 @@ func (s *service) callClose(_ context.Context, r *containerd.CloseRequest) (cont
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.Stdin && !p.want.Terminal && p.streams != nil {
-		p.streams.endIn()
+		p.streams.EndIn()
 	}
 	return containerd.Empty{}, nil
 }

@@ -1,11 +1,11 @@
-package shim
+package pause
 
 import "encoding/binary"
 
-const pauseMachine = 62 // EM_X86_64
+const machine = 62 // EM_X86_64
 
-// pauseCode returns the instructions, which will be at an address, and the data behind them.
-func pauseCode(addr uint32) []byte {
+// code returns the instructions, which will be at an address, and the data behind them.
+func code(addr uint32) []byte {
 	const text = 36                                                  // bytes of instructions
 	b := []byte{0xb8, 13, 0, 0, 0}                                   // MOVL $SYS_rt_sigaction, AX
 	b = append(b, 0xbf, 17, 0, 0, 0)                                 // MOVL $SIGCHLD, DI

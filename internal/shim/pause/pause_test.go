@@ -1,4 +1,4 @@
-package shim
+package pause
 
 import (
 	"fmt"
@@ -15,8 +15,8 @@ import (
 
 // TestPause has the program run here: it ignores what it should, and stays until it is killed.
 func TestPause(t *testing.T) {
-	path := filepath.Join(t.TempDir(), pauseFile)
-	if err := os.WriteFile(path, pauseProgram(), 0o755); err != nil {
+	path := filepath.Join(t.TempDir(), File)
+	if err := os.WriteFile(path, Program(), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path)

@@ -1,4 +1,5 @@
-package shim
+// Package stdio has the standard streams of a process as containerd names them: FIFOs, a file, or a program that logs.
+package stdio
 
 import (
 	"errors"
@@ -16,7 +17,7 @@ import (
 	"hull/internal/containerd"
 )
 
-// streams are the standard streams of one process, without a terminal or with one.
+// Streams are the standard streams of one process, without a terminal or with one.
 //
 //	without   stdin   FIFO ── shim ── pipe ──> process     CloseIO ends it
 //	          stdout  FIFO <────────────────── process     also stderr
@@ -24,10 +25,10 @@ import (
 //	          stdout  FIFO <── shim ── master
 //
 // A FIFO that the process writes to itself costs the shim neither memory nor time. The shim has both ends of each open: so a restart of containerd means neither SIGPIPE nor an end of file to the process.
-type streams struct {
-	stdio  hull.Stdio // what the process gets; closed once it has it
-	held   []*os.File // FIFOs that stay open while it runs
-	logger *logger    // or nil
+type Streams struct {
+	Process hull.Stdio // what the process gets; closed once it has it
+	held    []*os.File // FIFOs that stay open while it runs
+	logger  *logger    // or nil
 
 	in    *os.File // FIFO that is copied from; or nil
 	inEnd *os.File // the shim's own writer of it: while that is open, there is no end of file
@@ -38,14 +39,14 @@ type streams struct {
 	over  atomic.Bool    // the process has ended
 }
 
-// openStreams opens what paths and URIs name: FIFOs, file:///PATH to append to, binary:///PROGRAM?arg=value and binary-v2: for a
+// Open opens what paths and URIs name: FIFOs, file:///PATH to append to, binary:///PROGRAM?arg=value and binary-v2: for a
 // program that reads both outputs.
-func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err error) {
-	st := new(streams)
+func Open(s containerd.Streams, id, namespace string) (_ *Streams, err error) {
+	st := new(Streams)
 	defer func() {
 		if err != nil {
-			st.closeStdio()
-			st.finish()
+			st.CloseProcess()
+			st.Finish()
 		}
 	}()
 	u, isURI := uri(s.Out)
@@ -76,7 +77,7 @@ func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err er
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	st.stdio.In = os.NewFile(uintptr(p[0]), "stdin")
+	st.Process.In = os.NewFile(uintptr(p[0]), "stdin")
 	if err := unix.SetNonblock(p[1], true); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func openStreams(s containerd.Streams, id, namespace string) (_ *streams, err er
 	return st, nil
 }
 
-func (st *streams) openOut(s containerd.Streams) (err error) {
+func (st *Streams) openOut(s containerd.Streams) (err error) {
 	if s.Terminal {
 		if s.Out != "" {
 			st.out, err = openRead(s.Out)
@@ -94,7 +95,7 @@ func (st *streams) openOut(s containerd.Streams) (err error) {
 	for _, o := range []struct {
 		path string
 		file **os.File
-	}{{s.Out, &st.stdio.Out}, {s.Err, &st.stdio.Err}} {
+	}{{s.Out, &st.Process.Out}, {s.Err, &st.Process.Err}} {
 		if o.path == "" {
 			continue
 		}
@@ -112,7 +113,7 @@ func (st *streams) openOut(s containerd.Streams) (err error) {
 }
 
 // openLog opens what both outputs go to that is no FIFO.
-func (st *streams) openLog(u *url.URL, id, namespace string) (err error) {
+func (st *Streams) openLog(u *url.URL, id, namespace string) (err error) {
 	switch u.Scheme {
 	case "file":
 		if err := os.MkdirAll(filepath.Dir(u.Path), 0o755); err != nil {
@@ -122,12 +123,12 @@ func (st *streams) openLog(u *url.URL, id, namespace string) (err error) {
 		if err != nil {
 			return err
 		}
-		st.stdio.Out, st.stdio.Err = f, f
+		st.Process.Out, st.Process.Err = f, f
 		return nil
 	case schemeLogger, schemeLoggerV2:
 		st.logger, err = startLogger(u, id, namespace)
 		if err == nil {
-			st.stdio.Out, st.stdio.Err = st.logger.out, st.logger.err
+			st.Process.Out, st.Process.Err = st.logger.out, st.logger.err
 		}
 		return err
 	}
@@ -177,19 +178,19 @@ func openRead(path string) (*os.File, error) {
 	}
 }
 
-// closeStdio closes the process's ends, which it has, or won't have.
-func (st *streams) closeStdio() {
-	for _, f := range []*os.File{st.stdio.In, st.stdio.Out, st.stdio.Err} {
+// CloseProcess closes the process's ends, which it has, or won't have.
+func (st *Streams) CloseProcess() {
+	for _, f := range []*os.File{st.Process.In, st.Process.Out, st.Process.Err} {
 		if f != nil {
 			f.Close() // twice, if both outputs are one file
 		}
 	}
-	st.stdio = hull.Stdio{}
+	st.Process = hull.Stdio{}
 }
 
-// run copies what has to be copied. With a terminal, master is its master, which the streams own from then on.
-func (st *streams) run(master *os.File) error {
-	st.closeStdio()
+// Run copies what has to be copied. With a terminal, master is its master, which the streams own from then on.
+func (st *Streams) Run(master *os.File) error {
+	st.CloseProcess()
 	if master != nil {
 		console, err := pollable(master)
 		if err != nil {
@@ -219,7 +220,7 @@ func pollable(f *os.File) (*os.File, error) {
 }
 
 // copyIn copies standard input to its end.
-func (st *streams) copyIn(terminal bool) {
+func (st *Streams) copyIn(terminal bool) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := st.in.Read(buf)
@@ -235,16 +236,16 @@ func (st *streams) copyIn(terminal bool) {
 	}
 }
 
-// endIn has standard input of a process without a terminal end, once what is in the FIFO is copied and no other has it open for
+// EndIn has standard input of a process without a terminal end, once what is in the FIFO is copied and no other has it open for
 // writing.
-func (st *streams) endIn() {
+func (st *Streams) EndIn() {
 	if st.inEnd != nil {
 		st.inEnd.Close()
 	}
 }
 
 // closeIn closes what standard input is copied between, wherever the copying is.
-func (st *streams) closeIn() {
+func (st *Streams) closeIn() {
 	st.close.Do(func() {
 		for _, f := range []*os.File{st.in, st.inEnd, st.inTo} {
 			if f != nil {
@@ -264,7 +265,7 @@ const (
 )
 
 // show copies what the terminal shows, until the process has ended and nothing more comes.
-func (st *streams) show(console *os.File) {
+func (st *Streams) show(console *os.File) {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := console.Read(buf)
@@ -282,8 +283,8 @@ func (st *streams) show(console *os.File) {
 	}
 }
 
-// resize gives the terminal its size.
-func (st *streams) resize(width, height uint32) error {
+// Resize gives the terminal its size.
+func (st *Streams) Resize(width, height uint32) error {
 	conn, err := st.inTo.SyscallConn()
 	if err != nil {
 		return err
@@ -294,8 +295,8 @@ func (st *streams) resize(width, height uint32) error {
 	return errors.Join(cerr, err)
 }
 
-// finish closes all that is open, once the process has ended and its terminal's last output is copied.
-func (st *streams) finish() {
+// Finish closes all that is open, once the process has ended and its terminal's last output is copied.
+func (st *Streams) Finish() {
 	st.over.Store(true)
 	if st.out != nil {
 		st.out.SetWriteDeadline(time.Now().Add(patience))

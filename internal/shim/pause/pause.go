@@ -1,21 +1,23 @@
-package shim
+// Package pause has the first process of a pod that has no container for it: a program of a few instructions that waits
+// without end.
+package pause
 
 import "encoding/binary"
 
-// pauseFile is the program of a pod's first process, in its root file system.
-const pauseFile = "pause"
+// File is the program's name in the pod's root file system.
+const File = "pause"
 
-// pauseCalls are the system calls of that process from the moment that its filter is there.
-var pauseCalls = []string{"execve", "rt_sigaction", "pause", "ppoll", "restart_syscall", "exit", "exit_group"}
+// Calls are the system calls of the process from the moment that its filter is there.
+var Calls = []string{"execve", "rt_sigaction", "pause", "ppoll", "restart_syscall", "exit", "exit_group"}
 
-// pauseUser is who it is: nobody else's process, and not root's, so that a container that sees it can't trace it.
-const pauseUser = 65535
+// User is who the process is: nobody else's process, and not root's, so that a container that sees it can't trace it.
+const User = 65535
 
-// pauseProgram returns a static program for this machine that waits without end. It ignores SIGCHLD, so that the kernel takes
+// Program returns a static program for this machine that waits without end. It ignores SIGCHLD, so that the kernel takes
 // away the orphans of a pid namespace that it is process 1 of; as such it gets no other signal than SIGKILL.
 //
 // The image of a pause container is 300 KB that a node has to have fetched; all that is needed of it are these instructions.
-func pauseProgram() []byte {
+func Program() []byte {
 	const (
 		addr    = 0x400000
 		headers = 64 + 2*56
@@ -23,12 +25,12 @@ func pauseProgram() []byte {
 		load    = 1
 		stack   = 0x6474e551
 	)
-	code := pauseCode(addr + headers)
-	size := uint64(headers + len(code))
+	text := code(addr + headers)
+	size := uint64(headers + len(text))
 	le := binary.LittleEndian
 	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
 	b = le.AppendUint16(b, 2) // ET_EXEC
-	b = le.AppendUint16(b, pauseMachine)
+	b = le.AppendUint16(b, machine)
 	b = le.AppendUint32(b, 1)
 	b = le.AppendUint64(b, addr+headers) // entry point
 	b = le.AppendUint64(b, 64)           // program headers
@@ -50,7 +52,7 @@ func pauseProgram() []byte {
 			b = le.AppendUint64(b, n)
 		}
 	}
-	return append(b, code...)
+	return append(b, text...)
 }
 
 // ignore is the kernel's struct sigaction (rt_sigaction(2)) with SIG_IGN as its handler.
