@@ -49,8 +49,10 @@ const MaxSize = 256
 
 const (
 	// quiet is how long nobody may have taken one before others are made: what makes them would keep the processors from those that
-	// were taken, which is what they are for. With none left it isn't waited.
-	quiet = 50 * time.Millisecond
+	// were taken, which is what they are for. With none left it is only as long as a start takes, since whoever comes then starts one
+	// of its own.
+	quiet      = 50 * time.Millisecond
+	quietEmpty = 20 * time.Millisecond
 	// maxPause bounds the pause after one that could not be made.
 	maxPause = 30 * time.Second
 )
@@ -280,6 +282,10 @@ func (s *Server) fill(ctx context.Context) {
 		s.mu.Lock()
 		n, since := len(s.parked), time.Since(s.last)
 		s.mu.Unlock()
+		wait := quiet - since
+		if n == 0 {
+			wait = quietEmpty - since
+		}
 		switch {
 		case n >= s.Size:
 			if ready != nil {
@@ -291,8 +297,8 @@ func (s *Server) fill(ctx context.Context) {
 			case <-s.change:
 			}
 			continue
-		case n > 0 && since < quiet:
-			sleep(ctx, quiet-since)
+		case wait > 0:
+			sleep(ctx, wait)
 			continue
 		}
 		p, err := s.Boot(ctx)
