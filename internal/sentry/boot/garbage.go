@@ -26,14 +26,15 @@ func putOffCollection() {
 	debug.SetMemoryLimit(quietLimit)
 }
 
-// collectSoon has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as there are
+// settleSoon calls settle when the container's program has run for a while.
+func settleSoon() { time.AfterFunc(quiet, settle) }
+
+// settle has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as there are
 // processors then.
-func collectSoon() {
-	time.AfterFunc(quiet, func() {
-		gomaxprocs.SetBase(runtime.NumCPU())
-		runtime.MemProfileRate = sampled
-		debug.SetMemoryLimit(math.MaxInt64)
-		debug.SetGCPercent(100)
-		debug.FreeOSMemory()
-	})
+func settle() {
+	gomaxprocs.SetBase(runtime.NumCPU())
+	runtime.MemProfileRate = sampled
+	debug.SetMemoryLimit(math.MaxInt64)
+	debug.SetGCPercent(100)
+	debug.FreeOSMemory()
 }

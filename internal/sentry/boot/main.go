@@ -61,7 +61,7 @@ func (s *Sandbox) runMain(report *os.File) int {
 	if s.Start >= 0 {
 		go endUntaken(report)
 	}
-	collectSoon()
+	settleSoon()
 	ws, err := s.Run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hull-sandbox:", err)
