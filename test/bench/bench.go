@@ -114,16 +114,38 @@ type action struct {
 func (b *bench) alternate(ctx context.Context, cs []*contestant, rounds int, actions ...action) error {
 	for i := range warmup + rounds {
 		for _, a := range actions {
-			for _, c := range b.shuffled(cs) {
-				time.Sleep(b.pause)
-				took, err := a.do(ctx, c)
-				if err != nil {
-					return fmt.Errorf("%s: %w", a.figure.name, err)
-				}
-				if i >= warmup {
-					a.figure.add(c.role, took.Seconds()*1000)
-				}
+			if err := b.turns(ctx, cs, a, i >= warmup); err != nil {
+				return err
 			}
+		}
+	}
+	return nil
+}
+
+// untilDecided is alternate for paired figures: an action is repeated until its budgets are kept or missed for certain, for as many
+// rounds as there may be.
+func (b *bench) untilDecided(ctx context.Context, cs []*contestant, rounds int, actions ...action) error {
+	for i := 0; i < warmup+rounds && len(actions) > 0; i++ {
+		for _, a := range actions {
+			if err := b.turns(ctx, cs, a, i >= warmup); err != nil {
+				return err
+			}
+		}
+		actions = slices.DeleteFunc(actions, func(a action) bool { return a.figure.decided() })
+	}
+	return nil
+}
+
+// turns has every contestant do the action once.
+func (b *bench) turns(ctx context.Context, cs []*contestant, a action, counts bool) error {
+	for _, c := range b.shuffled(cs) {
+		time.Sleep(b.pause)
+		took, err := a.do(ctx, c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.figure.name, err)
+		}
+		if counts {
+			a.figure.add(c.role, took.Seconds()*1000)
 		}
 	}
 	return nil

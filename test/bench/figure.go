@@ -13,6 +13,7 @@ type figure struct {
 	unit    unit
 	budgets []budget
 	samples map[role][]float64
+	paired  bool // budgets are judged by what the pairs of samples leave open, see interval
 }
 
 func newFigure(name string, u unit) *figure {
@@ -94,6 +95,9 @@ type verdict struct {
 }
 
 func (f *figure) judge(b budget) verdict {
+	if f.paired {
+		return f.judgePairs(b)
+	}
 	v, ok := f.value(hull)
 	most := f.format(b.most)
 	said := f.format(v)
@@ -113,6 +117,65 @@ func (f *figure) judge(b budget) verdict {
 	default:
 		return verdict{true, said + " ≤ " + most}
 	}
+}
+
+// judgePairs says whether a budget was kept, missed, or neither is certain.
+func (f *figure) judgePairs(b budget) verdict {
+	low, high, ok := interval(f.ratios(b.than))
+	said := fmt.Sprintf("%.2f to %.2f", low, high)
+	most := fmt.Sprintf("%g × %v", b.most, b.than)
+	switch {
+	case !ok:
+		return verdict{false, "**too few rounds**, ≤ " + most}
+	case high <= b.most:
+		return verdict{true, "kept: " + said + " ≤ " + most}
+	case low > b.most:
+		return verdict{false, "**missed: " + said + " > " + most + "**"}
+	default:
+		return verdict{false, "undecided: " + said + ", ≤ " + most}
+	}
+}
+
+// decided tells whether more pairs wouldn't change what is said of the budgets.
+func (f *figure) decided() bool {
+	for _, b := range f.budgets {
+		low, high, ok := interval(f.ratios(b.than))
+		if !ok || low <= b.most && b.most < high {
+			return false
+		}
+	}
+	return true
+}
+
+// ratios are those of hull's samples to another's of the same round.
+func (f *figure) ratios(than role) (ratios []float64) {
+	for i, theirs := range f.samples[than] {
+		if i < len(f.samples[hull]) && theirs > 0 {
+			ratios = append(ratios, f.samples[hull][i]/theirs)
+		}
+	}
+	return ratios
+}
+
+// doubt is how probable it may be that a median is below what interval returns, and again that it is above. It is small, since
+// pairs are looked at after each round.
+const doubt = 0.005
+
+// interval returns the samples that the median of what they are taken from is between: how many of n samples are below that has
+// a binomial distribution, whatever the samples' own. It is not ok if they are too few.
+func interval(samples []float64) (low, high float64, ok bool) {
+	sorted := slices.Sorted(slices.Values(samples))
+	n := len(sorted)
+	exactly := math.Pow(0.5, float64(n)) // the probability that k samples are below it
+	atMost, k := exactly, 0
+	for ; k < n && atMost <= doubt; k++ {
+		exactly *= float64(n-k) / float64(k+1)
+		atMost += exactly
+	}
+	if k == 0 {
+		return 0, 0, false
+	}
+	return sorted[k-1], sorted[n-k], true
 }
 
 // quantile returns the smallest sample that at least the fraction q of all don't exceed; of an even number of them, the

@@ -77,3 +77,54 @@ func TestCell(t *testing.T) {
 		t.Errorf("the cell of one that wasn't measured is %q", got)
 	}
 }
+
+func TestInterval(t *testing.T) {
+	seven, eight := []float64{7, 1, 6, 2, 5, 3, 4}, []float64{8, 1, 7, 2, 6, 3, 5, 4}
+	if _, _, ok := interval(seven); ok {
+		t.Error("seven samples say where their median is")
+	}
+	if low, high, ok := interval(eight); !ok || low != 1 || high != 8 {
+		t.Errorf("of eight: %v to %v, %v; want all of them", low, high, ok)
+	}
+	var hundred []float64
+	for i := range 100 {
+		hundred = append(hundred, float64(i+1))
+	}
+	// As in tables of the sign test: of a hundred, at 99 %, the 37th to the 64th.
+	if low, high, ok := interval(hundred); !ok || low != 37 || high != 64 {
+		t.Errorf("of a hundred: %v to %v, %v; want 37 to 64", low, high, ok)
+	}
+}
+
+func TestJudgePairs(t *testing.T) {
+	figureOf := func(ratios ...float64) *figure {
+		f := newFigure("getpid", milliseconds)
+		f.paired, f.budgets = true, []budget{{runsc, 1.05}}
+		for i, r := range ratios {
+			theirs := float64(1 + i) // a machine that gets slower
+			f.add(runsc, theirs)
+			f.add(hull, r*theirs)
+		}
+		return f
+	}
+	for _, tt := range []struct {
+		name    string
+		figure  *figure
+		want    verdict
+		decided bool
+	}{
+		{"kept", figureOf(0.5, 0.5, 0.5, 0.5, 1, 1, 1, 1), verdict{true, "kept: 0.50 to 1.00 ≤ 1.05 × newest runsc"}, true},
+		{"missed", figureOf(1.5, 1.5, 1.5, 1.5, 2, 2, 2, 2), verdict{false, "**missed: 1.50 to 2.00 > 1.05 × newest runsc**"}, true},
+		{"undecided", figureOf(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2), verdict{false, "undecided: 0.50 to 2.00, ≤ 1.05 × newest runsc"}, false},
+		{"too few", figureOf(0.5, 0.5), verdict{false, "**too few rounds**, ≤ 1.05 × newest runsc"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.figure.judge(tt.figure.budgets[0]); got != tt.want {
+				t.Errorf("judge: %v, want %v", got, tt.want)
+			}
+			if got := tt.figure.decided(); got != tt.decided {
+				t.Errorf("decided: %v, want %v", got, tt.decided)
+			}
+		})
+	}
+}
