@@ -14,8 +14,8 @@ import (
 	"hull/hulltest"
 )
 
-// TestDonatedMounts looks at what a sandbox has of the host's files: a descriptor of each mount, from which nothing of
-// another is reached.
+// TestDonatedMounts looks at what a sandbox has of the host's files: whatever descriptor it climbs from, it ends in the one tree that shows what the
+// command may see.
 func TestDonatedMounts(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr, hulltest.Kernel(5, 14))
 	link := sandboxLink(t)
@@ -39,14 +39,25 @@ func TestDonatedMounts(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	mounts := 0
-	for _, fd := range sandboxFiles(t, cmd.Process.Pid) {
-		if mountAlone(t, fd) {
-			mounts++
+	roots := make(map[uint64]string)
+	for _, path := range sandboxFiles(t, cmd.Process.Pid) {
+		if fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			root := climb(t, fd)
+			roots[mountID(t, root, "")] = path
+			unix.Close(root)
 		}
 	}
-	if mounts < 3 { // the root, /usr and the working tree at least
-		t.Errorf("%d mounts", mounts)
+	if len(roots) != 1 {
+		t.Fatalf("%d trees", len(roots))
+	}
+	for _, path := range roots {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root := climb(t, fd)
+		defer unix.Close(root)
+		checkTree(t, root)
 	}
 }
 
@@ -77,45 +88,78 @@ func sandboxFiles(t *testing.T, pid int) (paths []string) {
 	return nil
 }
 
-// mountAlone tells whether the descriptor is of a mount's root, and checks that there is nothing above and nothing mounted below.
-func mountAlone(t *testing.T, path string) bool {
+// climb goes up from a directory, which it closes, and returns the one that nothing is above.
+func climb(t *testing.T, dir int) int {
 	t.Helper()
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	id := func(name string) (uint64, uint64) {
-		var st unix.Statx_t
-		if err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID|unix.STATX_INO, &st); err != nil {
-			t.Fatalf("%s: %s: %v", path, name, err)
+	for {
+		var here, above unix.Statx_t
+		for name, st := range map[string]*unix.Statx_t{".": &here, "..": &above} {
+			if err := unix.Statx(dir, name, 0, unix.STATX_MNT_ID|unix.STATX_INO, st); err != nil {
+				t.Fatalf("statx %s: %v", name, err)
+			}
 		}
-		return st.Mnt_id, st.Ino
+		if here.Mnt_id == above.Mnt_id && here.Ino == above.Ino {
+			return dir
+		}
+		up, err := unix.Openat(dir, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = up
 	}
-	mount, ino := id(".")
-	above, up := id("..")
-	if mount != above {
-		t.Errorf("%s: above it is another mount", path)
+}
+
+func mountID(t *testing.T, dir int, name string) uint64 {
+	t.Helper()
+	var st unix.Statx_t
+	if err := unix.Statx(dir, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &st); err != nil {
+		t.Fatalf("statx %s: %v", name, err)
 	}
-	names, err := os.ReadDir(path)
+	return st.Mnt_id
+}
+
+// checkTree checks that the root, and what is mounted in it, is of the kinds that hull has made, and that the host's kernel gives nothing away there.
+func checkTree(t *testing.T, root int) {
+	t.Helper()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", root))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range names {
-		if below, _ := id(e.Name()); below != mount {
-			t.Errorf("%s: %s is another mount", path, e.Name())
+	mounts := 0
+	for _, name := range append([]string{"."}, dirNames(names)...) {
+		if name != "." && mountID(t, root, name) == mountID(t, root, "") {
+			continue
+		}
+		mounts++
+		fd, err := unix.Openat(root, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fs unix.Statfs_t
+		err = unix.Fstatfs(fd, &fs)
+		unix.Close(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const noSymFollow = 0x2000 // ST_NOSYMFOLLOW, include/linux/statfs.h, Linux 5.14
+		if want := int64(noSymFollow | unix.ST_NOSUID | unix.ST_NODEV); fs.Flags&want != want {
+			t.Errorf("%s: flags %#x", name, fs.Flags)
+		}
+		if fs.Type != unix.OVERLAYFS_SUPER_MAGIC && fs.Type != unix.TMPFS_MAGIC {
+			t.Errorf("%s: a file system of type %#x", name, fs.Type)
 		}
 	}
-	if ino != up {
-		return false
+	if mounts < 2 { // the root and /usr at least
+		t.Errorf("%d mounts", mounts)
 	}
-	const noSymFollow = 0x2000 // ST_NOSYMFOLLOW, include/linux/statfs.h, Linux 5.14
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		t.Fatal(err)
+}
+
+func dirNames(entries []os.DirEntry) (names []string) {
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
 	}
-	if fs.Flags&noSymFollow == 0 {
-		t.Errorf("%s: links in it are followed", path)
-	}
-	return true
+	return names
 }

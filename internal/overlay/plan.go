@@ -84,18 +84,20 @@ type Bind struct {
 	Recursive bool // with what is mounted below
 }
 
-// Donation is a plan whose files a program gets as descriptors, each of one mount alone, instead of by their paths.
+// Donation is a plan whose files a program gets as descriptors instead of by their paths. They are told by their indexes among those that
+// it is given beside its standard streams.
 type Donation struct {
 	Plan  *Plan
-	Make  []string // directories that are made where they are missing
-	Trees []Donated
+	Make  []string  // directories that are made where they are missing
+	Root  int       // all that the plan shows, but for what is bound in it
+	Trees []Donated // of what is bound, each of one mount alone
 }
 
-// Donated is a directory or regular file of a plan.
+// Donated is a directory or regular file that a plan binds.
 type Donated struct {
 	Path  string // in the container
 	File  bool   // opened, and not a mount
-	Extra int    // index among the descriptors that the program is given beside its standard streams
+	Extra int
 }
 
 // Options are what a plan is made of. Paths are absolute and clean.

@@ -25,20 +25,15 @@ func (c *creation) giveHostFiles() error {
 	inside := *c.Spec
 	inside.Mounts = slices.Clone(inside.Mounts)
 	c.inside = &inside
-	d := &overlay.Donation{Plan: &plan, Make: mountPoints(c.Spec.Mounts)}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	expect := func(name, below string, file bool) {
+	d := &overlay.Donation{Plan: &plan, Make: mountPoints(c.Spec.Mounts), Root: len(c.files)}
+	c.giveTree(null, "")
+	expect := func(name string, file bool) {
 		d.Trees = append(d.Trees, overlay.Donated{Path: name, File: file, Extra: len(c.files)})
-		c.giveTree(null, below)
-	}
-	expect("/", "", false)
-	for _, e := range plan.Entries {
-		if e.Path != "/" && (e.Kind == overlay.Overlay || e.Kind == overlay.File || e.Kind == overlay.Dir && e.Over) {
-			expect(e.Path, e.Path, e.Kind == overlay.File)
-		}
+		c.giveTree(null, "")
 	}
 	if c.Rootless {
 		if err := checkBinds(plan.Binds); err != nil {
@@ -55,11 +50,11 @@ func (c *creation) giveHostFiles() error {
 	}
 	for _, b := range plan.Binds {
 		fi, err := os.Stat(b.Source)
-		expect(b.Path, "", err == nil && !fi.IsDir())
+		expect(b.Path, err == nil && !fi.IsDir())
 	}
 	for _, m := range plan.Files {
 		inside.Mounts = append(inside.Mounts, bindMount(m.Path, m.Path, true))
-		expect(m.Path, "", true)
+		expect(m.Path, true)
 	}
 	c.donated = d
 	c.flags = append(c.flags, "--throwaway")

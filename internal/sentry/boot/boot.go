@@ -35,7 +35,7 @@ type Options struct {
 	Links     []wire.Link
 	Sockets   []int // of the links that are no loopback
 	Image     []int // files of the one that the container was saved in; or nil
-	// Throwaway says that nobody but its maker knows of it, and that what is mounted below the root is the container's alone.
+	// Throwaway says that nobody but its maker knows of it.
 	Throwaway bool
 	// Overlay says that what is written to a root is kept by the kernel: in memory, or in the file OverlayFD, unless that is -1.
 	Overlay   bool

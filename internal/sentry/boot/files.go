@@ -197,7 +197,7 @@ func (m *mounter) mountRoot() (err error) {
 		m.readonly = append(m.readonly, mount)
 	}
 	m.root = m.ns.Root(m.ctx)
-	return m.mountBelow(&mnt.Mount{}, m.Throwaway || m.ExclusiveMounts)
+	return m.mountBelow(&mnt.Mount{}, m.ExclusiveMounts)
 }
 
 // overlay mounts a file system over another, which it takes over, that keeps what is written. st is of the directory below.
