@@ -192,7 +192,11 @@ func listen(args []string) error {
 
 // serve makes a socket in a directory, and says "hello" to the first who connects with it.
 func serve(args []string) error {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: args[0], Net: "unix"})
+	network := "unix"
+	if _, err := netip.ParseAddrPort(args[0]); err == nil {
+		network = "tcp"
+	}
+	l, err := net.Listen(network, args[0])
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func verbs() []verb {
 		{"readlink", "PATH", 1, 1, readlink},
 		{"resolve", "udp|tcp NAME", 2, 2, resolve},
 		{"sched", "", 0, 0, sched},
-		{"serve", "PATH", 1, 1, serve},
+		{"serve", "PATH | ADDRESS:PORT", 1, 1, serve},
 		{"sigstatus", "", 0, 0, sigstatus},
 		{"sleep", "SECONDS", 1, 1, sleep},
 		{"spawn", "N", 1, 1, spawn},

@@ -37,7 +37,11 @@ func bpf(cmd uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 // Before Linux 5.11 programs count against the user's locked memory, of all processes together, and EPERM is the answer
 // to too much: then the process's limit is lifted for as long as the load takes, if it may be.
 func LoadCgroupDevice(insns []BPFInsn) (*os.File, error) {
-	f, err := loadCgroupDevice(insns)
+	return loadProgram(unix.BPF_PROG_TYPE_CGROUP_DEVICE, 0, insns)
+}
+
+func loadProgram(progType, attachType uint32, insns []BPFInsn) (*os.File, error) {
+	f, err := tryLoadProgram(progType, attachType, insns)
 	if !errors.Is(err, unix.EPERM) {
 		return f, err
 	}
@@ -50,10 +54,10 @@ func LoadCgroupDevice(insns []BPFInsn) (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Setrlimit(unix.RLIMIT_MEMLOCK, &old)
-	return loadCgroupDevice(insns)
+	return tryLoadProgram(progType, attachType, insns)
 }
 
-func loadCgroupDevice(insns []BPFInsn) (*os.File, error) {
+func tryLoadProgram(progType, attachType uint32, insns []BPFInsn) (*os.File, error) {
 	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
 	log := make([]byte, 4096)
 	// The head of union bpf_attr for BPF_PROG_LOAD.
@@ -62,9 +66,12 @@ func loadCgroupDevice(insns []BPFInsn) (*os.File, error) {
 		insns, license      uint64
 		logLevel, logSize   uint32
 		log                 uint64
+		_                   [24]byte // kern_version, prog_flags, prog_name
+		_, attachType       uint32   // prog_ifindex, expected_attach_type
 	}{
-		progType:  unix.BPF_PROG_TYPE_CGROUP_DEVICE,
-		insnCount: uint32(len(insns)),
+		progType:   progType,
+		insnCount:  uint32(len(insns)),
+		attachType: attachType,
 	}
 	var pin runtime.Pinner
 	defer pin.Unpin()
@@ -86,6 +93,51 @@ func loadCgroupDevice(insns []BPFInsn) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "bpf-prog"), nil
+}
+
+// LoadSocketLookup loads a program of type BPF_PROG_TYPE_SK_LOOKUP (Linux 5.9).
+func LoadSocketLookup(insns []BPFInsn) (*os.File, error) {
+	return loadProgram(unix.BPF_PROG_TYPE_SK_LOOKUP, unix.BPF_SK_LOOKUP, insns)
+}
+
+// LinkSocketLookup attaches such a program to a network namespace, until the link is closed (Linux 5.9).
+func LinkSocketLookup(netns, prog *os.File) (*os.File, error) {
+	attr := struct{ prog, target, kind, flags uint32 }{prog: uint32(prog.Fd()), target: uint32(netns.Fd()), kind: unix.BPF_SK_LOOKUP}
+	fd, err := bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	runtime.KeepAlive(netns)
+	runtime.KeepAlive(prog)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "bpf-link"), nil
+}
+
+// SocketMap makes a map of type BPF_MAP_TYPE_SOCKMAP with one socket, which its program finds at 0; a listening one from Linux 5.7 on.
+func SocketMap(socket *os.File) (*os.File, error) {
+	create := struct{ mapType, keySize, valueSize, maxEntries uint32 }{unix.BPF_MAP_TYPE_SOCKMAP, 4, 8, 1}
+	fd, err := bpf(unix.BPF_MAP_CREATE, unsafe.Pointer(&create), unsafe.Sizeof(create))
+	if err != nil {
+		return nil, err
+	}
+	m := os.NewFile(uintptr(fd), "bpf-map")
+	key, value := new(uint32), new(uint64)
+	*value = uint64(socket.Fd())
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(key)
+	pin.Pin(value)
+	update := struct {
+		fd, _      uint32
+		key, value uint64
+		flags      uint64
+	}{fd: uint32(fd), key: uint64(uintptr(unsafe.Pointer(key))), value: uint64(uintptr(unsafe.Pointer(value)))}
+	_, err = bpf(unix.BPF_MAP_UPDATE_ELEM, unsafe.Pointer(&update), unsafe.Sizeof(update))
+	runtime.KeepAlive(socket)
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
 }
 
 // AttachCgroupDevice attaches prog to a v2 cgroup, beside what is attached to it or, with replace (Linux 5.6), instead

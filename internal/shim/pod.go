@@ -290,6 +290,7 @@ func (p *pod) start(ctx context.Context) error {
 		return ociError("start", err)
 	}
 	p.started = true
+	p.service.forwardLoopback(p.container, p.ended)
 	return nil
 }
 

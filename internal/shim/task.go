@@ -188,6 +188,7 @@ func (t *task) start(ctx context.Context) (int, error) {
 	p.status = containerd.Running
 	pid := p.exit.Pid
 	p.mu.Unlock()
+	t.service.forwardLoopback(t.container, p.ended)
 	t.service.events.publish(&containerd.TaskStart{ID: t.id, Pid: pid})
 	return pid, nil
 }

@@ -456,6 +456,62 @@ func TestSandboxKilled(t *testing.T) {
 	})
 }
 
+// TestSandboxForward connects with the loopback of a pod's network namespace, as containerd does for kubectl's port-forward.
+func TestSandboxForward(t *testing.T) {
+	eachPod(t, func(t *testing.T, p *pod) {
+		started := p.begin(t, &cri.PodSandboxConfig{})
+		a := p.member(t, "a", started.Pid, hulltest.Args("serve", "127.0.0.1:8080"))
+		a.create(&task.CreateTaskRequest{})
+		a.run("")
+		netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", started.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer netns.Close()
+		// read connects with a port, and returns what comes then.
+		read := func(port int) (said string, err error) {
+			done := make(chan bool)
+			go func() {
+				defer close(done)
+				runtime.LockOSThread() // and with it the thread ends
+				if err = unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+					return
+				}
+				fd, err2 := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err = err2; err != nil {
+					return
+				}
+				defer unix.Close(fd)
+				if err = unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+					return
+				}
+				buf := make([]byte, 64)
+				n, err2 := unix.Read(fd, buf)
+				said, err = string(buf[:max(n, 0)]), err2
+			}()
+			<-done
+			return said, err
+		}
+		// Which is told when the connection is made, or right after it.
+		if _, err := read(81); !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("a port that nobody listens at: %v", err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if said, err := read(8080); said == "hello\n" {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("the server says %q, %v", said, err)
+			}
+		}
+		p.shutdown()
+		if _, err := read(8080); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("after the pod's end: %v", err)
+		}
+		p.command("a", a.bundle, nil, "-bundle", a.bundle, "delete")
+		p.nothingLeft(t)
+	})
+}
+
 // TestSandboxErrors is about pods that can't be made: nothing is left of them, and the shim ends.
 func TestSandboxErrors(t *testing.T) {
 	p := newPod(newDaemon(t), "pod1", "")

@@ -1,0 +1,110 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/internal/sklookup"
+)
+
+// forwardLoopback carries connections with the loopback of a pod's network namespace to that of its own kernel, until the pod's first
+// process has ended: containerd makes them for `kubectl port-forward`, where nobody of the pod's would hear it. A pod whose host can't
+// do that, before Linux 5.9, goes without.
+func (s *service) forwardLoopback(c *hull.Container, ended <-chan struct{}) {
+	if c.Isolation() != hull.Sandbox || c.Spec().Annotations[kindAnnotation] != "sandbox" {
+		return
+	}
+	l, err := listenFor(c)
+	if err != nil {
+		s.log.debug(fmt.Sprintf("%s: no port-forward: %v", c.ID(), err))
+	}
+	if l == nil {
+		return
+	}
+	go func() {
+		<-ended
+		l.Close()
+	}()
+	go func() {
+		for {
+			conn, port, err := l.Accept()
+			if err != nil {
+				if !errors.Is(err, os.ErrClosed) {
+					s.log.error(fmt.Errorf("%s: port-forward: %w", c.ID(), err))
+				}
+				return
+			}
+			go func() {
+				if err := carry(c, conn, port); err != nil {
+					s.log.debug(err.Error())
+				}
+			}()
+		}
+	}()
+}
+
+// listenFor returns nil for a pod that has the host's network, where the loopback is the host's, too.
+func listenFor(c *hull.Container) (*sklookup.Listener, error) {
+	own := false
+	for _, ns := range c.Spec().Linux.Namespaces {
+		own = own || ns.Type == specs.NetworkNamespace
+	}
+	if !own {
+		return nil, nil
+	}
+	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.Init().Pid))
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	// Not even if somebody calls it the pod's.
+	fi, err := netns.Stat()
+	if err != nil {
+		return nil, err
+	}
+	for _, host := range []string{"/proc/thread-self/ns/net", "/proc/1/ns/net"} { // who has fewer rights than process 1 can't see its own
+		if h, err := os.Stat(host); err == nil && os.SameFile(fi, h) {
+			return nil, nil
+		}
+	}
+	return sklookup.Listen(netns)
+}
+
+// carry carries one connection. Who made it is told by a reset that nobody listens at the port: it was accepted before that could be
+// known.
+func carry(c *hull.Container, outside *os.File, port uint16) error {
+	defer outside.Close()
+	inside, err := c.Dial(port)
+	if err != nil {
+		return errors.Join(err, control(outside, func(fd int) error {
+			return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}))
+	}
+	defer inside.Close()
+	var both sync.WaitGroup
+	for _, d := range [][2]*os.File{{inside, outside}, {outside, inside}} {
+		both.Go(func() {
+			_, _ = io.Copy(d[0], d[1])
+			_ = control(d[0], func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+		})
+	}
+	both.Wait()
+	return nil
+}
+
+func control(f *os.File, do func(fd int) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var doErr error
+	err = raw.Control(func(fd uintptr) { doErr = do(int(fd)) })
+	return errors.Join(err, doErr)
+}
