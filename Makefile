@@ -81,6 +81,10 @@ test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods o
 	dist=$$(pwd)/dist && containerd=$$(test/engines/newest/build) && kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \
 	HULL_TEST_REQUIRE=all HULL_TEST_DIST=$$dist HULL_TEST_CONTAINERD=$$containerd HULL_TEST_KUBERNETES=$$kube go test -count=1 -timeout 40m -v ./...
 
+.PHONY: test-kubernetes-short
+test-kubernetes-short: ## what of it needs no Kubernetes: that it compiles, and the manifests
+	cd test/kubernetes && go vet ./... && go test -count=1 -run '^TestManifests$$' .
+
 .PHONY: test-criu
 test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; root, debootstrap, a mirror
 	criu=$$(test/criu/root) && HULL_TEST_CRIU=$$criu HULL_TEST_REQUIRE=criu go test -count=1 -v -run 'Checkpoint|Restore|PreDump' .
