@@ -148,6 +148,9 @@ func (s *killedSoak) kill() {
 	}
 	pid := all[rand.IntN(len(all))]
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if slices.Contains(sandboxes, pid) {
+		exe = "hull-sandbox" // which has another name where it is
+	}
 	if err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
 		s.count(s.killed, filepath.Base(exe))
 	}
