@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/mountinfo"
 )
 
 // Mode says which versions of cgroups a host has mounted.
@@ -167,31 +168,12 @@ var cgroupMounts = sync.OnceValues(func() ([]mount, error) {
 // parseMountinfo returns the v1 cgroup mounts of a mountinfo file (proc_pid_mountinfo(5)).
 func parseMountinfo(data []byte) []mount {
 	var mounts []mount
-	for line := range bytes.Lines(data) {
-		// 36 35 98:0 /root /dir rw,noatime master:1 - cgroup cgroup rw,memory
-		before, after, ok := bytes.Cut(line, []byte(" - "))
-		if !ok {
-			continue
+	for m := range mountinfo.Parse(data) {
+		if m.Type() == "cgroup" {
+			mounts = append(mounts, mount{root: m.Root(), dir: m.Point(), options: strings.Split(m.Super(), ",")})
 		}
-		head, tail := strings.Fields(string(before)), strings.Fields(string(after))
-		if len(head) < 5 || len(tail) < 3 || tail[0] != "cgroup" {
-			continue
-		}
-		mounts = append(mounts, mount{
-			root:    unescape(head[3]),
-			dir:     unescape(head[4]),
-			options: strings.Split(tail[2], ","),
-		})
 	}
 	return mounts
-}
-
-// unescape undoes the octal escapes of space, tab, newline and backslash in mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // ownCgroups returns the caller's cgroup in each hierarchy; the key of v2 is "".

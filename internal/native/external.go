@@ -2,10 +2,10 @@ package native
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +15,7 @@ import (
 	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/mnt"
+	"hull/internal/mountinfo"
 )
 
 // An external mount shows files of the host's. CRIU saves no more of it than that it is there, by a name; the restoration
@@ -65,50 +66,9 @@ func externals(c *engine.Container, points func(string) string) (all []external,
 	return all, nil
 }
 
-// mountinfo is what hull wants to know of a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-type mountinfo struct {
-	id    int
-	root  string // in its file system
-	point string
-}
-
-func readMounts(pid int) ([]mountinfo, error) {
-	b, err := os.ReadFile(procFile(pid, "mountinfo"))
-	if err != nil {
-		return nil, err
-	}
-	var all []mountinfo
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) < 5 {
-			return nil, fmt.Errorf("%s: %q", procFile(pid, "mountinfo"), line)
-		}
-		id, err := strconv.Atoi(f[0])
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, mountinfo{id, unescape(f[3]), unescape(f[4])})
-	}
-	return all, nil
-}
-
-// unescape takes octal escapes out of a field of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+func readMounts(pid int) ([]mountinfo.Mount, error) {
+	text, err := os.ReadFile(procFile(pid, "mountinfo"))
+	return slices.Collect(mountinfo.Parse(text)), err
 }
 
 // pointsBelow returns a function that tells where paths lead in a root, of which it may be said that a process has it mounted:
@@ -158,7 +118,7 @@ func isDir(root *os.File, point string) (bool, error) {
 }
 
 // dumped returns those of the external mounts that a container's first process has.
-func dumped(all []external, mounts []mountinfo, root *os.File) (there []external, err error) {
+func dumped(all []external, mounts []mountinfo.Mount, root *os.File) (there []external, err error) {
 	for _, e := range all {
 		if !mounted(mounts, e.point) {
 			continue
@@ -178,13 +138,8 @@ func dumped(all []external, mounts []mountinfo, root *os.File) (there []external
 	return there, nil
 }
 
-func mounted(mounts []mountinfo, point string) bool {
-	for _, m := range mounts {
-		if m.point == point {
-			return true
-		}
-	}
-	return false
+func mounted(mounts []mountinfo.Mount, point string) bool {
+	return slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.Point() == point })
 }
 
 // openRoot opens the root of a process.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -13,6 +12,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/hook"
 	"hull/internal/linux"
+	"hull/internal/mountinfo"
 	"hull/internal/stub"
 )
 
@@ -89,14 +89,12 @@ func HooksBeside(ctx context.Context, r *engine.CreateRequest, pid int) error {
 	return nil
 }
 
-// mountsOf returns the mounts that a process has: where each is, by its number (proc_pid_mountinfo(5)).
+// mountsOf returns the mounts that a process has: where each is, by its number.
 func mountsOf(pid int) (map[string]string, error) {
 	text, err := linux.ReadProc(procFile(pid, "mountinfo"))
 	points := make(map[string]string)
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 4 {
-			points[f[0]] = f[4]
-		}
+	for m := range mountinfo.Parse(text) {
+		points[m.ID()] = m.Point()
 	}
 	return points, err
 }

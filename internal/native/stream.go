@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 
 	"hull/internal/criu"
 	"hull/internal/engine"
+	"hull/internal/mountinfo"
 )
 
 // DescribeStreams returns what is recorded of a container's standard streams, by which a checkpoint knows them again when it
@@ -41,7 +43,7 @@ func isUnnamed(f *os.File) bool {
 }
 
 // outsideStreams returns the standard streams that a container was given, with the names that CRIU has for them.
-func outsideStreams(c *engine.Container, mounts []mountinfo) (criu.Streams, error) {
+func outsideStreams(c *engine.Container, mounts []mountinfo.Mount) (criu.Streams, error) {
 	streams := criu.Streams(c.Streams)
 	for i, s := range streams {
 		if !strings.HasPrefix(s, "file:[") {
@@ -58,7 +60,7 @@ func outsideStreams(c *engine.Container, mounts []mountinfo) (criu.Streams, erro
 
 // outsideFile returns CRIU's name of a file that a process of the container has open and that is in no mount of the
 // container's, or "" if none has.
-func outsideFile(c *engine.Container, mounts []mountinfo, name string) (string, error) {
+func outsideFile(c *engine.Container, mounts []mountinfo.Mount, name string) (string, error) {
 	pids, err := c.Cgroup.Pids(true)
 	if err != nil {
 		return "", err
@@ -84,13 +86,8 @@ func outsideFile(c *engine.Container, mounts []mountinfo, name string) (string, 
 	return "", nil
 }
 
-func inMounts(mounts []mountinfo, id int) bool {
-	for _, m := range mounts {
-		if m.id == id {
-			return true
-		}
-	}
-	return false
+func inMounts(mounts []mountinfo.Mount, id int) bool {
+	return slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.ID() == strconv.Itoa(id) })
 }
 
 // mountOf returns the mount of a descriptor, of which the file in /proc/PID/fdinfo is given.

@@ -535,7 +535,7 @@ func TestMountedAt(t *testing.T) {
 32 22 0:28 / /resctrl rw - tmpfs resctrl rw
 `
 	for in, want := range map[string]string{"": "", "bad\n": "", info[:40]: "", info: "/mnt/my rdt", " - resctrl x y\n": ""} {
-		if got := mountedAt(in); got != want {
+		if got := mountedAt([]byte(in)); got != want {
 			t.Errorf("mountedAt(%q) = %q, want %q", in, got, want)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/mountinfo"
 )
 
 // mountPoint is the directory that the kernel makes for resctrl where it and the CPU have it.
@@ -54,28 +55,21 @@ func find() (resctrl, error) {
 	if err != nil {
 		return resctrl{}, &fault.Error{Field: field, Err: err}
 	}
-	if root := mountedAt(string(mounts)); root != "" {
+	if root := mountedAt(mounts); root != "" {
 		return kernel(root), nil
 	}
 	return resctrl{}, &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("no resctrl is mounted on this host"),
 		Hint: "mount -t resctrl resctrl " + mountPoint}
 }
 
-// mountedAt returns where resctrl is in a mountinfo (proc_pid_mountinfo(5)), or "".
-func mountedAt(mountinfo string) string {
-	for line := range strings.Lines(mountinfo) {
-		mount, fs, _ := strings.Cut(line, " - ")
-		f := strings.Fields(mount)
-		if strings.HasPrefix(fs, "resctrl ") && len(f) > 4 {
-			return unescape(f[4])
+// mountedAt returns where resctrl is in a mountinfo, or "".
+func mountedAt(text []byte) string {
+	for m := range mountinfo.Parse(text) {
+		if m.Type() == "resctrl" {
+			return m.Point()
 		}
 	}
 	return ""
-}
-
-// unescape undoes what the kernel does to spaces, tabs, newlines and backslashes in mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 func exists(path string) bool {

@@ -259,7 +259,7 @@ garbage
 28 1 0 / /x
 `
 	want := []string{"/proc", "/sys", `/with space\x`}
-	if diff := cmp.Diff(want, revealing(text, "/b undle/rootfs")); diff != "" {
+	if diff := cmp.Diff(want, revealing([]byte(text), "/b undle/rootfs")); diff != "" {
 		t.Errorf("revealing (-want +got):\n%s", diff)
 	}
 }
@@ -317,8 +317,8 @@ func FuzzDirentNames(f *testing.F) {
 }
 
 func FuzzRevealing(f *testing.F) {
-	f.Add("22 1 0:21 / /proc rw,relatime - proc proc rw\n")
-	f.Fuzz(func(t *testing.T, text string) { revealing(text, "/") })
+	f.Add([]byte("22 1 0:21 / /proc rw,relatime - proc proc rw\n"))
+	f.Fuzz(func(t *testing.T, text []byte) { revealing(text, "/") })
 }
 
 // That a batch can be emitted for every way of the kernel is seen without privileges; what it does, only with a stub.

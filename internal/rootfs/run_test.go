@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/hulltest"
+	"hull/internal/mountinfo"
 	"hull/internal/stub"
 )
 
@@ -259,8 +260,8 @@ func nowOnlyInside(pid int, root string) error {
 func mountPoints(pid string) (map[string]int, error) {
 	text, err := os.ReadFile("/proc/" + pid + "/mountinfo")
 	points := make(map[string]int)
-	for line := range strings.Lines(string(text)) {
-		points[unescape(strings.Fields(line)[4])]++
+	for m := range mountinfo.Parse(text) {
+		points[m.Point()]++
 	}
 	return points, err
 }
