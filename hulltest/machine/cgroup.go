@@ -109,6 +109,7 @@ func removeTree(dir string) {
 			removeTree(filepath.Join(dir, e.Name()))
 		}
 	}
+	_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0) // with v1 a frozen process doesn't end when it is killed
 	_ = unix.Rmdir(dir)
 }
 
