@@ -556,3 +556,15 @@ func programID(t testing.TB, path string) string {
 	}
 	return id
 }
+
+// What a container that came to nothing has taken is gone when the server has ended, however soon that is.
+func TestSandboxPoolEndsAfterFailure(t *testing.T) {
+	for range 10 {
+		t.Run("", func(t *testing.T) {
+			_, err := tryRun(t, pooled(t, 1), func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/nonexistent/x", Options: []string{"bind"}})
+			})
+			refused(t, err, unix.ENOENT, "/nonexistent/x")
+		})
+	}
+}

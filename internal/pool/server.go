@@ -152,7 +152,7 @@ func (s *Server) accept(ctx context.Context) error {
 		case err != nil:
 			return err
 		case aerr == nil:
-			go s.serve(os.NewFile(uintptr(conn), SocketName))
+			s.all.Go(func() { s.serve(ctx, os.NewFile(uintptr(conn), SocketName)) })
 		case aerr == unix.EMFILE || aerr == unix.ENFILE || aerr == unix.ENOBUFS || aerr == unix.ENOMEM:
 			time.Sleep(50 * time.Millisecond)
 		case aerr != unix.EINTR && aerr != unix.ECONNABORTED:
@@ -161,8 +161,8 @@ func (s *Server) accept(ctx context.Context) error {
 	}
 }
 
-// serve answers who connects.
-func (s *Server) serve(conn *os.File) {
+// serve answers who connects. It waits for nobody once ctx is done.
+func (s *Server) serve(ctx context.Context, conn *os.File) {
 	defer conn.Close()
 	if conn.SetReadDeadline(time.Now().Add(timeout)) != nil {
 		return
@@ -175,7 +175,7 @@ func (s *Server) serve(conn *os.File) {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) { s.answer(conn, int(fd), words) })
+	_ = raw.Control(func(fd uintptr) { s.answer(ctx, conn, int(fd), words) })
 }
 
 // receive receives words without descriptors. It waits as Go waits for files: in a system call it would keep a processor from others that
@@ -193,7 +193,7 @@ func receive(conn *os.File) (words []string, err error) {
 }
 
 // answer answers a message. What it sends are words that a socket has room for.
-func (s *Server) answer(conn *os.File, fd int, words []string) {
+func (s *Server) answer(ctx context.Context, conn *os.File, fd int, words []string) {
 	// After the message, which unread would make the answer a reset.
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	switch {
@@ -210,7 +210,7 @@ func (s *Server) answer(conn *os.File, fd int, words []string) {
 			_ = wire.SendWords(fd, []string{wordNo, why})
 			return
 		}
-		s.give(conn, fd, p)
+		s.give(ctx, conn, fd, p)
 	default:
 		_ = wire.SendWords(fd, []string{wordNo, "the pool is of another release"})
 	}
@@ -239,8 +239,8 @@ func (s *Server) choose(who Who) (p *Parked, why string) {
 	return p, ""
 }
 
-// give gives a sandbox away, and waits until it is kept: what is not is ended.
-func (s *Server) give(conn *os.File, fd int, p *Parked) {
+// give gives a sandbox away, and waits until it is kept: what is not is ended. Of a server that ends, who has taken it has it alone.
+func (s *Server) give(ctx context.Context, conn *os.File, fd int, p *Parked) {
 	answer := append([]string{wordOK}, encodeCgroup(p.Cgroup.State())...)
 	err := wire.SendWords(fd, answer, int(p.Conn.Fd()), int(p.Gift.Fd()))
 	p.Conn.Close() // from now on its end is that of who has taken it
@@ -248,8 +248,9 @@ func (s *Server) give(conn *os.File, fd int, p *Parked) {
 	kept := false
 	// What comes between may take its time: hooks, above all.
 	if err == nil && conn.SetReadDeadline(time.Time{}) == nil {
+		defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 		words, err := receive(conn)
-		kept = err == nil && words[0] == wordKept
+		kept = err == nil && words[0] == wordKept || errors.Is(err, os.ErrDeadlineExceeded)
 	}
 	if kept {
 		p.Cgroup.Release()
