@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,6 +149,52 @@ func TestInstallGoesOn(t *testing.T) {
 		t.Errorf("without a unit: %v\n%s", err, m.log.String())
 	}
 	m.is(t, with, 1, all...)
+}
+
+// TestCopyOfLargePrograms has the memory of a container whose limit is below the size of a program.
+func TestCopyOfLargePrograms(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	const size = 40 << 20
+	write(t, from, strings.Repeat("hull", size/4), 0o755)
+	copied := func(want bool) {
+		t.Helper()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		changed, err := copyFile(from, to)
+		runtime.ReadMemStats(&after)
+		if err != nil || changed != want {
+			t.Errorf("changed: %v, %v, want %v", changed, err, want)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > size/10 {
+			t.Errorf("it took %d bytes of memory for a file of %d", n, size)
+		}
+		a, err := os.ReadFile(from)
+		b, errB := os.ReadFile(to)
+		if err != nil || errB != nil || !bytes.Equal(a, b) {
+			t.Errorf("the copy is another: %v, %v", err, errB)
+		}
+	}
+	copied(true)
+	copied(false)
+	// Of the same length, and another one at the very end; then a longer one, and a shorter one.
+	f, err := os.OpenFile(from, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, at := range []int64{size - 1, size} {
+		if _, err := f.WriteAt([]byte("-"), at); err != nil {
+			t.Fatal(err)
+		}
+		copied(true)
+		copied(false)
+	}
+	if err := f.Truncate(size - 3); err != nil {
+		t.Fatal(err)
+	}
+	copied(true)
+	copied(false)
 }
 
 // What runs is not taken away, whoever runs it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -82,17 +83,21 @@ func copyFile(from, to string) (changed bool, err error) {
 			return false, err
 		}
 	case fi.Mode().IsRegular():
-		content, err := os.ReadFile(from)
+		src, err := os.Open(from)
 		if err != nil {
 			return false, err
 		}
-		have, err := os.Lstat(to)
-		if err == nil && have.Mode() == fi.Mode() {
-			if old, err := os.ReadFile(to); err == nil && bytes.Equal(old, content) {
+		defer src.Close()
+		if have, err := os.Lstat(to); err == nil && have.Mode() == fi.Mode() && have.Size() == fi.Size() {
+			// What can't be read is replaced.
+			if same, err := hasContent(to, src); err == nil && same {
 				return false, nil
 			}
+			if _, err := src.Seek(0, io.SeekStart); err != nil {
+				return false, err
+			}
 		}
-		if err := writeFile(next, content, fi.Mode().Perm()); err != nil {
+		if err := writeFile(next, src, fi.Mode().Perm()); err != nil {
 			return false, errors.Join(err, os.Remove(next))
 		}
 	default:
@@ -121,12 +126,42 @@ func keepRunning(path string) error {
 	return err
 }
 
-func writeFile(path string, content []byte, mode fs.FileMode) error {
+// hasContent tells whether a file has the content that is read. It takes them in pieces: a program may be as large as the memory that
+// the container is given.
+func hasContent(path string, content io.Reader) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	want, have := make([]byte, piece), make([]byte, piece)
+	for {
+		n, err := io.ReadFull(content, want)
+		m, errHave := io.ReadFull(f, have)
+		switch {
+		case !atEnd(err):
+			return false, err
+		case !atEnd(errHave):
+			return false, errHave
+		case !bytes.Equal(want[:n], have[:m]):
+			return false, nil
+		case err != nil:
+			return true, nil // both are shorter than a piece, by as much
+		}
+	}
+}
+
+const piece = 128 << 10
+
+// atEnd tells whether io.ReadFull has read all that there is, or all that was asked for.
+func atEnd(err error) bool { return err == nil || err == io.EOF || err == io.ErrUnexpectedEOF }
+
+func writeFile(path string, content io.Reader, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	_, err = io.Copy(f, content)
 	// The mask of the caller is no reason to be another mode.
 	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 }
