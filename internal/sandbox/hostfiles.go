@@ -31,6 +31,11 @@ func (c *creation) giveHostFiles() error {
 	}
 	d := &overlay.Donation{Plan: &plan, Make: mountPoints(c.Spec.Mounts), Root: len(c.files)}
 	c.giveTree(null, "")
+	for _, e := range plan.Entries {
+		if e.Path != "/" && (e.Kind == overlay.Overlay || e.Kind == overlay.File || e.Kind == overlay.Dir && e.Over) {
+			c.flags = append(c.flags, "--mount-point", e.Path)
+		}
+	}
 	expect := func(name string, file bool) {
 		d.Trees = append(d.Trees, overlay.Donated{Path: name, File: file, Extra: len(c.files)})
 		c.giveTree(null, "")

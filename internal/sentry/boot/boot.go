@@ -35,6 +35,8 @@ type Options struct {
 	Links     []wire.Link
 	Sockets   []int // of the links that are no loopback
 	Image     []int // files of the one that the container was saved in; or nil
+	// MountPoints are where something is mounted below the root on the host.
+	MountPoints []string
 	// Throwaway says that nobody but its maker knows of it.
 	Throwaway bool
 	// Overlay says that what is written to a root is kept by the kernel: in memory, or in the file OverlayFD, unless that is -1.

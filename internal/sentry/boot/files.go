@@ -197,7 +197,27 @@ func (m *mounter) mountRoot() (err error) {
 		m.readonly = append(m.readonly, mount)
 	}
 	m.root = m.ns.Root(m.ctx)
+	if err := m.keepMountPoints(); err != nil {
+		return err
+	}
 	return m.mountBelow(&mnt.Mount{}, m.ExclusiveMounts)
+}
+
+// keepMountPoints has the container find busy what is a mount point on the host, by mounting each on itself. The host's kernel keeps a
+// directory or file from being removed or renamed if something is mounted there in the namespace of who wants that, and the root is
+// mounted in none: it would take the mount away with all that it shows, and a directory that looks full as readily as it is empty below.
+func (m *mounter) keepMountPoints() error {
+	for _, p := range m.MountPoints {
+		at := m.at(p)
+		at.FollowFinalSymlink = false
+		if !m.exists(at) {
+			continue // gone from the host since it was planned
+		}
+		if err := m.kernel.VFS().BindAt(m.ctx, m.creds, at, at, false); err != nil {
+			return fmt.Errorf("mount point %q: %w", p, errnoOf(err))
+		}
+	}
+	return nil
 }
 
 // overlay mounts a file system over another, which it takes over, that keeps what is written. st is of the directory below.

@@ -202,6 +202,10 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 		c.Files = append(c.Files, Tree{FD: f, Below: path})
 		return nil
 	})
+	fs.Func("mount-point", "", func(v string) error {
+		c.MountPoints = append(c.MountPoints, v)
+		return nil
+	})
 	if err := fs.Parse(args); err != nil {
 		return c, err
 	}
