@@ -20,6 +20,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/pool"
 )
 
 // poolUse counts what tests have done with pools.
@@ -566,5 +567,59 @@ func TestSandboxPoolEndsAfterFailure(t *testing.T) {
 			})
 			refused(t, err, unix.ENOENT, "/nonexistent/x")
 		})
+	}
+}
+
+// Whoever takes a sandbox says to it what its container is, however much that is: the socket waits for room, as one of its own does.
+func TestSandboxPoolConnectionBlocks(t *testing.T) {
+	r := pooled(t, 1)
+	taken, err := pool.Take(r.Root, pool.Who{Release: hull.Version, Program: programID(t, r.SandboxProgram)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, f := range []*os.File{taken.Conn, taken.PidFD} {
+		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("%s: flags %#x, %v", f.Name(), flags, err)
+		}
+	}
+}
+
+// A pool that is told to end waits for nobody who has connected and says nothing.
+func TestSandboxPoolEndsBesideSilence(t *testing.T) {
+	r := newRuntime(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- r.Pool(ctx, hull.PoolOptions{Size: 1, Ready: func() { close(ready) }}) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(errorText(err))
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	dir, err := os.Open(r.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/@pool", dir.Fd())}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.PoolStatus(); err != nil { // asked after it, so that it was accepted before
+		t.Fatal(err)
+	}
+	cancel()
+	begin := time.Now()
+	if err := <-ended; err != nil {
+		t.Error(errorText(err))
+	}
+	if d := time.Since(begin); d > time.Second {
+		t.Errorf("ended after %v", d)
 	}
 }

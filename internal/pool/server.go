@@ -167,7 +167,9 @@ func (s *Server) serve(ctx context.Context, conn *os.File) {
 	if conn.SetReadDeadline(time.Now().Add(timeout)) != nil {
 		return
 	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	words, err := receive(conn)
+	stop()
 	if err != nil {
 		return
 	}
@@ -242,7 +244,11 @@ func (s *Server) choose(who Who) (p *Parked, why string) {
 // give gives a sandbox away, and waits until it is kept: what is not is ended. Of a server that ends, who has taken it has it alone.
 func (s *Server) give(ctx context.Context, conn *os.File, fd int, p *Parked) {
 	answer := append([]string{wordOK}, encodeCgroup(p.Cgroup.State())...)
-	err := wire.SendWords(fd, answer, int(p.Conn.Fd()), int(p.Gift.Fd()))
+	// Who has it waits in system calls until there is room for all that it says.
+	err := unix.SetNonblock(int(p.Conn.Fd()), false)
+	if err == nil {
+		err = wire.SendWords(fd, answer, int(p.Conn.Fd()), int(p.Gift.Fd()))
+	}
 	p.Conn.Close() // from now on its end is that of who has taken it
 	p.Gift.Close()
 	kept := false

@@ -54,7 +54,7 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "pool")
-	_ = unix.SetNonblock(pair[0], true) // until it is given away: it has deadlines then
+	_ = unix.SetNonblock(pair[0], true) // or it would have no deadline; the pool takes that back when it gives it away
 	conn := os.NewFile(uintptr(pair[0]), "parked sandbox")
 	defer theirs.Close()
 	c := &creation{CreateRequest: &engine.CreateRequest{}}
