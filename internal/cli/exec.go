@@ -1,9 +1,9 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +12,7 @@ import (
 
 	"hull"
 	"hull/internal/caps"
+	"hull/internal/oci"
 	"hull/internal/user"
 )
 
@@ -156,11 +157,12 @@ func readProcess(file string) (*specs.Process, error) {
 		return nil, err
 	}
 	defer r.Close()
-	var p specs.Process
-	if err := json.NewDecoder(r).Decode(&p); err != nil {
-		return nil, &hull.Error{Step: "--process " + file, Kind: hull.ErrBadSpec, Err: err}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
 	}
-	return &p, nil
+	p, _, err := oci.ParseProcess("--process "+file, data) // Exec gives the warnings
+	return p, err
 }
 
 // change makes of the container's own process the one that the flags ask for.

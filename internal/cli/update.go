@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -118,19 +117,15 @@ func (f *updateFlags) read(env *Env) (*specs.LinuxResources, error) {
 		defer file.Close()
 		in = file
 	}
-	var raw json.RawMessage
-	var r specs.LinuxResources
-	err := json.NewDecoder(in).Decode(&raw)
-	if err == nil {
-		err = json.Unmarshal(raw, &r)
-	}
+	data, err := io.ReadAll(in)
 	if err != nil {
-		return nil, &hull.Error{Step: "--resources " + f.file, Kind: hull.ErrBadSpec, Err: err}
+		return nil, err
 	}
-	for _, name := range oci.UnknownResources(raw) {
-		env.log.warn("--resources " + f.file + ": " + name)
+	r, warnings, err := oci.ParseResources("--resources "+f.file, data)
+	for _, w := range warnings {
+		env.log.warn("--resources " + f.file + ": " + w)
 	}
-	return &r, nil
+	return r, err
 }
 
 func (f *updateFlags) fromFlags() *specs.LinuxResources {

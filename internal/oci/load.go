@@ -87,21 +87,15 @@ func ParseProcess(file string, data []byte) (p *specs.Process, warnings []string
 	return p, d.warnings, nil
 }
 
-// ParseResources reads and checks a file that holds only linux.resources, as update --resources takes it.
+// ParseResources reads and checks a file that holds only linux.resources, as update --resources takes it. Unlike those of a
+// whole configuration, properties that hull doesn't know are among the warnings: the file is there for what it changes.
 func ParseResources(file string, data []byte) (r *specs.LinuxResources, warnings []string, err error) {
 	r = &specs.LinuxResources{}
 	d, err := parse(file, data, r, readResources, func(k *checker) { k.resources(r) }, "linux", "resources")
 	if err != nil {
 		return nil, nil, err
 	}
-	return r, d.warnings, nil
-}
-
-// UnknownResources returns a line for each property of linux.resources in data that hull doesn't know, with its field.
-func UnknownResources(data []byte) []string {
-	d := &decoder{src: string(data), path: []step{{name: "linux"}, {name: "resources"}}}
-	d.document(func() { readResources(d, new(specs.LinuxResources)) })
-	return d.notes
+	return r, append(d.warnings, d.notes...), nil
 }
 
 // parse reads a file that is an object, which has its place at path in a configuration, and checks what was read.

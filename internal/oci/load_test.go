@@ -191,6 +191,10 @@ func TestParseResources(t *testing.T) {
 	if _, _, err := ParseResources("-", []byte(`{"devices":[{"access":"a"}]}`)); err == nil {
 		t.Error("access a: no mistake")
 	}
+	_, warnings, err = ParseResources("-", []byte(`{"memroy":{"limit":1}}`))
+	if want := `linux.resources.memroy: unknown property, not read`; err != nil || len(warnings) != 1 || warnings[0] != want {
+		t.Errorf("unknown property: %v, warnings %q", err, warnings)
+	}
 	if *r.Memory.Limit != 4096 || *r.Pids.Limit != -1 {
 		t.Errorf("%+v", r)
 	}
