@@ -7,6 +7,7 @@ package cli
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,9 +52,10 @@ func Main(args []string) int {
 func (e *Env) run(args []string) error {
 	options := newOptions(e.Name)
 	e.globals.register(options)
-	args, err := options.parse(args, stopAtArgument)
+	words := args
+	args, err := options.parse(words, stopAtArgument)
 	if err != nil {
-		return e.usage("", err)
+		return e.misplaced(e.usage("", err), words)
 	}
 	if e.globals.help {
 		return e.printHelp()
@@ -93,7 +95,7 @@ func (e *Env) runCommand(c *Command, args []string) error {
 		err = c.Args.check(len(args))
 	}
 	if err != nil {
-		return c.misused(e.usage(c.Name, err))
+		return c.misused(e.misplaced(e.usage(c.Name, err), nil))
 	}
 	return c.Run(e, args)
 }
@@ -166,8 +168,46 @@ func exitCode(err error) int {
 }
 
 // usage adds to a mistake on the command line where to read how it is done right.
-func (e *Env) usage(command string, err error) error {
+func (e *Env) usage(command string, err error) *hull.Error {
 	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: e.whereToRead(command)}
+}
+
+// misplaced has the mistake of an option on the wrong side of the command say where it belongs. words are the command line if it is
+// left of the command.
+func (e *Env) misplaced(mistake *hull.Error, words []string) error {
+	unknown, ok := mistake.Err.(unknownOption)
+	if !ok {
+		return mistake
+	}
+	if mistake.Op != "" {
+		options := newOptions(e.Name)
+		new(globals).register(options)
+		if f := options.lookup(string(unknown)); f != nil {
+			mistake.Hint = fmt.Sprintf("it goes before the command: %s %s %s", e.Name, asTyped(unknown, f), mistake.Op)
+		}
+		return mistake
+	}
+	for _, word := range words {
+		c := lookup(word)
+		if c == nil {
+			continue
+		}
+		options, _ := c.options()
+		if f := options.lookup(string(unknown)); f != nil {
+			mistake.Hint = fmt.Sprintf("it goes after the command: %s %s %s", e.Name, c.Name, asTyped(unknown, f))
+		}
+		break
+	}
+	return mistake
+}
+
+// asTyped returns an option as help has it, with what stands for its value.
+func asTyped(option unknownOption, f *flag.Flag) string {
+	if isBool(f) {
+		return string(option)
+	}
+	value, _ := flag.UnquoteUsage(f)
+	return string(option) + " " + value
 }
 
 func (e *Env) whereToRead(command string) string {

@@ -128,9 +128,22 @@ func (o *optionSet) take(word string, after []string) ([]string, error) {
 		return o.set(f, value, hasValue, after)
 	}
 	if word[1] == '-' {
-		return after, fmt.Errorf("unknown option --%s", name)
+		return after, unknownOption("--" + name)
 	}
 	return o.takeLetters(word, after)
+}
+
+// unknownOption is the word of an option that there isn't, without a value.
+type unknownOption string
+
+func (u unknownOption) Error() string { return "unknown option " + string(u) }
+
+// lookup returns the option that take would set first by a word, or nil.
+func (o *optionSet) lookup(word string) *flag.Flag {
+	if f := o.flags.Lookup(strings.TrimLeft(word, "-")); f != nil || strings.HasPrefix(word, "--") {
+		return f
+	}
+	return o.byLetter(word[1:2])
 }
 
 // takeLetters is take for a word of letters. The first that wants a value has the rest of the word, if there is any.
@@ -138,7 +151,7 @@ func (o *optionSet) takeLetters(word string, after []string) ([]string, error) {
 	for i := 1; i < len(word); i++ {
 		f := o.byLetter(word[i : i+1])
 		if f == nil {
-			return after, fmt.Errorf("unknown option %s", word)
+			return after, unknownOption(word)
 		}
 		value, equals := strings.CutPrefix(word[i+1:], "=")
 		if equals || value != "" && !isBool(f) {
