@@ -268,11 +268,23 @@ func (e *emitter) showOverlay(m overlay.Entry, o *laid) {
 	b.Note(strconv.Quote(m.Source))
 	// Gone since it was opened: to remove the directory that it was on, in the caller's namespace, takes it out of this one.
 	b.OnErr(fd.Result(), unix.EINVAL, shown)
-	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
-	b.MoveMount(fd, e.open(m.Path, openDir, noLinks))
-	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
+	e.attachHost(fd, e.open(m.Path, openDir, noLinks))
 	b.Mark(shown)
 	e.made.overlays = append(e.made.overlays, madeOverlay{m.Path, b, [2]stub.Result{o.lowerdir, o.create}})
+}
+
+// attachHost attaches a copy of a mount of the host's, read-only and private: what the host mounts there later would appear in it as it is there, and
+// could be written to.
+func (e *emitter) attachHost(fd, where stub.FD) {
+	const attr = unix.MOUNT_ATTR_RDONLY | hostAttr
+	if e.cfg.Kernel.MountSetattr {
+		e.b.MountSetattr(fd, 0, unix.MountAttr{Attr_set: attr, Propagation: unix.MS_PRIVATE})
+		e.b.MoveMount(fd, where)
+		return
+	}
+	e.b.MoveMount(fd, where)
+	e.setAttrLate(fd, attr)
+	e.b.Mount("", at(e.b, fd), "", unix.MS_PRIVATE, "")
 }
 
 // hostAttr are the attributes of all that is shown of the host.
@@ -422,9 +434,7 @@ func (e *emitter) showFile(m overlay.Entry) {
 	file, gone := e.openHost(m.Source, openPath), e.b.Label()
 	e.b.OnErr(file.Result(), unix.ENOENT, gone)
 	fd := e.b.OpenTree(file, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
-	e.setAttr(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
-	e.b.MoveMount(fd, e.open(m.Path, openPath, noLinks))
-	e.setAttrLate(fd, unix.MOUNT_ATTR_RDONLY|hostAttr)
+	e.attachHost(fd, e.open(m.Path, openPath, noLinks))
 	e.b.Mark(gone)
 }
 
