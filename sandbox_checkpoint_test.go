@@ -919,12 +919,12 @@ func TestSandboxCheckpointRefused(t *testing.T) {
 		return o
 	}
 	for want, o := range map[string]hull.CheckpointOptions{
-		"lazy pages":                 options(func(o *hull.CheckpointOptions) { o.LazyPages = true }),
-		"a mode of cgroups":          options(func(o *hull.CheckpointOptions) { o.ManageCgroups = "full" }),
-		"saving the memory":          options(func(o *hull.CheckpointOptions) { o.PreDump = true }),
-		"an image on top of another": options(func(o *hull.CheckpointOptions) { o.ParentPath = "../x" }),
-		"a page server":              options(func(o *hull.CheckpointOptions) { o.PageServer = "127.0.0.1:1" }),
-		"a status descriptor":        options(func(o *hull.CheckpointOptions) { o.StatusFD = os.Stdin }),
+		"--lazy-pages":               options(func(o *hull.CheckpointOptions) { o.LazyPages = true }),
+		"--manage-cgroups-mode full": options(func(o *hull.CheckpointOptions) { o.ManageCgroups = "full" }),
+		"--pre-dump":                 options(func(o *hull.CheckpointOptions) { o.PreDump = true }),
+		"--parent-path":              options(func(o *hull.CheckpointOptions) { o.ParentPath = "../x" }),
+		"--page-server":              options(func(o *hull.CheckpointOptions) { o.PageServer = "127.0.0.1:1" }),
+		"--status-fd":                options(func(o *hull.CheckpointOptions) { o.StatusFD = os.Stdin }),
 	} {
 		refused(t, c.Checkpoint(t.Context(), o), hull.ErrUnsupported, "checkpoint box", want)
 	}

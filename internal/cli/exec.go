@@ -77,11 +77,20 @@ hull exec --user 1000:1000 --cwd /srv web1 ls -l`,
 		Run: func(env *Env, args []string) error {
 			status, err := f.exec(env, args)
 			if err != nil {
-				return statusError{exitExecFailure, inOp("exec", args[0], err)}
+				return statusError{exitExecFailure, env.explainCommand(inOp("exec", args[0], err), args)}
 			}
 			return exited(status)
 		},
 	}
+}
+
+// explainCommand has the error of a command that isn't found say that its name is that of an option, in the wrong place.
+func (e *Env) explainCommand(err error, args []string) error {
+	var missing *hull.Error
+	if len(args) > 1 && strings.HasPrefix(args[1], "-") && errors.As(err, &missing) && missing.Field == hull.CommandField {
+		missing.Hint = fmt.Sprintf("options go before the container's id: %s exec %s %s …", e.Name, args[1], args[0])
+	}
+	return err
 }
 
 func (f *execFlags) exec(env *Env, args []string) (status int, err error) {

@@ -333,6 +333,7 @@ var hints = []struct{ words, hint string }{
 	{"Some file locks are hold", "--file-locks saves locks; "},
 	{"Can't lookup mount", "a process has a file open that is in none of the container's mounts; "},
 	{"temporary directory: Read-only file system", "CRIU can't restore a container whose root file system is read-only; "},
+	{"Unexpected rt vDSO area bounds", "this kernel needs a newer CRIU, which --criu names if it isn't in PATH; "},
 	{"doesn't have a proper root mount", "something is mounted that config.json doesn't have; "},
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -31,6 +32,19 @@ func TestLogIsNoLink(t *testing.T) {
 	for _, name := range []string{restoreLog, "stats-restore"} {
 		if _, err := os.Lstat(filepath.Join(path, name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v", name, err)
+		}
+	}
+}
+
+// TestHintOf has what a CRIU says that is too old for the kernel, and what it says of an option.
+func TestHintOf(t *testing.T) {
+	for why, want := range map[string]string{
+		"vdso: Unexpected rt vDSO area bounds":                   "newer CRIU",
+		"Connected TCP socket, consider using --tcp-established": "--tcp-established",
+		"something else":                                         "",
+	} {
+		if got := hintOf(why); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%s: got %q, want %q", why, got, want)
 		}
 	}
 }

@@ -28,8 +28,8 @@ const imageRate = 10 << 20
 // and terminals are saved in any case, and its network is always a new one.
 func checkImage(i *engine.Image) error {
 	k := &checker{}
-	k.refuse(i.LazyPages, "", "lazy pages: its memory is there when it goes on")
-	k.refuse(i.ManageCgroups == "full" || i.ManageCgroups == "strict", "", "a mode of cgroups: they are made as config.json says")
+	k.refuse(i.LazyPages, "", "--lazy-pages: its memory is there when it goes on")
+	k.refuse(i.ManageCgroups == "full" || i.ManageCgroups == "strict", "", fmt.Sprintf("--manage-cgroups-mode %s: they are made as config.json says", i.ManageCgroups))
 	return errors.Join(k.errs...)
 }
 
@@ -38,10 +38,10 @@ func checkImage(i *engine.Image) error {
 func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
 	k := &checker{}
 	k.take(checkImage(&r.Image))
-	k.refuse(r.PreDump, "", "saving the memory beforehand")
-	k.refuse(r.ParentPath != "", "", "an image on top of another one")
-	k.refuse(r.PageServer != "", "", "a page server")
-	k.refuse(r.StatusFD != nil, "", "a status descriptor, which is for lazy pages")
+	k.refuse(r.PreDump, "", "--pre-dump, which saves the memory beforehand")
+	k.refuse(r.ParentPath != "", "", "--parent-path, an image on top of another one")
+	k.refuse(r.PageServer != "", "", "--page-server")
+	k.refuse(r.StatusFD != nil, "", "--status-fd, which is for lazy pages")
 	k.refuse(r.Pod != nil, "", "a container that shares the sandbox of another")
 	_, serr := os.Stat(filepath.Join(r.Dir, "notify"))
 	k.refuse(serr == nil, "", "a container with a notify socket, whose other end is hull's")
