@@ -50,23 +50,31 @@ func Listen(netns *os.File) (_ *Listener, err error) {
 	return l, nil
 }
 
-// listenIn makes a socket that listens in a network namespace, on a thread that ends then: nobody else is ever to have the namespace.
-func listenIn(netns *os.File) (*os.File, error) {
-	type result struct {
-		socket *os.File
-		err    error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
-		var r result
-		if r.err = os.NewSyscallError("setns", unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET)); r.err == nil {
-			r.socket, r.err = listen()
+// listenIn makes a socket that listens in a network namespace.
+func listenIn(netns *os.File) (socket *os.File, err error) {
+	apart(func() {
+		if err = os.NewSyscallError("setns", unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET)); err == nil {
+			socket, err = listen()
 		}
-		done <- r
+	})
+	return socket, err
+}
+
+// apart runs f on a thread that ends then, so that nobody else ever has the namespace. It isn't the process's first one, which Go can't
+// have end: that would keep the namespace, and /proc/PID/ns would tell of it as the process's own.
+func apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			apart(f) // which gets another, since this one is taken
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
 	}()
-	r := <-done
-	return r.socket, r.err
+	<-done
 }
 
 func listen() (*os.File, error) {

@@ -14,7 +14,29 @@ import (
 	"hull/hulltest"
 )
 
-func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
+func TestMain(m *testing.M) {
+	// Only here is it certain that goroutines come to the process's first thread: later it may be what testing waits with.
+	for range 100 {
+		apart(func() { onFirst = onFirst || unix.Gettid() == unix.Getpid() })
+	}
+	os.Exit(hulltest.NoLeaks(m))
+}
+
+var onFirst bool
+
+func TestApart(t *testing.T) {
+	if onFirst {
+		t.Error("the thread that enters a namespace and ends is the process's first one, which doesn't end")
+	}
+	n := 0
+	threads := make(map[int]bool)
+	for range 10 {
+		apart(func() { n++; threads[unix.Gettid()] = true })
+	}
+	if n != 10 || len(threads) != n {
+		t.Errorf("%d calls on %d threads, want 10 on 10", n, len(threads))
+	}
+}
 
 // haveLookup is what bpf(2) is there for and allowed to.
 var haveLookup = hulltest.Need{Name: "bpf", Check: func() error {
