@@ -33,21 +33,36 @@ func (s *service) forwardLoopback(c *hull.Container, ended <-chan struct{}) {
 		l.Close()
 	}()
 	go func() {
-		for {
-			conn, port, err := l.Accept()
-			if err != nil {
-				if !errors.Is(err, os.ErrClosed) {
-					s.log.error(fmt.Errorf("%s: port-forward: %w", c.ID(), err))
-				}
-				return
+		err := forward(l.Accept, func(conn *os.File, port uint16) {
+			if err := carry(c, conn, port); err != nil {
+				s.log.debug(err.Error())
 			}
-			go func() {
-				if err := carry(c, conn, port); err != nil {
-					s.log.debug(err.Error())
-				}
-			}()
+		})
+		if !errors.Is(err, os.ErrClosed) {
+			s.log.error(fmt.Errorf("%s: port-forward: %w", c.ID(), err))
+			l.Close() // or connections wait for nobody
 		}
 	}()
+}
+
+// forwards bounds the connections of a pod at a time; more wait. Each takes two descriptors of the shim's, and a thread until there is an
+// answer from inside, where nobody is trusted to give one.
+const forwards = 128
+
+// forward carries what is accepted until that is an error, which it returns.
+func forward(accept func() (*os.File, uint16, error), carry func(*os.File, uint16)) error {
+	slots := make(chan struct{}, forwards)
+	for {
+		slots <- struct{}{}
+		conn, port, err := accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			carry(conn, port)
+			<-slots
+		}()
+	}
 }
 
 // listenFor returns nil for a pod that has the host's network, where the loopback is the host's, too.

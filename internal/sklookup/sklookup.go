@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -174,8 +175,8 @@ func (l *Listener) Accept() (*os.File, uint16, error) {
 			}
 			return os.NewFile(uintptr(fd), "connection"), uint16(sa.(*unix.SockaddrInet4).Port), nil
 		case errors.Is(acceptErr, unix.EINTR) || errors.Is(acceptErr, unix.ECONNABORTED):
-		case errors.Is(acceptErr, unix.EMFILE) || errors.Is(acceptErr, unix.ENFILE):
-			time.Sleep(50 * time.Millisecond) // until another connection ends
+		case slices.Contains([]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}, acceptErr):
+			time.Sleep(50 * time.Millisecond) // until something else ends
 		default:
 			return nil, 0, os.NewSyscallError("accept4", acceptErr)
 		}
