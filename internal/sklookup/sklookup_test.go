@@ -38,20 +38,6 @@ func TestApart(t *testing.T) {
 	}
 }
 
-// haveLookup is what bpf(2) is there for and allowed to.
-var haveLookup = hulltest.Need{Name: "bpf", Check: func() error {
-	f, err := os.Open("/proc/self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	l, err := Listen(f)
-	if err != nil {
-		return err
-	}
-	return l.Close()
-}}
-
 // inNamespace runs f on a thread in a network namespace of its own, whose loopback is up.
 func inNamespace(t *testing.T, f func(netns *os.File)) {
 	t.Helper()
@@ -104,7 +90,7 @@ func dial(port int) (*os.File, error) {
 }
 
 func TestListen(t *testing.T) {
-	hulltest.Require(t, hulltest.Root, haveLookup)
+	hulltest.Require(t, hulltest.Root, hulltest.Kernel(5, 9))
 	inNamespace(t, func(netns *os.File) {
 		if _, err := dial(80); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("before: %v", err)
