@@ -125,6 +125,7 @@ var badPrograms = []struct {
 	{"/bin/nothing", `exec: "/bin/nothing": stat /bin/nothing: no such file or directory`, 127, 127},
 	{"bin/nothing", `exec: "bin/nothing": stat bin/nothing: no such file or directory`, 127, 127},
 	{"/etc/plain", `exec: "/etc/plain": permission denied`, 126, 126},
+	{"plain", `exec: "plain": permission denied`, 126, 126}, // in PATH; hull's words are a shell's here, and not runc's
 	{"/etc", `exec: "/etc": permission denied`, 126, 126},
 	{"/etc/plain/x", `exec: "/etc/plain/x": stat /etc/plain/x: not a directory`, 127, 126},
 	{"/etc/script", `no such file or directory`, 127, 127},
@@ -134,13 +135,13 @@ var badPrograms = []struct {
 // fill puts them into a bundle.
 func fill(t *testing.T, bundle string) {
 	t.Helper()
-	for name, text := range map[string]string{"plain": "x", "script": "#!/no/interpreter\n", "text": "no magic"} {
-		path := filepath.Join(bundle, "rootfs/etc", name)
+	for name, text := range map[string]string{"etc/plain": "x", "bin/plain": "x", "etc/script": "#!/no/interpreter\n", "etc/text": "no magic"} {
+		path := filepath.Join(bundle, "rootfs", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		mode := os.FileMode(0o755)
-		if name == "plain" {
+		if filepath.Base(name) == "plain" {
 			mode = 0o644
 		}
 		if err := os.WriteFile(path, []byte(text), mode); err != nil {
