@@ -43,12 +43,17 @@ func TestCritest(t *testing.T) {
 		socket := "unix://" + d.dir + "/socket"
 		cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv("HULL_TEST_CONTAINERD"), "critest"), "--runtime-endpoint", socket, "--image-endpoint", socket,
 			"--runtime-handler", c.name, "--test-images-file", images, "--ginkgo.skip", critestSkip, "--ginkgo.no-color", "--ginkgo.timeout", lasts.String())
-		out, _ := cmd.CombinedOutput() // whether all pass isn't the question
+		out, err := cmd.CombinedOutput() // whether all pass isn't the question
+		ran := false
 		for line := range strings.Lines(string(out)) {
 			line = strings.TrimSpace(line)
+			ran = ran || strings.HasPrefix(line, "Ran ") && !strings.HasPrefix(line, "Ran 0 ")
 			if strings.HasPrefix(line, "Ran ") || strings.Contains(line, " Passed | ") || strings.HasPrefix(line, "[FAIL]") || strings.HasPrefix(line, "[TIMEDOUT]") {
 				t.Logf("%s: %s", c.name, line)
 			}
+		}
+		if !ran {
+			t.Errorf("%s: critest has run nothing: %v\n%s", c.name, err, out)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func TestSpeed(t *testing.T) {
 		release, _, _ := strings.Cut(strings.TrimPrefix(version[len(version)-1], "v"), "+")
 		// Debian 12's crun takes no configuration of a new containerd.
 		able = slices.DeleteFunc(slices.Clone(withShims), func(c contestant) bool {
-			return ctrd.run(t, "run", "--rm", c.runtime(), imageName, name("speed"), "true").code != 0
+			return slices.Contains(peers, c) && ctrd.run(t, "run", "--rm", c.runtime(), imageName, name("speed"), "true").code != 0
 		})
 		s.measure(t, "`ctr run --rm` ("+release+")", rounds, able, func(c contestant) time.Duration {
 			return timed(func() { ctrd.ok(t, "run", "--rm", c.runtime(), imageName, name("speed"), "true") })
