@@ -2,6 +2,7 @@ package hull
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strconv"
@@ -47,18 +48,20 @@ const minFiles = 5
 func (l *Limits) check() error {
 	quota := l.CPUs * cpuPeriod
 	for _, c := range []struct {
-		name string
-		bad  bool
-		want string
+		name  string
+		value any
+		bad   bool
+		want  string
 	}{
-		{"memory", l.Memory < 0, "bytes"},
-		{"cpus", l.CPUs != 0 && !(quota >= minQuota && quota < math.MaxInt64/2), "0.01 or more"},
-		{"pids", l.Pids < 0, "a number of processes"},
-		{"files", l.Files != 0 && l.Files < minFiles, "5 or more"},
-		{"time", l.Time < 0 || l.Grace < 0, "a duration"},
+		{"memory", l.Memory, l.Memory < 0, "bytes"},
+		{"cpus", l.CPUs, l.CPUs != 0 && !(quota >= minQuota && quota < math.MaxInt64/2), "0.01 or more"},
+		{"pids", l.Pids, l.Pids < 0, "a number of processes"},
+		{"files", l.Files, l.Files != 0 && l.Files < minFiles, "5 or more"},
+		{"time", l.Time, l.Time < 0, "a duration"},
+		{"grace", l.Grace, l.Grace < 0, "a duration"},
 	} {
 		if c.bad {
-			return &fault.Error{Step: "limit of " + c.name, Kind: fault.BadUsage, Err: errors.New("want " + c.want)}
+			return &fault.Error{Step: fmt.Sprintf("limit of %s %q", c.name, fmt.Sprint(c.value)), Kind: fault.BadUsage, Err: errors.New("want " + c.want)}
 		}
 	}
 	return nil

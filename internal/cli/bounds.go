@@ -29,19 +29,19 @@ func (f *limitFlags) register(fs *optionSet) {
 	fs.valueVar(number(&f.timeout, parseTime, "TIME"), "timeout", "end the command after that, such as 30s or 5m: first with SIGTERM, and two seconds later all that is left of it; exit status 124")
 }
 
+// positive returns an error if the value of an option is given and not more than 0.
+func positive[T int64 | uint64 | time.Duration](name string, value *T) error {
+	if value == nil || *value > 0 {
+		return nil
+	}
+	return fmt.Errorf("--%s %q: want more than 0", name, fmt.Sprint(*value))
+}
+
 // limits returns what the options say. A bound of nothing is a mistake, not no bound.
 func (f *limitFlags) limits() (l hull.Limits, err error) {
-	for _, o := range []struct {
-		name string
-		bad  bool
-	}{
-		{"memory", f.memory != nil && *f.memory <= 0},
-		{"pids", f.pids != nil && *f.pids <= 0},
-		{"files", f.files != nil && *f.files == 0},
-		{"timeout", f.timeout != nil && *f.timeout <= 0},
-	} {
-		if o.bad {
-			return l, fmt.Errorf("--%s: want more than 0", o.name)
+	for _, err := range []error{positive("memory", f.memory), positive("pids", f.pids), positive("files", f.files), positive("timeout", f.timeout)} {
+		if err != nil {
+			return l, err
 		}
 	}
 	if f.memory != nil {

@@ -206,6 +206,9 @@ func notStarted(args []string, err error) error {
 		}
 	}
 	e.Field = "" // of a configuration that the caller hasn't seen
+	if e.Step == "" {
+		e.Step = fmt.Sprintf("exec: %q", args[0])
+	}
 	// A command whose name is empty is a mistake of the configuration; shells say that there is no such file.
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, hull.ErrBadSpec) {
 		if hint := misspelt(args); hint != "" {

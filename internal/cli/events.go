@@ -34,7 +34,7 @@ hull events --interval 1s web1`,
 		},
 		Run: func(env *Env, args []string) error {
 			if interval <= 0 {
-				return &hull.Error{Step: fmt.Sprintf("--interval %v", interval), Kind: hull.ErrBadUsage, Err: errors.New("want more than 0")}
+				return &hull.Error{Step: fmt.Sprintf("--interval %q", interval), Kind: hull.ErrBadUsage, Err: errors.New("want more than 0")}
 			}
 			c, err := env.container("events", args[0])
 			if err != nil {

@@ -40,7 +40,7 @@ hull pool --status`,
 				return env.printJSON(s, "")
 			}
 			if size == 0 && options.given("size") {
-				return statusError{exitUsage, env.usage("pool", errors.New("--size 0: want 1 or more"))}
+				return statusError{exitUsage, env.usage("pool", errors.New("--size \"0\": want 1 or more"))}
 			}
 			ctx, _ := catchSignals()
 			// It wakes up whenever a container starts or ends, which wants the processors then: by one thread, not by all that Go
