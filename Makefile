@@ -83,7 +83,7 @@ test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods o
 
 .PHONY: test-kubernetes-short
 test-kubernetes-short: ## what of it needs no Kubernetes: that it compiles, and the manifests
-	cd test/kubernetes && go vet ./... && go test -count=1 -run '^TestManifests$$' .
+	cd test/kubernetes && go vet ./... && go test -count=1 -run '^Test(Manifests|Programs)$$' .
 
 .PHONY: test-criu
 test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; root, debootstrap, a mirror

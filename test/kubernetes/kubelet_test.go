@@ -204,9 +204,6 @@ func (n *node) forward(t *testing.T) {
 		}
 		return nil
 	})
-	if n.class.sandbox() {
-		t.Skip("containerd connects in the pod's network namespace, where a sandbox's own network stack is not: docs/kubernetes.md")
-	}
 	u, err := url.Parse(base + p.path("portForward", ""))
 	if err != nil {
 		t.Fatal(err)
