@@ -10,7 +10,7 @@ import (
 )
 
 // Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a tenth of the
-// start's processor time. So nothing is collected until it has run for a while, unless it needs far more by then.
+// start's processor time. So nothing is collected until the container has been there for a while, unless it needs far more by then.
 const (
 	quiet      = 250 * time.Millisecond
 	quietLimit = 64 << 20 // bytes
@@ -26,7 +26,8 @@ func putOffCollection() {
 	debug.SetMemoryLimit(quietLimit)
 }
 
-// settleSoon calls settle when the container's program has run for a while.
+// settleSoon calls settle when the container has been there for a while. It may wait for its start for as long as it likes, and is to be small
+// meanwhile.
 func settleSoon() { time.AfterFunc(quiet, settle) }
 
 // settle has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as there are

@@ -81,7 +81,7 @@ func (s *Sandbox) newKernel() error {
 	return nil
 }
 
-// spare is how many more threads run Go than there are processors, until it has run for a while. A goroutine that waits in a system call
+// spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine that waits in a system call
 // keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the
 // two that wait for a mount's requests and its end were enough to stop everything else for as long. Later they would be in the way: each of a
 // program's calls passes between a thread of Go's and one of the program's, and threads of Go's that look for work take the processors from both.
