@@ -23,7 +23,7 @@ func Find[T any](step, name string, open func(path string) (T, error)) (found T,
 			return found, err
 		}
 	}
-	return found, &fault.Error{Step: step, Err: os.ErrNotExist, Hint: "install it beside " + self + " or as " + libexec + "; make build makes both"}
+	return found, &fault.Error{Step: step, Err: os.ErrNotExist, Hint: "install it beside " + self + " or as " + libexec + "; make build makes it"}
 }
 
 // Path returns the path of a program of hull's.
