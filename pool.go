@@ -11,11 +11,14 @@ import (
 
 // PoolOptions say what Pool keeps.
 type PoolOptions struct {
-	Size  int    // how many sandboxes are ready; 0 means 4
+	Size  int    // how many sandboxes are ready, at most MaxPoolSize; 0 means 4
 	Ready func() // is called when as many are, for the first time; or nil
 }
 
 const poolSize = 4
+
+// MaxPoolSize is how many sandboxes a pool can keep ready.
+const MaxPoolSize = pool.MaxSize
 
 // Pool keeps sandboxes ready for the runtime's Root until ctx is done: Create and Run with Isolation Sandbox, of this program or another
 // of the same user, take one each, which saves them most of the start. docs/isolation.md says which containers can't have one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -170,8 +171,22 @@ func (g *Group) write(w write) error {
 			Hint: g.absentHint(w, path)}
 	case errors.Is(err, unix.EBUSY) && w.controller == "memory":
 		return &fault.Error{Field: w.field, Err: err, Hint: "the container uses more than that now"}
+	case w.controller == "cpuset":
+		return &fault.Error{Field: w.field, Err: err, Hint: g.cpusetHint(path, file)}
 	}
 	return &fault.Error{Field: w.field, Err: err}
+}
+
+// cpusetHint says what a container can be given of the processors or memory nodes, in file.
+func (g *Group) cpusetHint(path, file string) string {
+	if g.mode == V2 {
+		file += ".effective"
+	}
+	has, err := readFile(filepath.Dir(path), file)
+	if has = strings.TrimSpace(has); err != nil || has == "" {
+		return ""
+	}
+	return "the cgroup above has " + has
 }
 
 // absentHint explains a file that isn't there.

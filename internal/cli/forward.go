@@ -54,7 +54,7 @@ func parseForward(s string) (local, port uint16, err error) {
 	n, err := strconv.ParseUint(p, 10, 16)
 	m, lerr := strconv.ParseUint(l, 10, 16)
 	if err != nil || lerr != nil || n == 0 {
-		return 0, 0, fmt.Errorf("%q: want PORT or LOCAL:PORT", s)
+		return 0, 0, fmt.Errorf("%q: want PORT or LOCAL:PORT, numbers up to 65535", s)
 	}
 	return uint16(m), uint16(n), nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 
 	"hull"
@@ -39,8 +40,8 @@ hull pool --status`,
 				}
 				return env.printJSON(s, "")
 			}
-			if size == 0 && options.given("size") {
-				return statusError{exitUsage, env.usage("pool", errors.New("--size \"0\": want 1 or more"))}
+			if options.given("size") && (size < 1 || size > hull.MaxPoolSize) {
+				return statusError{exitUsage, env.usage("pool", fmt.Errorf("--size \"%d\": want 1 to %d", size, hull.MaxPoolSize))}
 			}
 			ctx, _ := catchSignals()
 			// It wakes up whenever a container starts or ends, which wants the processors then: by one thread, not by all that Go

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"os"
@@ -202,7 +201,7 @@ func parseSize(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil
 	}
-	bad := fmt.Errorf("want bytes, or a number with k, m, g, t or p")
+	bad := errors.New("want bytes, a number with k, m, g, t or p, or -1 for no limit")
 	end := strings.LastIndexAny(s, "0123456789.") + 1
 	unit := strings.ToLower(strings.TrimPrefix(s[end:], " "))
 	factor := 1.0

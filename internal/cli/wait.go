@@ -30,9 +30,11 @@ hull wait --pid 7 web1`,
 		Run: func(env *Env, args []string) error {
 			switch one, other := options.given("pid"), options.given("rootpid"); {
 			case one && other:
-				return env.usage("wait", errors.New("--pid and --rootpid are both given"))
-			case one && pid < 1, other && rootPID < 1:
-				return env.usage("wait", fmt.Errorf("got %d, want a pid", pid+rootPID))
+				return statusError{exitUsage, env.usage("wait", errors.New("--pid and --rootpid are both given"))}
+			case one && pid < 1:
+				return statusError{exitUsage, env.usage("wait", fmt.Errorf("--pid \"%d\": want a pid", pid))}
+			case other && rootPID < 1:
+				return statusError{exitUsage, env.usage("wait", fmt.Errorf("--rootpid \"%d\": want a pid", rootPID))}
 			}
 			ctx, signals := catchSignals()
 			c, err := env.container("wait", args[0])

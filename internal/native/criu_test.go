@@ -41,7 +41,7 @@ func TestHintOf(t *testing.T) {
 	for why, want := range map[string]string{
 		"vdso: Unexpected rt vDSO area bounds":                   "newer CRIU",
 		"Connected TCP socket, consider using --tcp-established": "--tcp-established",
-		"something else":                                         "",
+		"something else": "",
 	} {
 		if got := hintOf(why); !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("%s: got %q, want %q", why, got, want)
