@@ -24,7 +24,7 @@ func eventsCommand() *Command {
 		Name:    "events",
 		Summary: "print what a container uses, and when it runs out of memory",
 		Usage:   "[options] CONTAINER-ID",
-		Long:    `Prints lines of JSON until the container ends: {"type":"stats","id":…,"data":…} with the use of CPU, memory, disks and so on, again and again, and {"type":"oom","id":…} each time the kernel has killed a process for want of memory.`,
+		Long:    `Prints lines of JSON as long as the container has processes: {"type":"stats","id":…,"data":…} with the use of CPU, memory, disks and so on, again and again, and {"type":"oom","id":…} each time the kernel has killed a process for want of memory.`,
 		Examples: `hull events --stats web1
 hull events --interval 1s web1`,
 		Args: arity{1, 1},
