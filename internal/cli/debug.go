@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -70,15 +69,15 @@ hull debug --strace openat,connect web1`,
 				}
 			}
 			wrong := func(format string, a ...any) error {
-				return statusError{exitUsage, fmt.Errorf("debug: "+format, a...)}
+				return statusError{exitUsage, env.usage("debug", fmt.Errorf(format, a...))}
 			}
 			switch isFile := len(given) == 1 && strings.HasPrefix(given[0], "--profile"); {
 			case len(given) > 1:
 				return wrong("more than one of %s", strings.Join(given, " and "))
 			case len(given) == 0 && o.LogLevel == "" && o.Strace == "":
-				return statusError{exitUsage, errors.New("debug: nothing to do; hull debug --help shows what there is")}
+				return wrong("nothing to do")
 			case o.LogLevel != "" && o.LogLevel != "warning" && o.LogLevel != "info" && o.LogLevel != "debug":
-				return wrong("--log-level: want warning, info or debug")
+				return wrong("--log-level %q: want warning, info or debug", o.LogLevel)
 			case isFile && file == "":
 				return wrong("%s: want a file", given[0])
 			case options.given("duration") && !isFile:

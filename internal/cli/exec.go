@@ -153,7 +153,7 @@ func (f *execFlags) processSpec(c *hull.Container, args []string) (*specs.Proces
 		p = &specs.Process{Cwd: "/"}
 	}
 	if len(args) == 0 {
-		return nil, &hull.Error{Kind: hull.ErrBadUsage, Err: errors.New("no command")}
+		return nil, &hull.Error{Kind: hull.ErrBadUsage, Err: errors.New("no command"), Hint: "give one behind the container's id, or --process"}
 	}
 	p.Args = args
 	return p, f.change(p)
