@@ -338,11 +338,17 @@ func (e *emitter) bindHost(p *overlay.Plan) {
 		}
 		fd := e.b.OpenTree(e.openHost(m.Source, openPath), "", flags)
 		e.b.Note(strconv.Quote(m.Source))
+		var propagation uint64 // a slave's, as all mounts are
+		if m.ReadOnly {
+			propagation = unix.MS_PRIVATE // what the host mounts in it later could be written to
+		}
 		if e.cfg.Kernel.MountSetattr {
-			e.b.MountSetattr(fd, attrFlags, unix.MountAttr{Attr_set: attr})
+			e.b.MountSetattr(fd, attrFlags, unix.MountAttr{Attr_set: attr, Propagation: propagation})
 		}
 		e.attach(fd, m.Path, true)
-		e.setAttrLate(fd, attr)
+		if e.setAttrLate(fd, attr); m.ReadOnly && !e.cfg.Kernel.MountSetattr {
+			e.b.Mount("", at(e.b, fd), "", unix.MS_PRIVATE, "")
+		}
 		e.guide.mounted(m.Path, m.Source)
 	}
 	e.b.In("")
