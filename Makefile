@@ -77,7 +77,7 @@ bench-engines: build ## times of whole containers by Podman, Docker, containerd 
 	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_SPEED=$(or $(ROUNDS),20) go test -count=1 -timeout 60m -v -run '^TestSpeed$$' ./test/engines
 
 .PHONY: test-kubernetes
-test-kubernetes: dist ## a kubelet, with containerd and hull's shim, runs pods of both classes; root, busybox-static, CNI's plugins
+test-kubernetes: dist ## pods of both classes by a kubelet with containerd and hull's shim, and in a cluster; root, busybox-static, CNI's plugins
 	dist=$$(pwd)/dist && containerd=$$(test/engines/newest/build) && kube=$$(test/kubernetes/kube/build) && cd test/kubernetes && \
 	HULL_TEST_REQUIRE=all HULL_TEST_DIST=$$dist HULL_TEST_CONTAINERD=$$containerd HULL_TEST_KUBERNETES=$$kube go test -count=1 -timeout 40m -v ./...
 

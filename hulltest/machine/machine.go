@@ -34,13 +34,17 @@ type Config struct {
 const EnvStage = "HULL_MACHINE_STAGE"
 
 // Main is that of tests: it runs them in a machine of c.
-func Main(m *testing.M, c Config) {
+func Main(m *testing.M, c Config) { Run(c, m.Run) }
+
+// Run calls f in a machine of c, and exits with what it returns. A machine may be in another, whose tests start their own program
+// without EnvStage; it ends with that process.
+func Run(c Config, f func() int) {
 	status, err := 0, error(nil)
 	switch os.Getenv(EnvStage) {
 	case "init":
 		status, err = c.init()
 	case "tests":
-		status = m.Run()
+		status = f()
 	default:
 		status, err = Outside(c.Name)
 	}

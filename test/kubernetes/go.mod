@@ -3,6 +3,7 @@ module hull/test/kubernetes
 go 1.26.3
 
 require (
+	github.com/godbus/dbus/v5 v5.1.0
 	hull v0.0.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2

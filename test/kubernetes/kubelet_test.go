@@ -17,6 +17,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/tools/portforward"
@@ -32,7 +33,7 @@ func TestKubelet(t *testing.T) {
 				run  func(*testing.T)
 			}{
 				{"life", n.life}, {"probes", n.probes}, {"streams", n.streams}, {"logs", n.logs}, {"forward", n.forward},
-				{"limits", n.limits}, {"processes", n.processes}, {"volumes", n.volumes}, {"security", n.security},
+				{"limits", n.limits}, {"overhead", n.overhead}, {"processes", n.processes}, {"volumes", n.volumes}, {"security", n.security},
 				{"grace", n.grace}, {"restarts", n.restarts},
 			} {
 				t.Run(test.name, test.run)
@@ -277,6 +278,46 @@ func (n *node) limits(t *testing.T) {
 	}
 }
 
+// overhead is what a pod that does nothing takes, of which its class says how much it is beside the pod's programs.
+func (n *node) overhead(t *testing.T) {
+	p := n.start(t, "overhead", v1.PodSpec{Containers: []v1.Container{box("main", pauses)}})
+	v := p.ready(t)
+	pod := "/kubepods/besteffort/pod" + string(v.UID)
+	number := func(file, field string) (n int64) {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err == nil {
+			_, after, _ := strings.Cut("\n"+string(text), "\n"+field)
+			_, err = fmt.Sscan(after, &n)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		return n
+	}
+	memory, cpu := "/sys/fs/cgroup/memory"+pod+"/", "/sys/fs/cgroup/cpuacct"+pod+"/cpuacct.usage"
+	time.Sleep(2 * time.Second) // its start is over
+	begin, cpuBegin := time.Now(), number(cpu, "")
+	time.Sleep(10 * time.Second)
+	used := time.Duration(number(cpu, "") - cpuBegin)
+	// As the kubelet counts: without what the kernel would give up at once.
+	bytes := number(memory+"memory.usage_in_bytes", "") - number(memory+"memory.stat", "total_inactive_file ")
+	milli := 1000 * used.Seconds() / time.Since(begin).Seconds()
+	t.Logf("a pod that sleeps: %.1f MiB, %.2f thousandths of a processor", float64(bytes)/(1<<20), milli)
+	for _, o := range manifests(t, "runtimeclass.yaml") {
+		c := o.(*nodev1.RuntimeClass)
+		if c.Handler != n.class.handler || c.Overhead == nil {
+			continue
+		}
+		if most := c.Overhead.PodFixed[v1.ResourceMemory]; bytes > most.Value() {
+			t.Errorf("that is more memory than the %s of its class", most.String())
+		}
+		if most := c.Overhead.PodFixed[v1.ResourceCPU]; milli > float64(most.MilliValue()) {
+			t.Errorf("that is more of a processor than the %s of its class", most.String())
+		}
+	}
+}
+
 // processes are those of a pod, which share a namespace or not.
 func (n *node) processes(t *testing.T) {
 	for _, share := range []bool{false, true} {
@@ -424,19 +465,38 @@ func (n *node) restarts(t *testing.T) {
 	}
 }
 
+// running are the programs of hull's that run, in whatever machine.
+func running() (programs []string, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
+		if base := filepath.Base(exe); err == nil && (strings.HasPrefix(base, "hull") || strings.HasPrefix(base, "containerd-shim")) {
+			programs = append(programs, e.Name()+" "+exe)
+		}
+	}
+	return programs, nil
+}
+
+func nothingRuns(t *testing.T) {
+	t.Helper()
+	become(t, "nothing of hull's runs", func() error {
+		programs, err := running()
+		if len(programs) > 0 {
+			err = errors.New(strings.Join(programs, "\n"))
+		}
+		return err
+	})
+}
+
 // nothingLeft looks for what pods leave once they are gone.
 func (n *node) nothingLeft(t *testing.T) {
 	become(t, "nothing is left of hull's", func() error {
-		var left []string
-		entries, err := os.ReadDir("/proc")
+		left, err := running()
 		if err != nil {
 			return err
-		}
-		for _, e := range entries {
-			exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-			if base := filepath.Base(exe); err == nil && (strings.HasPrefix(base, "hull") || strings.HasPrefix(base, "containerd-shim")) {
-				left = append(left, e.Name()+" "+exe)
-			}
 		}
 		states, _ := filepath.Glob("/run/containerd/hull/k8s.io/*")
 		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*/kubepods/*/pod*")

@@ -18,8 +18,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-
-	"hull/hulltest/ociimage"
 )
 
 // soon is how long is waited for what a kubelet does by itself: its loops have periods of seconds.
@@ -130,7 +128,7 @@ func startNodeOf(t *testing.T, c class, a *api) *node {
 	n.makeFiles(t)
 	n.startContainerd(t)
 	t.Cleanup(func() { end(t, n.containerd, syscall.SIGTERM) })
-	n.run(t, filepath.Join(enginesDir, "ctr"), "--address", n.socket(), "--namespace", "k8s.io", "image", "import", filepath.Join(n.dir, "image.tar"))
+	run(t, filepath.Join(enginesDir, "ctr"), "--address", n.socket(), "--namespace", "k8s.io", "image", "import", filepath.Join(n.dir, "image.tar"))
 	n.startKubelet(t)
 	t.Cleanup(func() { end(t, n.kubelet, syscall.SIGTERM) })
 	return n
@@ -147,20 +145,13 @@ func (n *node) makeFiles(t *testing.T) {
 		}
 	}
 	if out, err := exec.Command("ip", "link", "add", "uplink", "type", "bridge").CombinedOutput(); err == nil {
-		n.run(t, "ip", "addr", "add", nodeIP+"/24", "dev", "uplink")
-		n.run(t, "ip", "link", "set", "uplink", "up")
-		n.run(t, "ip", "route", "add", "default", "dev", "uplink") // a kubelet wants one
+		run(t, "ip", "addr", "add", nodeIP+"/24", "dev", "uplink")
+		run(t, "ip", "link", "set", "uplink", "up")
+		run(t, "ip", "route", "add", "default", "dev", "uplink") // a kubelet wants one
 	} else if !bytes.Contains(out, []byte("File exists")) {
 		t.Fatalf("%v: %s", err, out)
 	}
-	layer, err := ociimage.Busybox(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := []string{"PATH=/bin"}
-	image, err := ociimage.Layout(
-		ociimage.Image{Name: boxImage, Arch: arch, Layer: layer, Config: ociimage.Config{Env: env, Cmd: []string{"sh"}}},
-		ociimage.Image{Name: pauseImage, Arch: arch, Layer: layer, Config: ociimage.Config{Env: env, Cmd: []string{"sh", "-c", sleeps}}})
+	image, err := boxImages()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,14 +166,14 @@ func (n *node) makeFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	said := n.run(t, filepath.Join(installer(t), "libexec/hull/hull-node"), "--config", filepath.Join(n.dir, "config.toml"), "--unit=", "install")
+	said := run(t, filepath.Join(installer(t), "libexec/hull/hull-node"), "--config", filepath.Join(n.dir, "config.toml"), "--unit=", "install")
 	if !strings.Contains(said, "runtime hull-s is added: /opt/hull/bin/containerd-shim-hull-v1") || !strings.Contains(said, "containerd has to be restarted") {
 		t.Fatalf("hull-node says: %s", said)
 	}
 }
 
 // run runs a program that must succeed, and returns what it prints.
-func (n *node) run(t *testing.T, args ...string) string {
+func run(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
@@ -239,12 +230,16 @@ func daemon(t *testing.T, log string, argv ...string) *exec.Cmd {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			text, _ := os.ReadFile(log)
-			lines := strings.Split(string(text), "\n")
-			t.Logf("%s:\n%s", log, strings.Join(lines[max(0, len(lines)-logLines):], "\n"))
+			logEnd(t, log)
 		}
 	})
 	return cmd
+}
+
+func logEnd(t *testing.T, log string) {
+	text, _ := os.ReadFile(log)
+	lines := strings.Split(string(text), "\n")
+	t.Logf("%s:\n%s", log, strings.Join(lines[max(0, len(lines)-logLines):], "\n"))
 }
 
 // logLines is how much of a daemon's log is shown of a test that has failed.
@@ -267,13 +262,18 @@ func end(t *testing.T, cmd *exec.Cmd, signal os.Signal) {
 // become waits until there is no error any more.
 func become(t *testing.T, what string, check func() error) {
 	t.Helper()
+	becomeWithin(t, soon, what, check)
+}
+
+func becomeWithin(t *testing.T, patience time.Duration, what string, check func() error) {
+	t.Helper()
 	var err error
-	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("%s: not after %v: %v", what, soon, err)
+	t.Fatalf("%s: not after %v: %v", what, patience, err)
 }
 
 const base = "https://127.0.0.1:10250"
