@@ -33,7 +33,12 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		Resources:   s.Linux.Resources,
 		IntelRdt:    s.Linux.IntelRdt,
 	}
-	l.Namespaces = append(l.Namespaces, network(s)...)
+	// At the place that it has in config.json, which errors name.
+	for i, ns := range s.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			l.Namespaces = slices.Insert(l.Namespaces, min(i, len(l.Namespaces)), ns)
+		}
+	}
 	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
 		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
 	}
