@@ -81,6 +81,10 @@ func serve(ctx context.Context, address string, rt *hull.Runtime) error {
 func open(address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
+		// Package net takes the empty one for any port of any address.
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, fmt.Errorf("--listen %q: want HOST:PORT or unix:PATH", address)
+		}
 		return net.Listen("tcp", address)
 	}
 	unix.Umask(0o177)

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,19 @@ import (
 	"hull"
 	"hull/hulltest"
 )
+
+// What is no address is said to be none, with what one is: package net's words name no option.
+func TestListenMisused(t *testing.T) {
+	for _, address := range []string{"foo", "", "127.0.0.1", "[::1", "a:b:c"} {
+		l, err := open(address)
+		if err == nil {
+			l.Close()
+		}
+		if want := fmt.Sprintf("--listen %q: want HOST:PORT or unix:PATH", address); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", address, err, want)
+		}
+	}
+}
 
 func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
 
