@@ -105,6 +105,12 @@ func TestContainerdCheckpoint(t *testing.T) {
 	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
 		hulltest.Require(t, hulltest.CRIU)
 		n, saved := name("saved"), "localhost/"+name("point")+":latest"
+		t.Cleanup(func() {
+			if t.Failed() { // or all tests after it would find the container
+				d.run(t, "task", "rm", "-f", n)
+				d.run(t, "container", "rm", n)
+			}
+		})
 		d.ok(t, "run", "-d", c.runtime(), imageName, n, "sh", "-c", strings.Replace(counts, "echo $i", "echo $i >>/n", 1))
 		was := last(t, d.client, 3, "task", "exec", "--exec-id=e1", n, "cat", "/n")
 		d.ok(t, "container", "checkpoint", "--task", "--rw", "--image", n, saved)
