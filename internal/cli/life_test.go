@@ -272,39 +272,40 @@ func consoleSocket(t *testing.T) (path string, terminal <-chan *os.File) {
 }
 
 func TestConsoleSocket(t *testing.T) {
-	h := newHost(t)
-	b := hulltest.Bundle(t, args("sleep", "100"))
-	tty := func() string {
-		return hulltest.Bundle(t, args("tty"), func(s *specs.Spec) { s.Process.Terminal = true })
-	}
-	for name, command := range map[string][]string{
-		"run":    {"run", "-d", "-b", tty(), "x"},
-		"create": {"create", "-b", tty(), "y"},
-		"exec":   {"exec", "-d", "-t", "z", hulltest.ProgPath, "tty"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			h.t = t
-			if name == "exec" {
-				if err := h.hull("run", "-d", "-b", b, "z").Run(); err != nil {
-					t.Fatal(err)
+	isolated(t, func(t *testing.T, h host) {
+		b := hulltest.Bundle(t, args("sleep", "100"))
+		tty := func() string {
+			return hulltest.Bundle(t, args("tty"), func(s *specs.Spec) { s.Process.Terminal = true })
+		}
+		for name, command := range map[string][]string{
+			"run":    {"run", "-d", "-b", tty(), "x"},
+			"create": {"create", "-b", tty(), "y"},
+			"exec":   {"exec", "-d", "-t", "z", hulltest.ProgPath, "tty"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				h.t = t
+				if name == "exec" {
+					if err := h.hull("run", "-d", "-b", b, "z").Run(); err != nil {
+						t.Fatal(err)
+					}
 				}
-			}
-			path, terminal := consoleSocket(t)
-			h.output(append([]string{command[0], "--console-socket", path}, command[1:]...)...)
-			if name == "create" {
-				h.output("start", "y")
-			}
-			console, ok := <-terminal
-			if !ok {
-				t.Fatal("no terminal was sent")
-			}
-			defer console.Close()
-			line, err := bufio.NewReader(console).ReadString('\n')
-			if err != nil || !strings.Contains(line, "/dev/pts/") {
-				t.Errorf("the program writes %q, %v", line, err)
-			}
-		})
-	}
+				path, terminal := consoleSocket(t)
+				h.output(append([]string{command[0], "--console-socket", path}, command[1:]...)...)
+				if name == "create" {
+					h.output("start", "y")
+				}
+				console, ok := <-terminal
+				if !ok {
+					t.Fatal("no terminal was sent")
+				}
+				defer console.Close()
+				line, err := bufio.NewReader(console).ReadString('\n')
+				if err != nil || !strings.Contains(line, "/dev/pts/") {
+					t.Errorf("the program writes %q, %v", line, err)
+				}
+			})
+		}
+	})
 }
 
 // TestEventsOfOrphans: a container whose first process has ended while others go on has events as long as they do, as with runc.
