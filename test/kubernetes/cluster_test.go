@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ const later = 3 * soon
 
 // workers is how many a cluster has.
 const workers = 3
+
+// bothLabels are those of a node that can run pods of both classes.
+const bothLabels = "hull.run/native=true hull.run/sandbox=true"
 
 // replicas is how many pods each Deployment has.
 const replicas = 4
@@ -117,7 +121,7 @@ func TestCluster(t *testing.T) {
 	kubectl(t, "apply", "-f", filepath.Join(manifests, "hull-system.yaml"), "-f", filepath.Join(manifests, "hull-node.yaml"))
 	kubectl(t, "-n", "hull-system", "rollout", "status", "daemonset", "hull-node", "--timeout=240s")
 	for _, w := range all {
-		if got := hullLabels(t, w.name); got != "hull.run/native=true hull.run/sandbox=true" {
+		if got := hullLabels(t, w.name); got != bothLabels {
 			t.Errorf("%s has the labels %q", w.name, got)
 		}
 		if _, err := os.Stat(w.path("/opt/hull/bin/hull")); err != nil {
@@ -153,6 +157,37 @@ func TestCluster(t *testing.T) {
 			if least < replicas {
 				t.Errorf("%s: %d of %d pods were there meanwhile", c.name, least, replicas)
 			}
+			available(t, c, "two")
+		}
+	})
+	t.Run("another hull-node comes", func(t *testing.T) {
+		was, restarts := podUIDs(t), make(map[string]int)
+		const program = "/opt/hull/libexec/hull/hull-metrics"
+		for _, w := range all {
+			restarts[w.name] = w.restarts(t)
+			// That of another release.
+			if err := os.Remove(w.path(program)); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, w.path(program), "another\n")
+		}
+		kubectl(t, "-n", "hull-system", "rollout", "restart", "daemonset", "hull-node")
+		kubectl(t, "-n", "hull-system", "rollout", "status", "daemonset", "hull-node", "--timeout=240s")
+		for _, w := range all {
+			if out, err := exec.Command(w.path(program), "--help").CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", w.name, err, out)
+			}
+			if got := w.restarts(t) - restarts[w.name]; got != 0 {
+				t.Errorf("%s: its containerd was restarted %d times", w.name, got)
+			}
+			if got := hullLabels(t, w.name); got != bothLabels {
+				t.Errorf("%s has the labels %q", w.name, got)
+			}
+		}
+		if is := podUIDs(t); !slices.Equal(is, was) {
+			t.Errorf("pods were %v, and are %v", was, is)
+		}
+		for _, c := range classes {
 			available(t, c, "two")
 		}
 	})
@@ -325,6 +360,18 @@ func podsOf(t *testing.T, app string) (pods []v1.Pod) {
 		}
 	}
 	return pods
+}
+
+// podUIDs are those of the Deployments' pods, with how often their containers were started again.
+func podUIDs(t *testing.T) (all []string) {
+	t.Helper()
+	for _, c := range classes {
+		for _, p := range podsOf(t, c.name) {
+			all = append(all, fmt.Sprint(p.UID, " ", status(&p, "main").RestartCount))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // nodesOf are the nodes that pods of a Deployment are ready on, with how many.
