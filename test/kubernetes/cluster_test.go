@@ -236,11 +236,19 @@ func TestCluster(t *testing.T) {
 			kubectl(t, "delete", "deployment", c.name)
 			kubectl(t, "wait", "--for=delete", "pod", "-l", "app="+c.name, "--timeout=240s")
 		}
+		system, daemonSet := filepath.Join(manifests, "hull-system.yaml"), filepath.Join(manifests, "hull-node.yaml")
+		// Deleted at once its pods may not ask for their DaemonSet any more: what they do then is no matter, once both are there again.
+		kubectl(t, "delete", "-f", system, "-f", daemonSet)
+		kubectl(t, "apply", "-f", system, "-f", daemonSet)
+		kubectl(t, "-n", "hull-system", "rollout", "status", "daemonset", "hull-node", "--timeout=240s")
 		restarts := make(map[string]int)
 		for _, w := range all {
+			if got := hullLabels(t, w.name); got != bothLabels {
+				t.Errorf("%s has the labels %q", w.name, got)
+			}
 			restarts[w.name] = w.restarts(t)
 		}
-		kubectl(t, "delete", "--cascade=foreground", "-f", filepath.Join(manifests, "hull-node.yaml"))
+		kubectl(t, "delete", "--cascade=foreground", "-f", daemonSet)
 		for _, w := range all {
 			if got := w.restarts(t) - restarts[w.name]; got != 1 {
 				t.Errorf("%s: its containerd was restarted %d times", w.name, got)
@@ -255,7 +263,7 @@ func TestCluster(t *testing.T) {
 		if after := configurations(t, all); !maps.Equal(before, after) {
 			t.Errorf("containerd's configurations were %v, and are %v", before, after)
 		}
-		kubectl(t, "delete", "-f", filepath.Join(manifests, "hull-system.yaml"), "-f", filepath.Join(manifests, "runtimeclass.yaml"))
+		kubectl(t, "delete", "-f", system, "-f", filepath.Join(manifests, "runtimeclass.yaml"))
 		nothingRuns(t)
 	})
 }
