@@ -48,10 +48,7 @@ func (g *Group) makeParked() (err error) {
 		return err
 	}
 	for _, d := range g.dirs() {
-		if err = g.lock(d.path); err == nil {
-			err = markParked(d.path, true)
-		}
-		if err != nil {
+		if err = g.lock(d.path); err != nil {
 			break
 		}
 	}
@@ -67,23 +64,20 @@ func (g *Group) makeParked() (err error) {
 	return err
 }
 
-// markParked has a directory's mode say whether it waits for a container, by the sticky bit, which has no meaning there: the one of a
-// container that has stopped is empty, too, and on v2 has a parked one's name still.
-func markParked(path string, parked bool) error {
-	mode := uint32(0o755)
-	if parked {
-		mode |= unix.S_ISVTX
-	}
-	if err := unix.Chmod(path, mode); err != nil {
+// markTaken has the mode of a parked directory say that it is a container's now, by the sticky bit, which has no meaning there: when that has
+// stopped it is empty, and has a parked one's name still. It is what is taken that is marked, since who makes one can be killed before it
+// has marked all.
+func markTaken(path string) error {
+	if err := unix.Chmod(path, unix.S_ISVTX|0o755); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil
 }
 
-// isParked tells whether an open directory has that mark.
+// isParked tells whether an open directory has no such mark.
 func isParked(dir *os.File) bool {
 	var st unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &st) == nil && st.Mode&unix.S_ISVTX != 0
+	return unix.Fstat(int(dir.Fd()), &st) == nil && st.Mode&unix.S_ISVTX == 0
 }
 
 // Release gives up the lock of a parked group whose process has found its container.
@@ -132,12 +126,9 @@ func (g *Group) adoptDir(ctx context.Context, d dir, from string) error {
 	switch beside := filepath.Dir(from) == filepath.Dir(d.path); {
 	case v2 && beside && !g.given:
 		g.paths[unified] = from
-		return markParked(from, false)
+		return markTaken(from)
 	case !v2 && beside && !exists(d.path):
 		err := os.Rename(from, d.path)
-		if err == nil {
-			err = markParked(d.path, false)
-		}
 		if err == nil && slices.Contains(d.controllers, "cpuset") {
 			err = g.fillCpuset(d.path)
 		}

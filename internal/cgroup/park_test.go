@@ -40,9 +40,6 @@ func TestSweepLeavesContainers(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := markParked(dir, true); err != nil {
-			t.Fatal(err)
-		}
 	}
 	g := &Group{mode: V2, paths: map[string]string{unified: filepath.Join(parent, "web1")}}
 	if err := g.adoptDir(t.Context(), g.dirs()[0], taken); err != nil || g.paths[unified] != taken {

@@ -102,6 +102,8 @@ func needs(t *testing.T, script string) []hulltest.Need {
 		switch name {
 		case "root":
 			needs = append(needs, hulltest.Root)
+		case "userns":
+			needs = append(needs, hulltest.UserNS)
 		case "mount_setattr":
 			needs = append(needs, hulltest.MountSetattr)
 		default:

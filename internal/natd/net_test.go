@@ -437,12 +437,12 @@ func TestIP(t *testing.T) {
 	for ip, want := range map[string]string{
 		"10.99.0.77":   "already used",
 		hulltest.Host4: "already used",
-		"fd00::2":      "not an IPv4 address",
-		"10.1.2":       "not an IPv4 address",
+		"fd00::2":      "want an IPv4 address",
+		"10.1.2":       "want an IPv4 address",
 		"10.1.2.0":     "the last number",
 		"10.1.2.255":   "the last number",
 		"127.0.0.9":    "not an address that a container can have",
-		"10.1.2.0x10":  "not an IPv4 address",
+		"10.1.2.0x10":  "want an IPv4 address",
 	} {
 		_, err := w.start(t, nat.Config{IP: ip})
 		if err == nil || !strings.Contains(err.Error(), want) {

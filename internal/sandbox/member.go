@@ -20,17 +20,24 @@ import (
 	"hull/internal/stub"
 )
 
-// Annotations by which engines that speak CRI say which container of a pod comes first, and which join it.
-var podAnnotations = []struct{ kind, id string }{
-	{"io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"},   // containerd
-	{"io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"}, // CRI-O
+// Annotations by which engines say which container of a pod comes first, and which join it.
+var podAnnotations = []struct {
+	kind, id string
+	idAlone  bool // an id without a kind is that of a container which joins
+}{
+	{"io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id", false},  // containerd
+	{"io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID", true}, // CRI-O, and Podman, which since 5 writes no kind
 }
 
 // PodID returns the id of the container whose sandbox one with such annotations joins, or "" for one that joins none; and the field
 // that says so.
 func PodID(annotations map[string]string) (id, field string, err error) {
 	for _, a := range podAnnotations {
-		switch kind := annotations[a.kind]; kind {
+		kind := annotations[a.kind]
+		if kind == "" && a.idAlone && annotations[a.id] != "" {
+			kind = "container"
+		}
+		switch kind {
 		case "":
 			continue
 		case "sandbox":

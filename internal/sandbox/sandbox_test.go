@@ -49,3 +49,31 @@ func TestEndIsExplained(t *testing.T) {
 		}
 	}
 }
+
+// What engines write: containerd and CRI-O say of which kind a container is, Podman did until 4.
+func TestPodID(t *testing.T) {
+	const containerd, containerdID = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
+	const crio, crioID = "io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"
+	for _, test := range []struct {
+		annotations     map[string]string
+		id, field, fail string
+	}{
+		{annotations: nil},
+		{annotations: map[string]string{containerd: "sandbox", containerdID: "p"}},
+		{annotations: map[string]string{containerd: "container", containerdID: "p"}, id: "p", field: containerdID},
+		{annotations: map[string]string{containerdID: "p"}},
+		{annotations: map[string]string{crio: "sandbox", crioID: "p"}},
+		{annotations: map[string]string{crio: "container", crioID: "p"}, id: "p", field: crioID},
+		{annotations: map[string]string{crioID: "p"}, id: "p", field: crioID},
+		{annotations: map[string]string{crio: "container"}, fail: "annotations." + crioID},
+		{annotations: map[string]string{crio: "pod", crioID: "p"}, fail: "neither sandbox nor container"},
+	} {
+		id, field, err := PodID(test.annotations)
+		if test.field != "" {
+			test.field = "annotations." + test.field
+		}
+		if id != test.id || field != test.field || (err == nil) != (test.fail == "") || err != nil && !strings.Contains(err.Error(), test.fail) {
+			t.Errorf("%v: got %q, %q, %v", test.annotations, id, field, err)
+		}
+	}
+}
