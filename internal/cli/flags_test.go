@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestParseSize(t *testing.T) {
+func TestParseLimit(t *testing.T) {
 	tests := []struct {
 		in   string
 		want int64
@@ -18,21 +18,24 @@ func TestParseSize(t *testing.T) {
 		{"9223372036854775807", math.MaxInt64}, {"9007199254740993", 9007199254740993},
 	}
 	for _, test := range tests {
-		if got, err := parseSize(test.in); got != test.want || err != nil {
+		if got, err := parseLimit(test.in); got != test.want || err != nil {
 			t.Errorf("%q: got %d, %v, want %d", test.in, got, err, test.want)
 		}
 	}
 	for _, in := range []string{"", "-2", "m", "1q", "1kk", "1mib1", "1bb", "0x10", "1e3x", "9223372036854775808", "9000p", "1 2", "nan", "inf"} {
-		if got, err := parseSize(in); err == nil {
+		if got, err := parseLimit(in); err == nil {
 			t.Errorf("%q: got %d, want an error", in, got)
 		}
 	}
+	if got, err := parseSize("-1"); err == nil {
+		t.Errorf("a size of -1: got %d, want an error", got)
+	}
 }
 
-func FuzzParseSize(f *testing.F) {
+func FuzzParseLimit(f *testing.F) {
 	f.Add("1.5g")
 	f.Fuzz(func(t *testing.T, s string) {
-		if v, err := parseSize(s); err == nil && v < -1 {
+		if v, err := parseLimit(s); err == nil && v < -1 {
 			t.Errorf("%q: %d", s, v)
 		}
 	})

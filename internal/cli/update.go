@@ -41,13 +41,13 @@ func (f *updateFlags) register(fs *optionSet) {
 	fs.stringVar(&f.cpu.Cpus, "cpuset-cpus", "", "CPUs to run on, a `LIST` such as 0-3,6")
 	fs.stringVar(&f.cpu.Mems, "cpuset-mems", "", "memory nodes to use, a `LIST`")
 	fs.valueVar(number(&f.cpu.Idle, parseInt, "0|1"), "cpu-idle", "1: run only when the CPUs have nothing else to do")
-	fs.valueVar(number(&f.memory.Limit, parseSize, size), "memory", "memory: bytes, or a number with k, m, g or t; -1 is no limit")
-	fs.valueVar(number(&f.memory.Reservation, parseSize, size), "memory-reservation", "memory that the container keeps when the "+
+	fs.valueVar(number(&f.memory.Limit, parseLimit, size), "memory", "memory: bytes, or a number with k, m, g or t; -1 is no limit")
+	fs.valueVar(number(&f.memory.Reservation, parseLimit, size), "memory-reservation", "memory that the container keeps when the "+
 		"host runs out of it")
-	fs.valueVar(number(&f.memory.Swap, parseSize, size), "memory-swap", "memory and swap space together; -1 is no limit")
-	fs.valueVar(number(&f.kernel, parseSize, size), "kernel-memory", "")
+	fs.valueVar(number(&f.memory.Swap, parseLimit, size), "memory-swap", "memory and swap space together; -1 is no limit")
+	fs.valueVar(number(&f.kernel, parseLimit, size), "kernel-memory", "")
 	fs.hide()
-	fs.valueVar(number(&f.kernelTCP, parseSize, size), "kernel-memory-tcp", "")
+	fs.valueVar(number(&f.kernelTCP, parseLimit, size), "kernel-memory-tcp", "")
 	fs.hide()
 	fs.valueVar(number(&f.pidsLimit, parseInt, "N"), "pids-limit", "number of processes and threads; -1 is no limit")
 	fs.stringVar(&f.l3CacheSchema, "l3-cache-schema", "", "Intel RDT: `SCHEMA` of the L3 cache")
@@ -196,12 +196,21 @@ func numberError(err error) error {
 	return e.Err
 }
 
-// parseSize reads a number of bytes, or of binary multiples: 1.5g, 100M, 64KiB, 10kb. -1 is no limit.
-func parseSize(s string) (int64, error) {
+// parseLimit reads a size, or -1, which is no limit.
+func parseLimit(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil
 	}
-	bad := errors.New("want bytes, a number with k, m, g, t or p, or -1 for no limit")
+	v, err := parseSize(s)
+	if err != nil {
+		err = errors.New("want bytes, a number with k, m, g, t or p, or -1 for no limit")
+	}
+	return v, err
+}
+
+// parseSize reads a number of bytes, or of binary multiples: 1.5g, 100M, 64KiB, 10kb.
+func parseSize(s string) (int64, error) {
+	bad := errors.New("want bytes, or a number with k, m, g, t or p")
 	end := strings.LastIndexAny(s, "0123456789.") + 1
 	unit := strings.ToLower(strings.TrimPrefix(s[end:], " "))
 	factor := 1.0

@@ -172,9 +172,10 @@ func (s *Sandbox) drain() {
 	}
 }
 
-// sending tells whether a connection that was closed has something that isn't acknowledged: it ends by that.
+// sending tells whether a connection has something that isn't acknowledged: its processes have ended, and it ends by that. It is among those
+// that are registered until its socket is released, and later among those that are cleaned up.
 func (s *Sandbox) sending() bool {
-	return slices.ContainsFunc(s.network.CleanupEndpoints(), func(e stack.TransportEndpoint) bool {
+	return slices.ContainsFunc(append(s.network.RegisteredEndpoints(), s.network.CleanupEndpoints()...), func(e stack.TransportEndpoint) bool {
 		t, ok := e.(*tcp.Endpoint)
 		return ok && slices.Contains([]tcp.EndpointState{
 			tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck}, t.EndpointState())
