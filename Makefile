@@ -68,6 +68,11 @@ test-engines-sid: build ## the same with the engines of Debian's unstable suite;
 	newest=$$(test/engines/newest/build) && root=$$(test/engines/sid/root) && \
 	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_ENGINES=$$root go test -count=1 -timeout 40m -v ./test/engines
 
+.PHONY: test-engines-1.7
+test-engines-1.7: build ## what of it is about containerd, with containerd 1.7
+	newest=$$(test/engines/newest/build) && old=$$(test/engines/containerd17/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_CONTAINERD_1_7=$$old \
+	go test -count=1 -timeout 20m -v -run '^Test(Containerd|CRI|Installed)$$/^1.7$$' ./test/engines
+
 .PHONY: test-engines-short
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines

@@ -57,7 +57,7 @@ type Change struct {
 	Before []byte   // nil: there is no such file
 	After  []byte   // nil: there will be none
 	Says   []string // what is different, a line each
-	Apply  string   // what the user does for the engine to see it
+	Next   string   // what the user does for the engine to see it, or ""
 	own    bool     // the file is hull's alone: no backup
 }
 
@@ -91,7 +91,10 @@ func plan(engine, config string, runtimes []Runtime) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Change{Engine: engine, File: config, Apply: k.apply, own: k.own}
+	c := &Change{Engine: engine, File: config, Next: k.apply, own: k.own}
+	if runtimes == nil {
+		c.Next = k.forget
+	}
 	// A link may lead to where an administrator keeps all configuration.
 	if real, err := filepath.EvalSymlinks(config); err == nil {
 		c.File = real
@@ -115,16 +118,18 @@ type kind struct {
 	file  func() (string, error)
 	own   bool // file is hull's alone
 	apply string
+	// forget is what apply is after hull was taken out: Docker, told to read its configuration again, goes on to know what isn't named in it any more.
+	forget string
 	// edit returns what file will be, nil for none, and what is different. before is nil if there is no file; no runtimes means
 	// to forget all.
 	edit func(before []byte, runtimes []Runtime) (after []byte, says []string, err error)
 }
 
 var kinds = []kind{
-	{"docker", at("/etc/docker/daemon.json", "docker/daemon.json"), false, "systemctl reload docker; then docker run --runtime hull", editDocker},
-	{"podman", at("/etc/containers/containers.conf.d/50-hull.conf", "containers/containers.conf.d/50-hull.conf"), true, "podman --runtime hull run", dropIn("podman", podmanText)},
-	{"containerd", at("/etc/containerd/config.toml", ""), false, "systemctl restart containerd; a RuntimeClass has hull or hull-s as its handler", editContainerd},
-	{"crio", at("/etc/crio/crio.conf.d/50-hull.conf", ""), true, "systemctl reload crio; a RuntimeClass has hull or hull-s as its handler", dropIn("crio", crioText)},
+	{"docker", at("/etc/docker/daemon.json", "docker/daemon.json"), false, "systemctl reload docker; then docker run --runtime hull", "systemctl restart docker", editDocker},
+	{"podman", at("/etc/containers/containers.conf.d/50-hull.conf", "containers/containers.conf.d/50-hull.conf"), true, "podman --runtime hull run", "", dropIn("podman", podmanText)},
+	{"containerd", at("/etc/containerd/config.toml", ""), false, "systemctl restart containerd; a RuntimeClass has hull or hull-s as its handler", "systemctl restart containerd", editContainerd},
+	{"crio", at("/etc/crio/crio.conf.d/50-hull.conf", ""), true, "systemctl reload crio; a RuntimeClass has hull or hull-s as its handler", "systemctl reload crio", dropIn("crio", crioText)},
 }
 
 // at returns where an engine of root's looks, and one of another user's, below its configuration.

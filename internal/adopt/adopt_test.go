@@ -98,13 +98,24 @@ func TestCrio(t *testing.T) {
 }
 
 func TestContainerd(t *testing.T) {
-	v2, v3 := containerdText("io.containerd.grpc.v1.cri", false, both), containerdText("io.containerd.cri.v1.runtime", true, both)
+	v2, v3 := containerdText("io.containerd.grpc.v1.cri", true, false, both), containerdText("io.containerd.cri.v1.runtime", false, true, both)
+	// containerd 1 has a runtime runc, its default, where the file names none.
+	runc := "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n"
+	named := containerdText("io.containerd.grpc.v1.cri", false, false, both)
+	if strings.Count(v2, runc) != 1 || strings.Contains(named+v3, "runtimes.runc") {
+		t.Errorf("runc is named in\n%s\nand not in\n%s\nor\n%s", v2, named, v3)
+	}
+	const old2runc = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.crun]\nruntime_type = \"io.containerd.runc.v2\"\n"
 	const old2 = "# of ours\nversion = 2 # yes\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    sandbox_image = \"pause\"\n"
 	const old3 = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true"
+	old4 := strings.Replace(old3, "version = 3", "version = 4", 1) + "\n"
 	check(t, "containerd", []edited{
 		{"none", "", newContainerd + v2, ""},
 		{"2", old2, old2 + v2, old2},
+		{"2, with runtimes", old2runc, old2runc + named, old2runc},
+		{"2, by an older hull", old2 + named, old2 + v2, old2},
 		{"3", old3, old3 + "\n" + v3, old3 + "\n"},
+		{"4", old4, old4 + v3, old4},
 		{"hull's is old", old2 + strings.ReplaceAll(v2, "/usr/bin/hull\"", "/old\"") + "[debug]\nlevel = \"info\"\n", old2 + "[debug]\nlevel = \"info\"\n" + v2, old2 + "[debug]\nlevel = \"info\"\n"},
 	})
 }
@@ -138,7 +149,7 @@ func TestContainerdShim(t *testing.T) {
 		t.Errorf("again it says %q, %v, and makes %s", says, err, again)
 	}
 	// Of what an older hull has made it makes the new.
-	if again, _, err := editContainerd([]byte(before+containerdText("io.containerd.cri.v1.runtime", true, both)), shims); err != nil || string(again) != want {
+	if again, _, err := editContainerd([]byte(before+containerdText("io.containerd.cri.v1.runtime", false, true, both)), shims); err != nil || string(again) != want {
 		t.Errorf("of the old it makes %s, %v", again, err)
 	}
 }
@@ -149,10 +160,10 @@ func TestContainerdOld(t *testing.T) {
 	shims := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1", false}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1", false}}
 	for _, before := range []string{"", "version = 2\n"} {
 		after, says, err := editContainerd([]byte(before), shims)
-		if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", false, both); err != nil || string(after) != want {
+		if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", true, false, both); err != nil || string(after) != want {
 			t.Errorf("of %q it makes %s, %v; want %s", before, after, err, want)
 		}
-		if len(says) != 3 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/hull-s") || !strings.Contains(says[2], "version 3") {
+		if len(says) != 4 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/hull-s") || !strings.Contains(says[2], "runtime runc is added") || !strings.Contains(says[3], "version 3") {
 			t.Errorf("it says %q", says)
 		}
 	}
@@ -162,10 +173,10 @@ func TestContainerdOld(t *testing.T) {
 func TestContainerdTold(t *testing.T) {
 	told := []Runtime{{Hull, "/usr/bin/hull", "/usr/bin/containerd-shim-hull-v1", true}, {Sandbox, "/usr/bin/hull-s", "/usr/bin/containerd-shim-hull-v1", true}}
 	after, says, err := editContainerd([]byte("version = 2\n"), told)
-	if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", false, told); err != nil || string(after) != want || !strings.Contains(want, `isolation = "sandbox"`) {
+	if want := newContainerd + containerdText("io.containerd.grpc.v1.cri", true, false, told); err != nil || string(after) != want || !strings.Contains(want, `isolation = "sandbox"`) {
 		t.Errorf("it makes %s, %v; want %s", after, err, want)
 	}
-	if len(says) != 2 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/containerd-shim-hull-v1") {
+	if len(says) != 3 || !strings.HasSuffix(says[1], "runtime hull-s is added: /usr/bin/containerd-shim-hull-v1") {
 		t.Errorf("it says %q", says)
 	}
 }
@@ -183,9 +194,9 @@ func TestMistakes(t *testing.T) {
 		{"crio", "", "it is not hull's"},
 		{"containerd", "version = 2\n[plugins\n", "no TOML: line "},
 		{"containerd", "[]\n", "config: no TOML: line 1: a table without a name"},
-		{"containerd", "root = \"x\"\n", "config: it has no version of its form: that has to be 2 or 3"},
-		{"containerd", "version = []\n", "config: it has no version of its form: that has to be 2 or 3"},
-		{"containerd", "version = 4\n", "version 4 of the configuration"},
+		{"containerd", "root = \"x\"\n", "config: it has no version of its form: that has to be 2, 3 or 4"},
+		{"containerd", "version = []\n", "config: it has no version of its form: that has to be 2, 3 or 4"},
+		{"containerd", "version = 5\n", "version 5 of the configuration"},
 		{"containerd", "version = 2\nplugins = {}\n", "config: plugins is in braces, where nothing can be added: write it as [plugins]"},
 		{"containerd", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\ncontainerd = {a = 1}\n", `config: plugins."io.containerd.grpc.v1.cri".containerd is in braces`},
 		{"containerd", "version = 2\nplugins = []\n", "config: plugins is no table"},

@@ -86,10 +86,11 @@ const (
 	blockEnd   = "# End of what hull install containerd has made.\n"
 )
 
-// containerdPlugin is CRI's, in each version of the configuration that has runtimes by their names.
-var containerdPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+// containerdPlugin is CRI's, in each version of the configuration that has runtimes by their names. Version 4 is what containerd writes
+// from 2.3 on: other plugins are different in it.
+var containerdPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 
-// editContainerd edits config.toml of version 2 or 3.
+// editContainerd edits config.toml of one of these versions.
 func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []string, err error) {
 	rest, had, err := cutBlock(string(before))
 	if err != nil {
@@ -120,11 +121,11 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	}
 	version, ok := root.values["version"].(int64)
 	if !ok {
-		return nil, nil, errors.New("it has no version of its form: that has to be 2 or 3 (containerd config migrate)")
+		return nil, nil, errors.New("it has no version of its form: that has to be 2, 3 or 4 (containerd config migrate)")
 	}
 	plugin := containerdPlugin[version]
 	if plugin == "" {
-		return nil, nil, fmt.Errorf("version %d of the configuration is none that hull knows: it has to be 2 or 3 (containerd config migrate)", version)
+		return nil, nil, fmt.Errorf("version %d of the configuration is none that hull knows: it has to be 2, 3 or 4 (containerd config migrate)", version)
 	}
 	at := []string{"plugins", plugin, "containerd", "runtimes"}
 	if err := root.open(at...); err != nil {
@@ -137,7 +138,9 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	}
 	runtimes, note := shims(version, runtimes)
 	systemd, _ := root.walk(append(at, "runc", "options", "SystemdCgroup")...).(bool)
-	block := containerdText(plugin, systemd, runtimes)
+	named, _ := root.walk(at...).(*table)
+	runc := version == 2 && (named == nil || len(named.values) == 0)
+	block := containerdText(plugin, runc, systemd, runtimes)
 	if rest != "" && !strings.HasSuffix(rest, "\n") {
 		rest += "\n"
 	}
@@ -151,6 +154,9 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 	for _, r := range runtimes {
 		says = append(says, added([]Runtime{{Name: r.Name, Path: r.program()}}, had)...)
 	}
+	if runc {
+		says = append(says, "runtime runc is added, too: containerd 1 has it by itself only where no other is named")
+	}
 	if note != "" {
 		says = append(says, note)
 	}
@@ -161,14 +167,14 @@ func editContainerd(before []byte, runtimes []Runtime) (after []byte, says []str
 }
 
 // shims returns the runtimes without hull's own shim where containerd may be one that doesn't tell it its options, and a note that says
-// so. Version 3 is of containerd 2; version 2 is read by all.
+// so. Version 3, and later ones, are of containerd 2; version 2 is read by all.
 func shims(version int64, runtimes []Runtime) (all []Runtime, note string) {
 	if version >= 3 {
 		return runtimes, ""
 	}
 	for _, r := range runtimes {
 		if r.Shim != "" && !r.Told {
-			note = "note: runc's shim runs them; hull's own takes containerd 1.7 or newer, and none such is in PATH, or a configuration of version 3 (containerd config migrate)"
+			note = "note: runc's shim runs them; hull's own takes containerd 1.7 or newer, and none such is in PATH, or a configuration of version 3 or newer (containerd config migrate)"
 			r.Shim = ""
 		}
 		all = append(all, r)
@@ -179,9 +185,14 @@ func shims(version int64, runtimes []Runtime) (all []Runtime, note string) {
 // newContainerd is the configuration where there is none.
 const newContainerd = "version = 2\n"
 
-func containerdText(plugin string, systemd bool, runtimes []Runtime) string {
+// containerdText is hull's block. runc has it name that runtime, too: what a file of version 2 has of runtimes takes the place of what
+// containerd 1 would have without, which is runc, its default; and without its default it has no CRI.
+func containerdText(plugin string, runc, systemd bool, runtimes []Runtime) string {
 	var b strings.Builder
 	b.WriteString(blockBegin)
+	if runc {
+		fmt.Fprintf(&b, "[plugins.%q.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n", plugin)
+	}
 	for _, r := range runtimes {
 		table := fmt.Sprintf("plugins.%q.containerd.runtimes.%s", plugin, r.Name)
 		if r.Shim != "" {
@@ -228,6 +239,9 @@ func onlyRuntimesAdded(before *table, text string, at []string, runtimes []Runti
 			return errors.New("tables can't be added at its end")
 		}
 		delete(known.values, r.Name)
+	}
+	if before.walk(append(at, "runc")...) == nil {
+		delete(known.values, "runc")
 	}
 	if !reflect.DeepEqual(plain(before), plain(after)) {
 		return errors.New("it can't be edited without changing something else")

@@ -37,7 +37,7 @@ func installCommand() *Command {
 		Usage:   "[options] ENGINE",
 		Long: `Adds to the configuration of docker, podman, containerd or crio the runtime hull, and hull-s, which makes sandboxes: that one if hull is installed by this name, too, with hull-sandbox. They don't become the default. It says what it changes; doing it again changes nothing.
 
-containerd gets hull's own shim, containerd-shim-hull-v1, where that is installed beside hull and either the configuration is of version 3 or the containerd in PATH is 1.7 or newer; else runc's shim runs hull. podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2 or 3) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
+containerd gets hull's own shim, containerd-shim-hull-v1, where that is installed beside hull and either the configuration is of version 3 or newer or the containerd in PATH is 1.7 or newer; else runc's shim runs hull. podman and crio read a file of hull's own. In docker's daemon.json and containerd's config.toml (of version 2, 3 or 4) all else stays as it is, comments too, and a copy is made before the first change: FILE.before-hull. An engine has to be told to read its configuration again, which is not done here.
 
 Other users than root have podman and docker know it for themselves.`,
 		Exit: installExit,
@@ -165,8 +165,8 @@ func (f *installFlags) finish(env *Env, op string, c *adopt.Change, notes []stri
 	if backup != "" {
 		say("   as it was before hull: %s", backup)
 	}
-	if op == "install" {
-		say("next: %s", c.Apply)
+	if c.Next != "" {
+		say("next: %s", c.Next)
 	}
 	return env.write(b.String())
 }

@@ -20,15 +20,30 @@ type containerd struct {
 }
 
 // A release is a containerd that is there: of the distribution, and what make builds through Go's module proxy.
-type release struct{ name, bin string }
+type release struct {
+	name, bin string
+	pods      bool // its shims can make pods by themselves
+}
 
+// releases are those that are there, the newest at the end.
 func releases() []release {
-	all := []release{{"installed", ""}}
-	if bin := os.Getenv("HULL_TEST_CONTAINERD"); bin != "" {
-		all = append(all, release{"newest", bin})
+	all := []release{{name: "installed"}}
+	if bin := os.Getenv(containerd17Dir); bin != "" {
+		all = append(all, release{name: "1.7", bin: bin})
+	}
+	if bin := os.Getenv(containerdDir); bin != "" {
+		all = append(all, release{name: "newest", bin: bin, pods: true})
 	}
 	return all
 }
+
+func newestRelease() release { all := releases(); return all[len(all)-1] }
+
+// containerdDir names a directory with the newest containerd and the programs of CRI, containerd17Dir one with containerd 1.7.
+const (
+	containerdDir   = "HULL_TEST_CONTAINERD"
+	containerd17Dir = "HULL_TEST_CONTAINERD_1_7"
+)
 
 func (r release) program(name string) string {
 	if r.bin == "" {
@@ -41,7 +56,7 @@ func (r release) program(name string) string {
 // can't start a container of CRI.
 //
 // hull's shim is there a second time for a containerd that can have it make the pods themselves, by names with the suffix -pods.
-func containerdConfig(all []contestant, newest bool) string {
+func containerdConfig(all []contestant, pods bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -56,7 +71,7 @@ func containerdConfig(all []contestant, newest bool) string {
 	for _, c := range all {
 		if c.shim() {
 			fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n", c.name, c.path)
-			if newest {
+			if pods {
 				fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n    sandboxer = \"shim\"\n", c.name+podsSuffix, c.path)
 			}
 			continue
@@ -82,20 +97,32 @@ func startContainerd(t testing.TB, r release, dir string) *containerd {
 // startContainerdWith starts one whose CRI knows these runtimes.
 func startContainerdWith(t testing.TB, r release, dir string, all []contestant) *containerd {
 	t.Helper()
+	c := newContainerd(t, r, dir, containerdConfig(all, r.pods)+fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt"))
+	c.start(t)
+	c.importImages(t)
+	return c
+}
+
+// newContainerd makes one with a configuration; it isn't started.
+func newContainerd(t testing.TB, r release, dir, config string) *containerd {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	c := &containerd{dir: dir, bin: r.bin}
 	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
-	text := containerdConfig(all, r.bin != "") + fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", dir+"/opt")
-	if err := os.WriteFile(dir+"/config.toml", []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(dir+"/config.toml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.start(t)
+	return c
+}
+
+// importImages puts the images into the namespaces that tests use.
+func (c *containerd) importImages(t testing.TB) {
+	t.Helper()
 	for _, namespace := range []string{"default", "k8s.io"} {
 		c.ok(t, "--namespace", namespace, "image", "import", layout(t))
 	}
-	return c
 }
 
 // start starts the daemon, for the first time or again.

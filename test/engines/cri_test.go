@@ -90,7 +90,7 @@ func (p *pod) start(t *testing.T, more map[string]any, args ...string) (id strin
 // crictlOf is the command line for CRI of a daemon.
 func crictlOf(t testing.TB, d *containerd) client {
 	t.Helper()
-	bin := os.Getenv("HULL_TEST_CONTAINERD")
+	bin := os.Getenv(containerdDir)
 	if bin == "" {
 		t.Skip("needs crictl, which make test-engines builds")
 	}
@@ -102,9 +102,12 @@ func crictlOf(t testing.TB, d *containerd) client {
 	}
 	socket := "unix://" + d.dir + "/socket"
 	c := client{argv: []string{filepath.Join(bin, "crictl"), "--runtime-endpoint", socket, "--image-endpoint", socket}}
-	c.become(t, "true", "info", "-o", "go-template", "--template", `{{range .status.conditions}}{{if eq .type "NetworkReady"}}{{.status}}{{end}}{{end}}`)
+	c.become(t, "true", "info", "-o", "go-template", "--template", networkReady)
 	return c
 }
+
+// networkReady has crictl info print "true" when pods can have a network.
+const networkReady = `{{range .status.conditions}}{{if eq .type "NetworkReady"}}{{.status}}{{end}}{{end}}`
 
 func TestCRI(t *testing.T) {
 	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) { testPod(t, crictlOf(t, d), c) })
@@ -188,7 +191,7 @@ func TestPodsAtOnce(t *testing.T) {
 	long(t)
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
 	all := containerdContestants(t)
-	d := startContainerd(t, releases()[len(releases())-1], "/run/containerd-pods")
+	d := startContainerd(t, newestRelease(), "/run/containerd-pods")
 	defer d.end(t, os.Interrupt)
 	crictl := crictlOf(t, d)
 	crictl.argv = append(crictl.argv, "--timeout", patience.String())

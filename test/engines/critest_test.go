@@ -41,7 +41,7 @@ func TestCritest(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), lasts+time.Minute)
 		defer cancel()
 		socket := "unix://" + d.dir + "/socket"
-		cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv("HULL_TEST_CONTAINERD"), "critest"), "--runtime-endpoint", socket, "--image-endpoint", socket,
+		cmd := exec.CommandContext(ctx, filepath.Join(os.Getenv(containerdDir), "critest"), "--runtime-endpoint", socket, "--image-endpoint", socket,
 			"--runtime-handler", c.name, "--test-images-file", images, "--ginkgo.skip", critestSkip, "--ginkgo.no-color", "--ginkgo.timeout", lasts.String())
 		out, err := cmd.CombinedOutput() // whether all pass isn't the question
 		ran := false

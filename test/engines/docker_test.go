@@ -20,21 +20,27 @@ type dockerd struct {
 
 var dockerOnce sync.Once
 
-// startDocker starts a daemon with its files below a directory.
+// startDocker starts a daemon with its files below a directory, that knows the contestants.
 func startDocker(t testing.TB, dir string, options ...string) dockerd {
+	t.Helper()
+	all := contestants(t)
+	for _, c := range all {
+		if c.name != "runc" { // which it knows by itself
+			options = append(options, "--add-runtime="+c.name+"="+c.path)
+		}
+	}
+	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "--default-runtime=") }) {
+		options = append(options, "--default-runtime="+all[0].name)
+	}
+	return startPlainDocker(t, dir, options...)
+}
+
+// startPlainDocker starts one that knows what its configuration says.
+func startPlainDocker(t testing.TB, dir string, options ...string) dockerd {
 	t.Helper()
 	argv := []string{
 		"dockerd", "--host=unix://" + dir + "/docker.sock", "--data-root=/var/lib/docker" + dir, "--exec-root=" + dir + "/exec",
 		"--pidfile=" + dir + "/pid", "--exec-opt=native.cgroupdriver=" + cgroupManager(), "--storage-driver=overlay2", "--log-level=info",
-	}
-	all := contestants(t)
-	for _, c := range all {
-		if c.name != "runc" { // which it knows by itself
-			argv = append(argv, "--add-runtime="+c.name+"="+c.path)
-		}
-	}
-	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "--default-runtime=") }) {
-		argv = append(argv, "--default-runtime="+all[0].name)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

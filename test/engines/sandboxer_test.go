@@ -13,12 +13,12 @@ import (
 func TestSandboxer(t *testing.T) {
 	need(t, "containerd-shim-runc-v2")
 	hulltest.Require(t, hulltest.Need{Name: "containerd-newest", Check: func() error {
-		if os.Getenv("HULL_TEST_CONTAINERD") == "" {
+		if os.Getenv(containerdDir) == "" {
 			return os.ErrNotExist
 		}
 		return nil
 	}})
-	d := startContainerd(t, releases()[1], "/run/containerd-sandboxer")
+	d := startContainerd(t, newestRelease(), "/run/containerd-sandboxer")
 	defer func() { d.end(t, os.Interrupt) }()
 	crictl := crictlOf(t, d)
 	for _, c := range containerdContestants(t) {

@@ -55,7 +55,7 @@ func TestSpeed(t *testing.T) {
 		})
 		ctrd.end(t, os.Interrupt)
 	}
-	if newest := releases()[len(releases())-1]; newest.bin != "" {
+	if newest := newestRelease(); newest.pods {
 		ctrd := startContainerdWith(t, newest, "/run/containerd-speed-pods", withShims)
 		defer ctrd.end(t, os.Interrupt)
 		crictl := crictlOf(t, ctrd)

@@ -164,10 +164,12 @@ func initMain() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	newest := -1
-	if dir := os.Getenv("HULL_TEST_CONTAINERD"); dir != "" {
-		if newest, err = openTree(dir); err != nil {
-			return 0, err
+	built := make(map[string]int)
+	for _, name := range []string{containerdDir, containerd17Dir} {
+		if dir := os.Getenv(name); dir != "" {
+			if built[name], err = openTree(dir); err != nil {
+				return 0, fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
 	self, err := os.Open("/proc/self/exe")
@@ -211,12 +213,12 @@ func initMain() (int, error) {
 	if err := attachTree(binaries, runtimeDir); err != nil {
 		return 0, err
 	}
-	if newest >= 0 {
-		const dir = "/run/newest"
-		if err := attachTree(newest, dir); err != nil {
+	for name, fd := range built {
+		dir := "/run/" + strings.ToLower(name)
+		if err := attachTree(fd, dir); err != nil {
 			return 0, err
 		}
-		if err := os.Setenv("HULL_TEST_CONTAINERD", dir); err != nil {
+		if err := os.Setenv(name, dir); err != nil {
 			return 0, err
 		}
 	}
