@@ -28,8 +28,11 @@ type ExecOptions struct {
 	PidfdSocket   string
 	PidFile       string
 	ExtraFiles    []*os.File
-	IgnorePaused  bool     // start it though the container is paused
-	Cgroups       []string // sub-cgroups: PATH, or CONTROLLER[,CONTROLLER…]:PATH
+	IgnorePaused  bool // start it though the container is paused
+	// Attached says that only the caller waits for the process, and needs no pid of it. In a sandbox it starts sooner then,
+	// without a process of the host's that stands for it: its Pid is 0. It has no effect with a terminal, PidFile or PidfdSocket.
+	Attached bool
+	Cgroups  []string // sub-cgroups: PATH, or CONTROLLER[,CONTROLLER…]:PATH
 }
 
 // Exec starts another process in the container.
@@ -69,6 +72,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	req := c.execRequest(o.Process)
 	req.IO = engine.IO{Stdio: [3]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Extra: o.ExtraFiles}
 	req.Cgroups, req.AwaitThaw = o.Cgroups, o.IgnorePaused
+	req.Attached = o.Attached && h.pidFile == "" && h.pidfdSocket == ""
 	req.Prepared = h.make
 	p, err := c.engine.Exec(ctx, req)
 	if err != nil {
@@ -147,29 +151,33 @@ func (c *Container) execRequest(p *specs.Process) *engine.ExecRequest {
 
 // Process is a process in a container.
 type Process struct {
-	Pid int // in the caller's pid namespace
+	Pid int // in the caller's pid namespace; 0 of one that has none there, see ExecOptions.Attached
 
-	mu    sync.Mutex
-	pidfd *os.File // if this program has started it
-	ended func(unix.WaitStatus) unix.WaitStatus
-	wait  func() (unix.WaitStatus, error) // of one that is no child; or nil
+	mu     sync.Mutex
+	pidfd  *os.File // if this program has started it
+	ended  func(unix.WaitStatus) unix.WaitStatus
+	wait   func() (unix.WaitStatus, error) // of one that is no child; or nil
+	remote engine.Remote                   // instead of a pidfd; or nil
 }
 
 // newProcess is the process that an engine has started.
 func newProcess(p *engine.Process) *Process {
-	return &Process{Pid: p.Pid, pidfd: p.PidFD, ended: p.Ended, wait: p.Wait}
+	return &Process{Pid: p.Pid, pidfd: p.PidFD, ended: p.Ended, wait: p.Wait, remote: p.Remote}
 }
 
 // Wait waits for the process to end and returns its status. Only the program that has started a process can wait for
 // it, once.
 func (p *Process) Wait() (unix.WaitStatus, error) {
 	p.mu.Lock()
-	pidfd := p.pidfd
+	pidfd, remote := p.pidfd, p.remote
 	p.mu.Unlock()
-	if pidfd == nil {
+	if pidfd == nil && remote == nil {
 		return 0, &fault.Error{Kind: fault.BadUsage, Err: errors.New("wait: the process was started by another program, or has been waited for")}
 	}
 	defer p.Release()
+	if remote != nil {
+		return remote.Wait()
+	}
 	if p.wait != nil {
 		return p.wait()
 	}
@@ -185,6 +193,9 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 func (p *Process) Signal(sig unix.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.remote != nil {
+		return p.remote.Signal(sig)
+	}
 	if p.pidfd == nil {
 		return os.ErrProcessDone
 	}
@@ -198,7 +209,7 @@ func (p *Process) SignalGroup(sig unix.Signal) error {
 	p.mu.Lock()
 	if p.pidfd == nil {
 		p.mu.Unlock()
-		return os.ErrProcessDone
+		return p.Signal(sig)
 	}
 	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, group)
 	p.mu.Unlock()
@@ -215,5 +226,9 @@ func (p *Process) Release() {
 	if p.pidfd != nil {
 		p.pidfd.Close()
 		p.pidfd = nil
+	}
+	if p.remote != nil {
+		p.remote.Close()
+		p.remote = nil
 	}
 }

@@ -427,6 +427,65 @@ func TestSandboxWaitBeforeStart(t *testing.T) {
 	}
 }
 
+// A process that only its caller waits for has none of the host's. Its end is told all the same, and signals reach it.
+func TestSandboxExecAttached(t *testing.T) {
+	c := running(t)
+	start := func(t *testing.T, s streams, p func(*specs.Process)) *hull.Process {
+		t.Helper()
+		spec := c.ProcessSpec()
+		p(spec)
+		proc, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec, Stdio: s.stdio(), Attached: true})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		return proc
+	}
+	t.Run("status", func(t *testing.T) {
+		s := newStreams(t)
+		p := start(t, s, verb("do", "echo", "heard", ",", "exit", "7"))
+		if p.Pid != 0 {
+			t.Errorf("it has the pid %d", p.Pid)
+		}
+		got := s.outcome(t, p)
+		says(t, got, "heard")
+		expect(t, "7", got.Status)
+		if _, err := p.Wait(); !errors.Is(err, hull.ErrBadUsage) {
+			t.Errorf("waited for twice: %v", err)
+		}
+		if err := p.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("a signal after its end: %v", err)
+		}
+	})
+	t.Run("signal", func(t *testing.T) {
+		p := start(t, newStreams(t), verb("sleep", "3600"))
+		if err := p.SignalGroup(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		expect(t, "signal SIGTERM", wait(t, p))
+	})
+	t.Run("not found", func(t *testing.T) {
+		spec := c.ProcessSpec()
+		spec.Args = []string{"nothing"}
+		_, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec, Attached: true})
+		if err == nil || !strings.Contains(err.Error(), "not found in $PATH") {
+			t.Errorf("got %v", err)
+		}
+	})
+	before := inside(t, c).Pids
+	t.Run("left alone", func(t *testing.T) {
+		start(t, newStreams(t), verb("sleep", "3600")).Release()
+	})
+	time.Sleep(200 * time.Millisecond)
+	if got := inside(t, c).Pids; got <= before {
+		t.Errorf("%d threads, as before: the process that was left has ended", got)
+	}
+	last := start(t, newStreams(t), verb("sleep", "3600"))
+	if err := c.Signal(unix.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "signal SIGKILL", wait(t, last))
+}
+
 // A process of exec gets further descriptors, of kinds that its kernel can make files of.
 func TestSandboxExtraFiles(t *testing.T) {
 	c := running(t)

@@ -140,6 +140,7 @@ func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.Ex
 		PidFile:       f.pidFile,
 		ExtraFiles:    extra,
 		IgnorePaused:  f.ignorePaused,
+		Attached:      !f.detach,
 		Cgroups:       f.cgroups,
 	}, nil
 }

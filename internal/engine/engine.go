@@ -203,7 +203,9 @@ type ExecRequest struct {
 	NoNewKeyring bool
 	Cgroups      []string // sub-cgroups; see cgroup.Group.Join
 	AwaitThaw    bool     // wait for as long as the container is paused
-	Prepared     func(p *Process) error
+	// Attached says that only the caller waits for the process, and that nobody asks for its pid: it may be a Remote.
+	Attached bool
+	Prepared func(p *Process) error
 	Trace        func(line string)
 	Warn         func(line string)
 }
@@ -224,12 +226,23 @@ type Process struct {
 	Ended func(unix.WaitStatus) unix.WaitStatus
 	// Wait waits for the end of a process that is no child of this program, and returns how it has ended; or nil.
 	Wait func() (unix.WaitStatus, error)
+	// Remote is set of a process of an ExecRequest that is Attached, if there is none for it on this host. Then Init and PidFD are not.
+	Remote Remote
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor
 	// Steps are what a parked init still has to do. Start wants them again, to name the one that fails.
 	Steps []stub.Step
 	// Overlaid tells that its sandbox keeps what is written to roots, though only an image has said so.
 	Overlaid bool
+}
+
+// Remote is a process that this host has none for: one in a sandbox.
+type Remote interface {
+	// Wait waits for its end, and returns how it has ended: by SIGKILL, if its sandbox has ended before it.
+	Wait() (unix.WaitStatus, error)
+	Signal(unix.Signal) error
+	// Close leaves it alone: it goes on.
+	Close() error
 }
 
 // HookState returns the state that hooks get on standard input.

@@ -18,7 +18,7 @@ import (
 )
 
 // Exec starts another process in a running container. On the host there is none for it; a stub stands for it, which whoever
-// waits for the process or sends it signals takes for it.
+// waits for the process or sends it signals takes for it, unless only the caller does.
 func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process, err error) {
 	k := &checker{}
 	k.process(r.Process)
@@ -27,6 +27,9 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 	k.streams(r.Stdio)
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err
+	}
+	if attached(r) {
+		return execRemote(r)
 	}
 	conn, err := dial(&r.Container)
 	if err != nil {
@@ -103,7 +106,7 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files []*os.File) error {
 		return err
 	}
 	defer null.Close()
-	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process, Path: r.Path, Extra: len(r.Extra)}
+	request := wire.Request{Op: wire.Exec, Container: r.ID, Process: r.Process, Path: r.Path, Extra: len(r.Extra), Attached: attached(r)}
 	fds := streamFDs(&request, null, files)
 	return noAnswer(wire.SendJSON(int(conn.Fd()), execJSON(&request), fds...))
 }
@@ -112,7 +115,7 @@ func requestExec(conn *os.File, r *engine.ExecRequest, files []*os.File) error {
 func execJSON(r *wire.Request) []byte {
 	b := append([]byte(`{"Op":"exec","Container":`), oci.EncodeString(r.Container)...)
 	b = append(append(b, `,"Path":`...), oci.EncodeString(r.Path)...)
-	b = fmt.Appendf(b, `,"Same":[%d,%d,%d],"Extra":%d,"Process":`, r.Same[0], r.Same[1], r.Same[2], r.Extra)
+	b = fmt.Appendf(b, `,"Same":[%d,%d,%d],"Extra":%d,"Attached":%t,"Process":`, r.Same[0], r.Same[1], r.Same[2], r.Extra, r.Attached)
 	return append(append(b, oci.EncodeProcess(r.Process)...), '}')
 }
 

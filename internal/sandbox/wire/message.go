@@ -81,8 +81,11 @@ type Request struct {
 	Process   *specs.Process `json:",omitempty"` // of Exec
 	Path      string         `json:",omitempty"` // of its program, if that isn't what Process.Args[0] names
 	// Same says of each of Exec's streams which one is the same open file: itself, or one before it.
-	Same   [3]int  `json:",omitempty"`
-	Extra  int     `json:",omitempty"` // how many of Exec's descriptors come behind the streams: 3 and so on of the process
+	Same  [3]int `json:",omitempty"`
+	Extra int    `json:",omitempty"` // how many of Exec's descriptors come behind the streams: 3 and so on of the process
+	// Attached has Exec's process run without Go, and go on when the connection ends.
+	Attached bool `json:",omitempty"`
+
 	Signal int     `json:",omitempty"`
 	Member *Member `json:",omitempty"` // of Create
 	Links  []Link  `json:",omitempty"` // of Network
@@ -229,6 +232,18 @@ const EndSize = 8
 // SendEnd sends an End.
 func SendEnd(conn int, e End) error {
 	return SendBytes(conn, string(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, e.Code), e.Signal)))
+}
+
+// ReceiveEnd receives an End.
+func ReceiveEnd(conn int) (End, error) {
+	b, _, err := ReceiveBytes(conn, EndSize, 0)
+	switch {
+	case err != nil:
+		return End{}, err
+	case len(b) != EndSize:
+		return End{}, fmt.Errorf("the end of a process in %d bytes, not %d", len(b), EndSize)
+	}
+	return End{Code: binary.LittleEndian.Uint32(b), Signal: binary.LittleEndian.Uint32(b[4:])}, nil
 }
 
 // SendBytes sends a message as it is.

@@ -27,7 +27,9 @@ func (s *Sandbox) serve() {
 		conn, _, err := unix.Accept4(s.Control, unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
-			go s.answer(conn)
+			go s.serve()
+			s.answer(conn) // here, for this thread is awake
+			return
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			// The container's programs may have opened all that there is, and close it again, or be killed by a command that
@@ -132,26 +134,38 @@ func (c *container) exec(conn int, r *wire.Request, fds []int) {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
 		return
 	}
+	if r.Attached {
+		c.start(p) // before there is somebody else who wants a processor
+	}
 	err = wire.Send(conn, wire.Reply{})
-	for went := false; err == nil && !went; {
+	for went := r.Attached; err == nil && !went; {
 		went, err = c.hear(conn, p)
 	}
 	if err != nil {
 		c.kill(p.group)
 	}
-	if p.terminal != nil {
-		p.terminal.begin()
+	if !r.Attached {
+		c.start(p)
 	}
-	c.kernel.StartProcess(p.group)
 	alone := make(chan struct{})
 	go func() {
 		defer close(alone)
-		c.forward(conn, p)
+		if c.forward(conn, p); !r.Attached {
+			c.kill(p.group)
+		}
 	}()
 	p.group.WaitExited()
 	c.execs.remove(conn)
 	_ = wire.SendEnd(conn, endOf(p.wait()))
 	<-alone // to close a connection that has signals in it would take the end away from the other side
+}
+
+// start lets a process run.
+func (c *container) start(p *process) {
+	if p.terminal != nil {
+		p.terminal.begin()
+	}
+	c.kernel.StartProcess(p.group)
 }
 
 // hear receives one message about a process: a signal, which it passes on, or the word to go.
@@ -227,11 +241,10 @@ func errStopped() error {
 	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
 }
 
-// forward passes signals on, until nobody is there any more who waits for the process: then it is killed.
+// forward passes signals on, until nobody is there any more who waits for the process.
 func (c *container) forward(conn int, p *process) {
 	for {
 		if _, err := c.hear(conn, p); err != nil {
-			c.kill(p.group)
 			return
 		}
 	}

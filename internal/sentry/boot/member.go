@@ -152,6 +152,7 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 	go func() {
 		defer close(alone)
 		m.forward(conn, m.init)
+		m.kill(m.init.group)
 		m.resume() // or it would never end
 	}()
 	ws := m.init.wait()

@@ -1,0 +1,67 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/sandbox/wire"
+)
+
+// attached tells whether a process needs none of the host's that stands for it, which takes as long to make as the process itself. A
+// terminal tells what stands for it of a new size.
+func attached(r *engine.ExecRequest) bool { return r.Attached && !r.Process.Terminal }
+
+// execRemote has the sandbox start a process for which there is none on this host.
+func execRemote(r *engine.ExecRequest) (_ *engine.Process, err error) {
+	conn, err := dial(&r.Container)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	if err := requestExec(conn, r, append(r.Stdio[:len(r.Stdio):len(r.Stdio)], r.Extra...)); err != nil {
+		return nil, err
+	}
+	if _, err := answer(conn); err != nil {
+		return nil, err
+	}
+	// What comes next is the process's end.
+	if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}); err != nil {
+		return nil, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
+	}
+	return &engine.Process{Remote: &remote{conn}}, nil
+}
+
+// remote is a process in a sandbox, by the connection that it was asked for.
+type remote struct{ conn *os.File }
+
+func (p *remote) Wait() (unix.WaitStatus, error) {
+	end, err := wire.ReceiveEnd(int(p.conn.Fd()))
+	switch {
+	case errors.Is(err, wire.ErrEnd), errors.Is(err, unix.ECONNRESET):
+		return unix.WaitStatus(unix.SIGKILL), nil // what the end of the sandbox is for its processes
+	case err != nil:
+		return 0, fmt.Errorf("the end of a process in a sandbox: %w", err)
+	case end.Signal != 0:
+		return unix.WaitStatus(end.Signal), nil
+	}
+	return unix.WaitStatus(end.Code << 8), nil
+}
+
+func (p *remote) Signal(sig unix.Signal) error {
+	err := wire.SendBytes(int(p.conn.Fd()), string(binary.LittleEndian.AppendUint32(nil, uint32(sig))))
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return os.ErrProcessDone
+	}
+	return os.NewSyscallError("sendmsg", err)
+}
+
+func (p *remote) Close() error { return p.conn.Close() }
