@@ -184,7 +184,7 @@ func TestSandboxSocketAsStream(t *testing.T) {
 	c := running(t)
 	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: socket, Out: w}})
 	w.Close()
-	refused(t, err, hull.ErrUnsupported, "standard stream 0: not in a sandbox: a socket of another family than AF_UNIX")
+	refused(t, err, hull.ErrUnsupported, "standard stream 0: not possible in sandbox isolation: a socket of another family than AF_UNIX")
 	if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -226,9 +226,9 @@ func TestSandboxSocketsAsStreams(t *testing.T) {
 		"a socket of datagrams":                              datagrams,
 	} {
 		_, err := c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: f}})
-		refused(t, err, hull.ErrUnsupported, "exec box", "standard stream 0: not in a sandbox: "+want)
+		refused(t, err, hull.ErrUnsupported, "exec box", "standard stream 0: not possible in sandbox isolation: "+want)
 		_, err = newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), Stdio: hull.Stdio{Err: f}})
-		refused(t, err, hull.ErrUnsupported, "create box", "standard stream 2: not in a sandbox: "+want)
+		refused(t, err, hull.ErrUnsupported, "create box", "standard stream 2: not possible in sandbox isolation: "+want)
 	}
 	for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_SEQPACKET} {
 		ours, theirs := pair(kind)
@@ -257,9 +257,9 @@ func TestSandboxDirectoryAsStream(t *testing.T) {
 	defer dir.Close()
 	c := running(t)
 	_, err = c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec(), Stdio: hull.Stdio{In: dir}})
-	refused(t, err, hull.ErrUnsupported, "standard stream 0: not in a sandbox: a directory of the host")
+	refused(t, err, hull.ErrUnsupported, "standard stream 0: not possible in sandbox isolation: a directory of the host")
 	_, err = newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t), Stdio: hull.Stdio{Out: dir}})
-	refused(t, err, hull.ErrUnsupported, "standard stream 1: not in a sandbox: a directory of the host")
+	refused(t, err, hull.ErrUnsupported, "standard stream 1: not possible in sandbox isolation: a directory of the host")
 }
 
 // hull-sandbox of another release than hull says so, in its report, too; called by people it says who calls it.

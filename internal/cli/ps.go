@@ -67,7 +67,7 @@ hull ps --format json web1`,
 // printInside prints the processes of a sandbox.
 func (e *Env) printInside(c *hull.Container, options []string) error {
 	if len(options) > 0 {
-		return inOp("ps", c.ID(), &hull.Error{Kind: hull.ErrUnsupported, Err: errors.New("not in a sandbox: options of ps(1), which knows nothing of its processes")})
+		return inOp("ps", c.ID(), &hull.Error{Kind: hull.ErrUnsupported, Err: errors.New("not possible in sandbox isolation: options of ps(1), which knows nothing of its processes")})
 	}
 	list, err := c.Inside()
 	if err != nil {

@@ -83,7 +83,7 @@ func HooksBeside(ctx context.Context, r *engine.CreateRequest, pid int) error {
 	for id, point := range after {
 		if _, ok := before[id]; !ok {
 			return &fault.Error{Field: "hooks.createContainer", Kind: fault.Unsupported,
-				Err: fmt.Errorf("not in a sandbox: a hook has mounted something on %q, which the container's kernel doesn't see", point)}
+				Err: fmt.Errorf("not possible in sandbox isolation: a hook has mounted something on %q, which the container's kernel doesn't see", point)}
 		}
 	}
 	return nil

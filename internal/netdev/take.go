@@ -230,7 +230,7 @@ func (t *Taking) readLinks() error {
 		}
 		if typ := binary.NativeEndian.Uint16(h[2:]); !i.Loopback && (typ != unix.ARPHRD_ETHER || len(i.Hardware) != 6) {
 			return &fault.Error{Step: fmt.Sprintf("interface %q", i.Name), Kind: fault.Unsupported,
-				Err: errors.New("not in a sandbox: its kernel takes over Ethernet devices, and this is another")}
+				Err: errors.New("not possible in sandbox isolation: its kernel takes over Ethernet devices, and this is another")}
 		}
 		t.Interfaces = append(t.Interfaces, i)
 	}
@@ -327,7 +327,7 @@ func (t *Taking) addRoute(h []byte, a map[uint16][]byte) error {
 		to.IP = make([]byte, map[byte]int{unix.AF_INET: 4, unix.AF_INET6: 16}[h[0]])
 	}
 	refuse := func(why string) error {
-		return &fault.Error{Step: fmt.Sprintf("route to %s/%d", formatIP(to.IP), to.Bits), Kind: fault.Unsupported, Err: errors.New("not in a sandbox: " + why)}
+		return &fault.Error{Step: fmt.Sprintf("route to %s/%d", formatIP(to.IP), to.Bits), Kind: fault.Unsupported, Err: errors.New("not possible in sandbox isolation: " + why)}
 	}
 	if len(to.IP) != 4 && len(to.IP) != 16 || to.Bits > 8*len(to.IP) {
 		return errReply

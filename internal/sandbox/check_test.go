@@ -90,11 +90,11 @@ func ptr[T any](v T) *T { return &v }
 
 // refused are configurations that Check must refuse, by the field that it names.
 var refused = map[string]func(*specs.Spec){
-	`linux.namespaces: not in a sandbox: without the type "pid"`:   without(specs.PIDNamespace),
-	`linux.namespaces: not in a sandbox: without the type "ipc"`:   without(specs.IPCNamespace),
-	`linux.namespaces: not in a sandbox: without the type "uts"`:   without(specs.UTSNamespace),
-	`linux.namespaces: not in a sandbox: without the type "mount"`: without(specs.MountNamespace),
-	"linux.namespaces[0].path":                                     func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+	`linux.namespaces: not possible in sandbox isolation: without the type "pid"`:   without(specs.PIDNamespace),
+	`linux.namespaces: not possible in sandbox isolation: without the type "ipc"`:   without(specs.IPCNamespace),
+	`linux.namespaces: not possible in sandbox isolation: without the type "uts"`:   without(specs.UTSNamespace),
+	`linux.namespaces: not possible in sandbox isolation: without the type "mount"`: without(specs.MountNamespace),
+	"linux.namespaces[0].path": func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
 	"linux.namespaces[0].type": func(s *specs.Spec) {
 		s.Linux.Namespaces = append([]specs.LinuxNamespace{{Type: specs.TimeNamespace}}, s.Linux.Namespaces...)
 	},
@@ -118,23 +118,23 @@ var refused = map[string]func(*specs.Spec){
 	},
 	"linux.seccomp.listenerPath":  func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/x"} },
 	"linux.seccomp.defaultAction": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActNotify} },
-	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel has no agents": filtering(specs.ActNotify),
-	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel ends threads":  filtering(specs.ActKillProcess),
-	"linux.seccomp.syscalls[0].action: not in a sandbox: its kernel logs no":       filtering(specs.ActLog),
+	"linux.seccomp.syscalls[0].action: not possible in sandbox isolation: its kernel has no agents": filtering(specs.ActNotify),
+	"linux.seccomp.syscalls[0].action: not possible in sandbox isolation: its kernel ends threads":  filtering(specs.ActKillProcess),
+	"linux.seccomp.syscalls[0].action: not possible in sandbox isolation: its kernel logs no":       filtering(specs.ActLog),
 
-	`mounts[0] "/x": not in a sandbox: remount`:         mounting("tmpfs", "remount"),
-	`mounts[0] "/x": not in a sandbox: nosymfollow`:     mounting("tmpfs", "nosymfollow"),
-	`mounts[0] "/x": not in a sandbox: options of a su`: mounting("tmpfs", "sync"),
-	`mounts[0] "/x": not in a sandbox: rslave`:          mounting("bind", "rslave"),
-	`mounts[0] "/x": not in a sandbox: shared`:          mounting("bind", "shared"),
-	`mounts[0] "/x": not in a sandbox: an idmapped`: func(s *specs.Spec) {
+	`mounts[0] "/x": not possible in sandbox isolation: remount`:         mounting("tmpfs", "remount"),
+	`mounts[0] "/x": not possible in sandbox isolation: nosymfollow`:     mounting("tmpfs", "nosymfollow"),
+	`mounts[0] "/x": not possible in sandbox isolation: options of a su`: mounting("tmpfs", "sync"),
+	`mounts[0] "/x": not possible in sandbox isolation: rslave`:          mounting("bind", "rslave"),
+	`mounts[0] "/x": not possible in sandbox isolation: shared`:          mounting("bind", "shared"),
+	`mounts[0] "/x": not possible in sandbox isolation: an idmapped`: func(s *specs.Spec) {
 		ids := []specs.LinuxIDMapping{{HostID: 5000, Size: 1000}}
 		s.Mounts = []specs.Mount{{Destination: "/x", Source: "/y", Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}}
 	},
-	`mounts[0] "/x": not in a sandbox: its kernel has`: mounting("ext4"),
-	`mounts[0] "/x": not in a sandbox: option "huge`:   mounting("tmpfs", "huge=always"),
-	`mounts[0] "/x": not in a sandbox: option "size=5`: mounting("tmpfs", "size=50%"),
-	`mounts[0] "/x": not in a sandbox: option "hidepi`: mounting("proc", "hidepid=2"),
+	`mounts[0] "/x": not possible in sandbox isolation: its kernel has`: mounting("ext4"),
+	`mounts[0] "/x": not possible in sandbox isolation: option "huge`:   mounting("tmpfs", "huge=always"),
+	`mounts[0] "/x": not possible in sandbox isolation: option "size=5`: mounting("tmpfs", "size=50%"),
+	`mounts[0] "/x": not possible in sandbox isolation: option "hidepi`: mounting("proc", "hidepid=2"),
 }
 
 func without(kind specs.LinuxNamespaceType) func(*specs.Spec) {

@@ -160,7 +160,7 @@ func openTree(path string, set uint64, ids *mnt.IDMap) (*os.File, error) {
 		return openFile(f)
 	}
 	f.Close()
-	return nil, errors.New("not in a sandbox: only directories and regular files of the host")
+	return nil, errors.New("not possible in sandbox isolation: only directories and regular files of the host")
 }
 
 // explainIDMap says what an errno of idmapping stands for.
@@ -202,7 +202,7 @@ func checkFileSystem(f *os.File) error {
 		return os.NewSyscallError("fstatfs", err)
 	}
 	if showsKernel(st.Type) {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("not in a sandbox: a file system in which the host's kernel shows itself, as /proc and /sys")}
+		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("not possible in sandbox isolation: a file system in which the host's kernel shows itself, as /proc and /sys")}
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func checkBinds(binds []overlay.Bind) error {
 	}
 	for _, b := range binds {
 		refuse := func(why string) error {
-			return &fault.Error{Step: fmt.Sprintf("bind %q", b.Source), Kind: fault.Unsupported, Err: errors.New("not in a sandbox: " + why)}
+			return &fault.Error{Step: fmt.Sprintf("bind %q", b.Source), Kind: fault.Unsupported, Err: errors.New("not possible in sandbox isolation: " + why)}
 		}
 		var st unix.Stat_t
 		if err := unix.Stat(b.Source, &st); err != nil {

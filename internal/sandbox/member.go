@@ -162,7 +162,7 @@ func (c *creation) requestMember(conn *os.File, pids string, streams []*os.File)
 	}
 	if len(fds) > wire.MaxFiles {
 		return &fault.Error{Field: "mounts", Kind: fault.Unsupported,
-			Err: fmt.Errorf("not in a sandbox with others: %d files of the host, with what is mounted below them; at most %d", len(c.below), wire.MaxFiles-len(fds)+len(c.below))}
+			Err: fmt.Errorf("not possible in a sandbox with others: %d files of the host, with what is mounted below them; at most %d", len(c.below), wire.MaxFiles-len(fds)+len(c.below))}
 	}
 	_, err = ask(conn, request, fds...)
 	return err
@@ -188,7 +188,7 @@ func (c *creation) podNamespaces() (pids string, err error) {
 			continue
 		}
 		return "", &fault.Error{Field: field, Kind: fault.Unsupported,
-			Err: fmt.Errorf("not in a sandbox: %s is not that of the pod, whose first process is %d", ns.Path, c.Pod.Init.Pid)}
+			Err: fmt.Errorf("not possible in sandbox isolation: %s is not that of the pod, whose first process is %d", ns.Path, c.Pod.Init.Pid)}
 	}
 	return pids, errors.Join(c.podNames(), c.podIDs())
 }
@@ -214,7 +214,7 @@ func (c *creation) podNames() error {
 	} {
 		if pods := cmp.Or(n.pods, unix.ByteSliceToString(n.hosts)); n.want != "" && n.want != pods {
 			return &fault.Error{Field: n.field, Kind: fault.Unsupported,
-				Err: fmt.Errorf("not in a sandbox: %q, in the uts namespace of the pod, where it is %q", n.want, pods)}
+				Err: fmt.Errorf("not possible in sandbox isolation: %q, in the uts namespace of the pod, where it is %q", n.want, pods)}
 		}
 	}
 	return nil
@@ -234,13 +234,13 @@ func (c *creation) podIDs() error {
 		}
 		if ns.Type == specs.UserNamespace {
 			return &fault.Error{Field: fmt.Sprintf("linux.namespaces[%d]", i), Kind: fault.Unsupported,
-				Err: errors.New("not in a sandbox: ids that are mapped otherwise than the pod's")}
+				Err: errors.New("not possible in sandbox isolation: ids that are mapped otherwise than the pod's")}
 		}
 	}
 	for _, ns := range c.Pod.Spec.Linux.Namespaces {
 		if ns.Type == specs.UserNamespace {
 			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
-				Err: errors.New("not in a sandbox: without the user namespace that the pod has")}
+				Err: errors.New("not possible in sandbox isolation: without the user namespace that the pod has")}
 		}
 	}
 	return nil

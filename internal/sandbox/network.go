@@ -70,7 +70,7 @@ func giveNetwork(c *engine.Container, init engine.Init, trace func(stub.Call)) e
 	case len(sockets) == 0:
 		return nil
 	case len(sockets) > wire.MaxLinks:
-		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not in a sandbox: %d network devices; at most %d", len(sockets), wire.MaxLinks)}
+		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not possible in sandbox isolation: %d network devices; at most %d", len(sockets), wire.MaxLinks)}
 	}
 	if request.Resolver, err = findResolver(proc); err != nil {
 		return &fault.Error{Step: "look at the network namespace", Err: err}
@@ -144,7 +144,7 @@ func checkOwn(netns *os.File) error {
 	for _, name := range []string{"/proc/thread-self/ns/net", "/proc/1/ns/net"} {
 		if own, err := os.Stat(name); err == nil && os.SameFile(fi, own) {
 			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
-				Err: errors.New("not in a sandbox: the host's network namespace by its path, which its kernel would take over")}
+				Err: errors.New("not possible in sandbox isolation: the host's network namespace by its path, which its kernel would take over")}
 		}
 	}
 	return nil

@@ -95,7 +95,7 @@ func (l *members) add(m *member) error {
 	}
 	defer l.mu.Unlock()
 	if len(l.byID) >= wire.MaxMembers {
-		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not in a sandbox: more than %d containers beside the first", wire.MaxMembers)}
+		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("not possible in sandbox isolation: more than %d containers beside the first", wire.MaxMembers)}
 	}
 	if l.byID == nil {
 		l.byID = make(map[string]*member)

@@ -234,7 +234,7 @@ func rlimits(list []specs.POSIXRlimit) (*limits.LimitSet, error) {
 		t, ok := limits.FromLinuxResourceName[l.Type]
 		if !ok {
 			return nil, &fault.Error{Field: fmt.Sprintf("process.rlimits[%d]", i), Kind: fault.Unsupported,
-				Err: fmt.Errorf("not in a sandbox: its kernel has no %s", l.Type)}
+				Err: fmt.Errorf("not possible in sandbox isolation: its kernel has no %s", l.Type)}
 		}
 		set.SetUnchecked(t, limits.Limit{Cur: limits.FromLinux(l.Soft), Max: limits.FromLinux(l.Hard)})
 	}
