@@ -2,9 +2,12 @@ package cli
 
 import (
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +31,8 @@ type updateFlags struct {
 }
 
 func (f *updateFlags) register(fs *optionSet) {
-	fs.stringVar(&f.file, "resources, r", "", "read the limits from `FILE`, or from standard input if it is -; other "+
-		"options about limits have no effect then")
+	fs.stringVar(&f.file, "resources, r", "", "read the limits from `FILE`, or from standard input if it is -; "+
+		"instead of other options about limits")
 	const time, size = "MICROSECONDS", "SIZE"
 	fs.valueVar(number(&f.blkioWeight, parseWeight, "WEIGHT"), "blkio-weight", "share of the disks, from 10 to 1000")
 	fs.valueVar(number(&f.cpu.Period, parseUint, time), "cpu-period", "what --cpu-quota is a part of")
@@ -83,6 +86,9 @@ echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
 			f.register(fs)
 		},
 		Run: func(env *Env, args []string) error {
+			if beside := f.besideFile(options); len(beside) > 0 {
+				return env.usage("update", fmt.Errorf("%s beside --resources: limits are given by options or by a file", strings.Join(beside, " and ")))
+			}
 			c, err := env.container("update", args[0])
 			if err != nil {
 				return err
@@ -100,6 +106,23 @@ echo '{"cpu": {"quota": 50000, "period": 100000}}' | hull update -r - web1`,
 			return c.Update(hull.UpdateOptions{Resources: r, L3CacheSchema: f.l3CacheSchema, MemBwSchema: f.memBwSchema})
 		},
 	}
+}
+
+// besideFile returns the options that say something about limits beside a file. What is given empty says nothing.
+func (f *updateFlags) besideFile(options *optionSet) (names []string) {
+	if f.file == "" {
+		return nil
+	}
+	options.flags.Visit(func(o *flag.Flag) {
+		switch o.Name {
+		case "resources", "l3-cache-schema", "mem-bw-schema": // the latter are no limits of a cgroup
+		default:
+			if !slices.Contains(options.emptied, o.Name) {
+				names = append(names, "--"+o.Name)
+			}
+		}
+	})
+	return names
 }
 
 // read returns the resources to change.
