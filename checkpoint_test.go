@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -448,12 +449,29 @@ func TestCheckpointTCP(t *testing.T) {
 	s.want("a", 1)
 	err := s.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: s.image}})
 	refused(t, err, nil, "checkpoint box", "Connected TCP socket", "--tcp-established")
+	left(t, s.image, "dump.log") // which the error names
 	s.want("b", 2)
 	tcp := hull.ImageOptions{TCPConnected: true}
 	s.checkpoint(hull.CheckpointOptions{ImageOptions: tcp})
 	s.restore(hull.RestoreOptions{ImageOptions: tcp})
 	s.want("c", 3)
 	s.ends()
+}
+
+// left wants nothing in a directory but these.
+func left(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("%s has %q, want %q", dir, names, want)
+	}
 }
 
 func TestCheckpointTerminal(t *testing.T) {
@@ -795,6 +813,11 @@ func TestCheckpointGivenUp(t *testing.T) {
 		cancel()
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(errorText(err))
+		}
+		if err != nil {
+			left(t, s.image)
+		} else if err := os.RemoveAll(s.image); err != nil {
+			t.Error(err)
 		}
 		wantStatus(t, s.Container, hull.Running)
 		n++

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -30,22 +32,63 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	if err := checkParent(r); err != nil {
 		return err
 	}
-	ps, err := pageServer(r.PageServer)
+	before, err := namesIn(r.Image.Dir)
 	if err != nil {
 		return err
 	}
+	logged, err := checkpoint(ctx, r)
+	if err == nil {
+		return nil
+	}
+	if left := removeBut(r.Image.Dir, append(before, logged)); left != nil {
+		err = errors.Join(err, left)
+	}
+	return err
+}
+
+// namesIn returns the names in a directory.
+func namesIn(dir *os.File) ([]string, error) {
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // with an offset of its own
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir.Name(), Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dir.Name())
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// removeBut removes what a checkpoint that failed has left of an image, which would be none.
+func removeBut(dir *os.File, keep []string) error {
+	names, err := namesIn(dir)
+	for _, name := range names {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		if e := unix.Unlinkat(int(dir.Fd()), name, 0); e != nil && e != unix.ENOENT {
+			err = errors.Join(err, &os.PathError{Op: "unlink", Path: dir.Name() + "/" + name, Err: e})
+		}
+	}
+	return err
+}
+
+// checkpoint saves a container. logged is "", or the name of the log that the error names.
+func checkpoint(ctx context.Context, r *engine.CheckpointRequest) (logged string, err error) {
+	ps, err := pageServer(r.PageServer)
+	if err != nil {
+		return "", err
+	}
 	pidfd, err := OpenInit(r.Init)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer pidfd.Close()
 	s, err := startCRIU(ctx, begin{image: &r.Image, spec: r.Spec, log: dumpLog, trace: r.Trace})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer s.end()
 	if err := s.canDump(ctx, r); err != nil {
-		return err
+		return "", err
 	}
 	o := s.options
 	o.Pid = ptr(int32(r.Init.Pid))
@@ -60,7 +103,7 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	if !r.PreDump {
 		kind = rpc.CriuReqType_DUMP
 		if err := dumpOptions(r, o); err != nil {
-			return err
+			return "", err
 		}
 	} else {
 		o.TrackMem = ptr(true)
@@ -81,7 +124,10 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 		s.wait()
 		err = errors.Join(err, r.Cgroup.Thaw())
 	}
-	return err
+	if s.namesLog {
+		logged = dumpLog
+	}
+	return logged, err
 }
 
 // canDump returns an error if CRIU, or the kernel, is too old for what is asked.

@@ -29,14 +29,15 @@ const criuPatience = 20 * time.Second
 // service is a CRIU that runs, a child of this program's.
 type service struct {
 	*criu.Conn
-	version criu.Version
-	process *stub.Stub
-	serves  bool // process is CRIU, and no stub any more
-	stderr  *os.File
-	options *rpc.CriuOpts
-	work    *os.File // directory of its log
-	log     string   // name of its log there
-	trace   func(line string)
+	version  criu.Version
+	process  *stub.Stub
+	serves   bool // process is CRIU, and no stub any more
+	stderr   *os.File
+	options  *rpc.CriuOpts
+	work     *os.File // directory of its log
+	log      string   // name of its log there
+	namesLog bool     // an error has named it
+	trace    func(line string)
 }
 
 // begin is what a CRIU has from its start, which is what the processes have that it makes.
@@ -252,6 +253,7 @@ func (s *service) run(ctx context.Context, kind rpc.CriuReqType, notify func(cri
 		why = s.said()
 	}
 	path := s.work.Name() + "/" + s.log
+	s.namesLog = true
 	if why == "" {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it has ended, or was killed, before it was done")
