@@ -1,13 +1,20 @@
 package shim
 
 import (
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"hull"
 	"hull/internal/containerd"
 	"hull/internal/ttrpc"
 )
+
+// maxConfig is what a file of options may have.
+const maxConfig = 1 << 20
 
 // options are those of a container.
 type options struct {
@@ -43,13 +50,48 @@ func (s *service) options(a *containerd.Any) (*options, error) {
 		if err := containerd.Unmarshal(a.Value, &g); err != nil {
 			return nil, err
 		}
-		if err := o.parseConfig(string(g.ConfigBody), s.namespace); err != nil {
+		text, err := configFile(g.ConfigPath)
+		if err != nil {
+			return nil, err
+		}
+		if err := o.parseConfig(text+"\n"+string(g.ConfigBody), s.namespace); err != nil {
 			return nil, err
 		}
 	default:
 		return nil, &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "options of type " + a.TypeURL + " are none of hull's"}
 	}
 	return o, nil
+}
+
+// configFile returns what is in the file that options are said to be in, as `ctr run --runtime-config-path` says it, and a
+// containerd that passes no text on: before 1.7. No path is no text.
+func configFile(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	bad := func(why string) error {
+		return &ttrpc.Error{Code: ttrpc.InvalidArgument, Message: "file of options " + path + ": " + why}
+	}
+	if !filepath.IsAbs(path) {
+		return "", bad("want an absolute path")
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // without waiting, should it be a FIFO
+	if err != nil {
+		return "", bad(err.Error())
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxConfig) {
+		return "", bad("want a regular file of at most 1 MiB")
+	}
+	var text []byte
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(f, maxConfig))
+	}
+	if err != nil {
+		return "", bad(err.Error())
+	}
+	return string(text), nil
 }
 
 // typeName returns the name of a message's type, which newer clients put a host before.

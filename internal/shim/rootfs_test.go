@@ -4,7 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"hull/internal/containerd"
 )
 
 func TestRelativeLayers(t *testing.T) {
@@ -38,6 +41,35 @@ func TestParseConfig(t *testing.T) {
 	for _, bad := range []string{"isolation = \"vm\"", "speed = 3", "root = \"x\"", "no_pivot_root = 1", "[section]"} {
 		if err := o.parseConfig(bad, "ns"); err == nil {
 			t.Errorf("%s was taken", bad)
+		}
+	}
+}
+
+// What containerd 1.6 and ctr can say is the path of a file (ctr run --runtime-config-path).
+func TestConfigPath(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hull.toml")
+	if err := os.WriteFile(file, []byte("systemd_cgroup = true\nroot = \"/run/x\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := &service{namespace: "ns"}
+	take := func(path, body string) (*options, error) {
+		// Fields 2 and 3 of runtimeoptions.v1.Options.
+		message := append([]byte{2<<3 | 2, byte(len(path))}, path...)
+		message = append(append(message, 3<<3|2, byte(len(body))), body...)
+		return s.options(&containerd.Any{TypeURL: containerd.GenericOptions, Value: message})
+	}
+	o, err := take(file, "")
+	if err != nil || !o.runtime.SystemdCgroup || o.runtime.Root != "/run/x/ns" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err = take(file, "systemd_cgroup = false\n"); err != nil || o.runtime.SystemdCgroup || o.runtime.Root != "/run/x/ns" {
+		t.Errorf("with a text beside it, which says more: %+v, %v", o, err)
+	}
+	for _, bad := range []string{filepath.Dir(file), file + ".no", "/dev/zero", "relative.toml"} {
+		if o, err := take(bad, ""); err == nil {
+			t.Errorf("%s was taken: %+v", bad, o)
+		} else if !strings.Contains(err.Error(), bad) {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 }
