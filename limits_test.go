@@ -131,7 +131,7 @@ func TestOOM(t *testing.T) {
 		if !ok {
 			t.Error("closed without an event")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(hulltest.Patient(10 * time.Second)):
 		t.Error("no event")
 	}
 	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
@@ -141,7 +141,7 @@ func TestOOM(t *testing.T) {
 	case <-events:
 		for range events {
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(hulltest.Patient(10 * time.Second)):
 		t.Error("the channel stays open when the container is gone")
 	}
 }

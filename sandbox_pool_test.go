@@ -20,6 +20,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/cgroup"
 	"hull/internal/pool"
 )
 
@@ -55,7 +56,7 @@ func startPool(t testing.TB, r *hull.Runtime, size int) {
 	case err := <-ended:
 		ended <- nil
 		t.Fatal(errorText(err))
-	case <-time.After(30 * time.Second):
+	case <-time.After(hulltest.Patient(30 * time.Second)):
 		t.Fatal("the pool is not ready")
 	}
 }
@@ -133,6 +134,67 @@ func TestSandboxPoolOnce(t *testing.T) {
 	}
 	if s, err := r.PoolStatus(); err != nil || s.Taken != 3 {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A container that names no cgroup has the one that its sandbox has waited in, on v2 by the name that it has had there: its limits
+// are in that, what sweeps for killed pools leaves it, also when it has stopped, and delete removes it.
+func TestSandboxPoolCgroup(t *testing.T) {
+	r := pooled(t, 1)
+	c := runningIn(t, r, func(s *specs.Spec) { s.Linux.CgroupsPath = "" }, resources(func(r *specs.LinuxResources) {
+		r.Memory = &specs.LinuxMemory{Limit: ptr(int64(96 << 20))}
+		r.Pids = &specs.LinuxPids{Limit: ptr(int64(100))}
+	}))
+	if s, err := r.PoolStatus(); err != nil || s.Taken != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	dir := func(controller string) string {
+		for line := range strings.Lines(readFile(t, procPath(c.Init().Pid, "cgroup"))) {
+			f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+			switch {
+			case hulltest.CgroupV2.Check() == nil && f[1] == "":
+				return filepath.Join("/sys/fs/cgroup", f[2])
+			case f[1] == controller:
+				return filepath.Join("/sys/fs/cgroup", controller, f[2])
+			}
+		}
+		t.Fatalf("no cgroup of %s", controller)
+		return ""
+	}
+	memory, pids, name := filepath.Join(dir("memory"), memoryMax.v1), filepath.Join(dir("pids"), pidsMax.v1), c.ID()
+	if hulltest.CgroupV2.Check() == nil {
+		memory, name = filepath.Join(dir(""), memoryMax.v2), fmt.Sprintf("hull-pool-%d-", os.Getpid())
+	}
+	if base := filepath.Base(filepath.Dir(pids)); !strings.HasPrefix(base, name) {
+		t.Errorf("cgroup %s, want %s", base, name)
+	}
+	expect(t, strconv.Itoa(96<<20), readFile(t, memory))
+	expect(t, "100", readFile(t, pids))
+	if err := c.Update(hull.UpdateOptions{Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(200))}}}); err != nil {
+		t.Error(errorText(err))
+	}
+	expect(t, "200", readFile(t, pids))
+	if err := c.Pause(); err != nil {
+		t.Error(errorText(err))
+	}
+	wantStatus(t, c, hull.Paused)
+	if err := c.Resume(); err != nil {
+		t.Error(errorText(err))
+	}
+	says(t, exec1(t, c, verb("echo", "here")), "here")
+	if err := c.Signal(unix.SIGKILL, false); err != nil {
+		t.Error(errorText(err))
+	}
+	expect(t, "signal SIGKILL", wait(t, c.Init()))
+	cgroup.SweepParked()
+	if _, err := os.Stat(pids); err != nil {
+		t.Errorf("swept: %v", err)
+	}
+	if err := c.Delete(t.Context(), hull.DeleteOptions{}); err != nil {
+		t.Error(errorText(err))
+	}
+	if _, err := os.Stat(filepath.Dir(pids)); err == nil {
+		t.Errorf("%s is left", filepath.Dir(pids))
 	}
 }
 

@@ -235,7 +235,7 @@ func readAll(t testing.TB, f *os.File) string {
 // wait waits for the end of a process, but not for ever.
 func wait(t testing.TB, p *hull.Process) string {
 	t.Helper()
-	timer := time.AfterFunc(30*time.Second, func() {
+	timer := time.AfterFunc(hulltest.Patient(30*time.Second), func() {
 		t.Error("the process does not end")
 		_ = p.Signal(unix.SIGKILL)
 	})
@@ -357,7 +357,7 @@ func wantStatus(t testing.TB, c *hull.Container, want hull.Status) {
 // eventually waits for something that takes the kernel a moment.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(hulltest.Patient(10 * time.Second)); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("does not happen: ", what)
 		}
