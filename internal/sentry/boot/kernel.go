@@ -101,6 +101,7 @@ func newPlatform(cpus, threads int, ready chan<- made) {
 		ready <- made{nil, err}
 		return
 	}
+	expectWakeups()
 	var p platform.Platform
 	meekly(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
 	gomaxprocs.SetBase(threads) // not before: systrap has as many threads run a program as there may run Go

@@ -1,0 +1,4 @@
+package boot
+
+// expectWakeups does nothing: the clock that systrap measures by has another frequency on each processor, and there is none that it was tried on.
+func expectWakeups() {}
