@@ -123,9 +123,11 @@ func (b *bench) alternate(ctx context.Context, cs []*contestant, rounds int, act
 }
 
 // untilDecided is alternate for paired figures: an action is repeated until its budgets are kept or missed for certain, for as many
-// rounds as there may be.
+// rounds as there may be, and for as long.
 func (b *bench) untilDecided(ctx context.Context, cs []*contestant, rounds int, actions ...action) error {
-	for i := 0; i < warmup+rounds && len(actions) > 0; i++ {
+	actions = slices.Clone(actions) // the caller's stay
+	until := time.Now().Add(b.most)
+	for i := 0; i < warmup+rounds && len(actions) > 0 && time.Now().Before(until); i++ {
 		for _, a := range actions {
 			if err := b.turns(ctx, cs, a, i >= warmup); err != nil {
 				return err

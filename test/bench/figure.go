@@ -121,8 +121,9 @@ func (f *figure) judge(b budget) verdict {
 
 // judgePairs says whether a budget was kept, missed, or neither is certain.
 func (f *figure) judgePairs(b budget) verdict {
-	low, high, ok := interval(f.ratios(b.than))
-	said := fmt.Sprintf("%.2f to %.2f", low, high)
+	ratios := f.ratios(b.than)
+	low, high, ok := interval(ratios)
+	said := fmt.Sprintf("%.2f to %.2f of %d pairs", low, high, len(ratios))
 	most := fmt.Sprintf("%g × %v", b.most, b.than)
 	switch {
 	case !ok:

@@ -113,9 +113,9 @@ func TestJudgePairs(t *testing.T) {
 		want    verdict
 		decided bool
 	}{
-		{"kept", figureOf(0.5, 0.5, 0.5, 0.5, 1, 1, 1, 1), verdict{true, "kept: 0.50 to 1.00 ≤ 1.05 × newest runsc"}, true},
-		{"missed", figureOf(1.5, 1.5, 1.5, 1.5, 2, 2, 2, 2), verdict{false, "**missed: 1.50 to 2.00 > 1.05 × newest runsc**"}, true},
-		{"undecided", figureOf(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2), verdict{false, "undecided: 0.50 to 2.00, ≤ 1.05 × newest runsc"}, false},
+		{"kept", figureOf(0.5, 0.5, 0.5, 0.5, 1, 1, 1, 1), verdict{true, "kept: 0.50 to 1.00 of 8 pairs ≤ 1.05 × newest runsc"}, true},
+		{"missed", figureOf(1.5, 1.5, 1.5, 1.5, 2, 2, 2, 2), verdict{false, "**missed: 1.50 to 2.00 of 8 pairs > 1.05 × newest runsc**"}, true},
+		{"undecided", figureOf(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2), verdict{false, "undecided: 0.50 to 2.00 of 8 pairs, ≤ 1.05 × newest runsc"}, false},
 		{"too few", figureOf(0.5, 0.5), verdict{false, "**too few rounds**, ≤ 1.05 × newest runsc"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -40,6 +40,9 @@ type options struct {
 	runsc   string
 	cache   string
 	debian  string
+	only    string
+	most    time.Duration
+	pairs   string
 	boxes   int
 	rounds  int
 	crowd   int
@@ -76,6 +79,9 @@ func parseFlags() options {
 	flag.StringVar(&o.runsc, "runsc", "", "the newest runsc, as a built `program`; default: fetch and build it, if groups do or sandbox are measured")
 	flag.StringVar(&o.cache, "cache", defaultCache(), "`directory` for what is built")
 	flag.StringVar(&o.debian, "debian", "", "`directory` of Debian's root file system, for workloads: test/debian/root with the packages that workload.go lists")
+	flag.StringVar(&o.only, "only", "", "of the group workloads, those whose names match a regular `expression`")
+	flag.DurationVar(&o.most, "most", time.Hour, "how long rounds of the group workloads are begun, if they aren't decided before")
+	flag.StringVar(&o.pairs, "pairs", "", "`file` of the pairs of earlier runs of the group workloads, which this one's are added to")
 	flag.IntVar(&o.rounds, "n", 50, "rounds, in each of which every runtime has its turn")
 	flag.IntVar(&o.crowd, "crowd", 200, "containers that are there for list and for the start in a crowd")
 	flag.IntVar(&o.boxes, "boxes", 100, "sandboxes that are there at once in the group hundred")

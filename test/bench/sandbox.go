@@ -76,8 +76,12 @@ func measureSandbox(ctx context.Context, b *bench) error {
 		}
 		share.add(c.role, float64(kib)/idle)
 	}
-	// runsc keeps its empty network namespace for ever.
-	if err := unix.Unmount(filepath.Join(sandboxes[1].root, "null-netns"), 0); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+	return sandboxes[1].dropNetns()
+}
+
+// dropNetns removes the empty network namespace that runsc keeps for ever, if this one has made it.
+func (c *contestant) dropNetns() error {
+	if err := unix.Unmount(filepath.Join(c.root, "null-netns"), 0); err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		return os.NewSyscallError("umount2", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -55,12 +56,16 @@ b=$(date +%s%N); make -s -j2 || exit; echo $((($(date +%s%N) - b) / 1000000))`
 }
 
 func fio(dir string) string {
-	return `fio --name=` + dir + ` --directory=` + dir + ` --size=64m --rw=randrw --bs=4k --ioengine=psync --runtime=1 --time_based --minimal --terse-version=3 |
+	return `fio --name=` + dir + ` --directory=` + dir + ` --size=64m --rw=randrw --bs=4k --ioengine=psync --runtime=300ms --time_based --minimal --terse-version=3 |
 awk -F';' '{ print $8 + $49 }'`
 }
 
 // measureWorkloads compares what programs get done in sandboxes of hull and runsc.
 func measureWorkloads(ctx context.Context, b *bench) error {
+	only, err := regexp.Compile(b.only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	if b.debian == "" {
 		return errors.New(`-debian wants a root file system: -debian "$(test/debian/root ` + workloadPackages + `)"`)
 	}
@@ -101,29 +106,54 @@ func measureWorkloads(ctx context.Context, b *bench) error {
 	}
 	var actions []action
 	for _, w := range workloads {
+		if !only.MatchString(w.name) {
+			continue
+		}
 		actions = append(actions, action{b.workloadFigure(w.name), func(ctx context.Context, c *contestant) (time.Duration, error) {
 			return w.measure(ctx, c.command("exec", c.stands, "sh", "-c", w.script))
 		}})
 	}
 	for _, way := range []struct{ name, flag string }{{"iperf3 into the container, 1 GB", ""}, {"iperf3 out of the container, 1 GB", "-R"}} {
+		if !only.MatchString(way.name) {
+			continue
+		}
 		w := workload{rate: 0.008} // a thousandth of 8 Gbit
 		actions = append(actions, action{b.workloadFigure(way.name), func(ctx context.Context, c *contestant) (time.Duration, error) {
 			v := veth[0]
 			if c.role == runsc {
 				v = veth[1]
 			}
-			if _, err := spend(ctx, c.command("exec", c.stands, "sh", "-c", "pgrep iperf3 >/dev/null || iperf3 -s -D; sleep 0.3")); err != nil {
+			if _, err := spend(ctx, c.command("exec", c.stands, "sh", "-c", "pgrep iperf3 >/dev/null || { iperf3 -s -D; sleep 0.3; }")); err != nil {
 				return 0, err
 			}
-			script := fmt.Sprintf(`iperf3 -c %s -t 1 -f m %s | awk '/receiver/ { print $7 / 1000 }'`, v.address, way.flag)
+			script := fmt.Sprintf(`iperf3 -c %s -n 400M -f m %s | awk '/receiver/ { print $7 / 1000 }'`, v.address, way.flag)
 			return w.measure(ctx, []string{"/usr/bin/nsenter", "--net=" + v.outside, "chroot", root, "sh", "-c", script})
 		}})
+	}
+	if len(actions) == 0 {
+		return fmt.Errorf("-only: %q matches no workload", b.only)
+	}
+	kept, err := readPairs(b.pairs)
+	if err != nil {
+		return err
+	}
+	for _, a := range actions {
+		kept.give(a.figure)
 	}
 	if err := b.untilDecided(ctx, boxes, b.rounds, actions...); err != nil {
 		return err
 	}
+	for _, a := range actions {
+		kept.take(a.figure)
+	}
+	if err := kept.write(b.pairs); err != nil {
+		return err
+	}
 	for _, c := range boxes {
 		if err := c.remove(ctx, c.stands); err != nil {
+			return err
+		}
+		if err := c.dropNetns(); err != nil {
 			return err
 		}
 	}
