@@ -15,6 +15,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/errno"
 )
 
 // streams is how many standard streams a process has.
@@ -87,7 +88,7 @@ func (s *Sandbox) answer(conn int) {
 		unix.Close(fd)
 	}
 	if err != nil {
-		reply.Failure = wire.Fail(errnoOf(err))
+		reply.Failure = wire.Fail(errno.Of(err))
 	}
 	if err := wire.Send(conn, reply); err != nil {
 		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(err)}) // more than a message can be, or nobody is there any more
@@ -131,7 +132,7 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 func (c *container) exec(conn int, r *wire.Request, fds []int) {
 	p, err := c.newExec(conn, r, fds)
 	if err != nil {
-		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errno.Of(err))})
 		return
 	}
 	if r.Attached {

@@ -31,6 +31,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/mnt"
+	"hull/internal/sentry/errno"
 )
 
 // registerFileSystems makes the file systems known, to mount(2) of the container's programs, too, where Linux lets root of
@@ -136,7 +137,7 @@ func (m *mounter) mountAll() (_ *vfs.MountNamespace, err error) {
 	}
 	m.Files = trees
 	if err := m.mountRoot(); err != nil {
-		return nil, fieldError("root.path", err)
+		return nil, errno.InField("root.path", err)
 	}
 	defer m.root.DecRef(m.ctx)
 	for i, spec := range c.Spec.Mounts {
@@ -145,11 +146,11 @@ func (m *mounter) mountAll() (_ *vfs.MountNamespace, err error) {
 			return nil, err
 		}
 		if err := m.mount(&parsed, m.made[i]); err != nil {
-			return nil, fieldError(parsed.Field, err)
+			return nil, errno.InField(parsed.Field, err)
 		}
 	}
 	if err := m.devices(); err != nil {
-		return nil, fieldError("linux.devices", err)
+		return nil, errno.InField("linux.devices", err)
 	}
 	if err := m.cover(); err != nil {
 		return nil, err
@@ -157,14 +158,10 @@ func (m *mounter) mountAll() (_ *vfs.MountNamespace, err error) {
 	// Not before: what is missing of a mount point is made below them, where the host doesn't see it.
 	for _, mount := range m.readonly {
 		if err := c.kernel.VFS().SetMountReadOnly(mount, true); err != nil {
-			return nil, errnoOf(err)
+			return nil, errno.Of(err)
 		}
 	}
 	return m.ns, nil
-}
-
-func fieldError(field string, err error) error {
-	return &fault.Error{Field: field, Err: errnoOf(err)}
 }
 
 // mountRoot mounts the donated root.
@@ -214,7 +211,7 @@ func (m *mounter) keepMountPoints() error {
 			continue // gone from the host since it was planned
 		}
 		if err := m.kernel.VFS().BindAt(m.ctx, m.creds, at, at, false); err != nil {
-			return fmt.Errorf("mount point %q: %w", p, errnoOf(err))
+			return fmt.Errorf("mount point %q: %w", p, errno.Of(err))
 		}
 	}
 	return nil
@@ -436,7 +433,7 @@ func (m *mounter) makePath(name *string, file bool) error {
 			err = v.MkdirAt(m.ctx, m.creds, at, &vfs.MkdirOptions{Mode: 0o755, ForSyntheticMountpoint: m.Spec.Root.Readonly})
 		}
 		if err != nil {
-			return &fault.Error{Step: fmt.Sprintf("make the mount point %q", done), Err: errnoOf(err)}
+			return &fault.Error{Step: fmt.Sprintf("make the mount point %q", done), Err: errno.Of(err)}
 		}
 	}
 	*name = done
@@ -452,15 +449,15 @@ func (m *mounter) cover() error {
 			continue
 		}
 		if err := v.BindAt(m.ctx, m.creds, at, at, true); err != nil {
-			return fieldError(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
+			return errno.InField(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
 		}
 		if err := m.freeze(at); err != nil {
-			return fieldError(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
+			return errno.InField(fmt.Sprintf("linux.readonlyPaths[%d] %q", i, p), err)
 		}
 	}
 	for i, p := range m.Spec.Linux.MaskedPaths {
 		if err := m.mask(m.at(path.Clean("/" + p))); err != nil {
-			return fieldError(fmt.Sprintf("linux.maskedPaths[%d] %q", i, p), err)
+			return errno.InField(fmt.Sprintf("linux.maskedPaths[%d] %q", i, p), err)
 		}
 	}
 	return nil
@@ -576,7 +573,7 @@ func (m *mounter) devices() error {
 	for _, l := range links {
 		at := m.at(l[0])
 		at.FollowFinalSymlink = false
-		if err := m.kernel.VFS().SymlinkAt(m.ctx, m.creds, at, l[1]); err != nil && errnoOf(err) != error(unix.EEXIST) {
+		if err := m.kernel.VFS().SymlinkAt(m.ctx, m.creds, at, l[1]); err != nil && errno.Of(err) != error(unix.EEXIST) {
 			return fmt.Errorf("%s: %w", l[0], err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"hull/internal/mnt"
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/errno"
 )
 
 // members are the containers that have joined the first. Each has the connection by which it was asked for: at the other end is
@@ -125,7 +126,7 @@ func (m *member) waitGone() bool {
 func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 	m, err := s.newMember(conn, r, fds)
 	if err != nil {
-		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errno.Of(err))})
 		return
 	}
 	defer func() {

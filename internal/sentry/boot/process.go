@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/bpf"
 	"gvisor.dev/gvisor/pkg/context"
-	gerrors "gvisor.dev/gvisor/pkg/errors"
 	"gvisor.dev/gvisor/pkg/fspath"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/user"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
@@ -23,6 +21,7 @@ import (
 	"hull/internal/caps"
 	"hull/internal/fault"
 	"hull/internal/seccomp"
+	"hull/internal/sentry/errno"
 	"hull/internal/task"
 )
 
@@ -48,12 +47,12 @@ func (c *container) create() error {
 	}
 	if c.init.terminal != nil {
 		if err := c.bindConsole(); err != nil {
-			return fieldError("/dev/console", err)
+			return errno.InField("/dev/console", err)
 		}
 	}
 	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
 		if err := c.init.group.Leader().SetOOMScoreAdj(int32(*adj)); err != nil {
-			return &fault.Error{Field: "process.oomScoreAdj", Err: errnoOf(err)}
+			return &fault.Error{Field: "process.oomScoreAdj", Err: errno.Of(err)}
 		}
 	}
 	return nil
@@ -120,7 +119,7 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 	}
 	dir, err := openDir(ctx, &args)
 	if err != nil {
-		return nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errnoOf(err)}
+		return nil, &fault.Error{Field: "process.cwd", Step: fmt.Sprintf("chdir %q", p.Cwd), Err: errno.Of(err)}
 	}
 	defer dir.DecRef(ctx)
 	if args.Envv, err = user.MaybeAddExecUserHome(ctx, ns, auth.KUID(p.User.UID), args.Envv); err != nil {
@@ -149,7 +148,7 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 		stdio = nil
 		files, err := c.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User)
 		if err != nil {
-			return nil, fmt.Errorf("standard streams: %w", errnoOf(err))
+			return nil, fmt.Errorf("standard streams: %w", errno.Of(err))
 		}
 		c.closeStreams(files) // the table has them
 	}
@@ -163,12 +162,12 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 		slave := stdio[0]
 		stdio = nil
 		if made.terminal, err = c.newTerminal(made.group, args.FDTable, slave); err != nil {
-			return nil, fieldError("process.terminal", err)
+			return nil, errno.InField("process.terminal", err)
 		}
 	}
 	if filter != nil {
 		if err := made.group.Leader().AppendSyscallFilter(*filter, true); err != nil {
-			return nil, &fault.Error{Field: "linux.seccomp", Err: errnoOf(err)}
+			return nil, &fault.Error{Field: "linux.seccomp", Err: errno.Of(err)}
 		}
 	}
 	return made, nil
@@ -193,14 +192,14 @@ func (c *container) abandon(ctx context.Context, p *process, ns *vfs.MountNamesp
 
 // explainLoad returns why the kernel can't load a program that is there, which it says in words.
 func explainLoad(name string, err error) error {
-	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: errnoOf(err)}
-	for errno, hint := range map[unix.Errno]string{
+	e := &fault.Error{Field: "process.args[0]", Step: fmt.Sprintf("exec: %q", name), Err: errno.Of(err)}
+	for no, hint := range map[unix.Errno]string{
 		unix.ENOENT:  "the program is there, so its interpreter (the first line of a script, or the dynamic loader) is missing",
 		unix.ENOEXEC: "no program of this machine's architecture, or a script without #! in its first line",
 		unix.EACCES:  "",
 	} {
-		if strings.HasSuffix(err.Error(), ": "+errno.Error()) {
-			e.Err, e.Hint = errno, hint
+		if strings.HasSuffix(err.Error(), ": "+no.Error()) {
+			e.Err, e.Hint = no, hint
 		}
 	}
 	return e
@@ -291,14 +290,14 @@ func find(ctx context.Context, args *kernel.CreateProcessArgs, name string) (str
 		if err == nil {
 			return file, nil
 		}
-		errno, ok := errnoOf(err).(unix.Errno)
+		no, ok := errno.Of(err).(unix.Errno)
 		if !ok {
 			return "", err
 		}
 		if isDirectory(ctx, args, file) {
-			errno = unix.EISDIR
+			no = unix.EISDIR
 		}
-		tried = append(tried, task.Tried{File: file, Err: errno})
+		tried = append(tried, task.Tried{File: file, Err: no})
 	}
 	return "", task.NotFound(name, args.Envv, tried)
 }
@@ -323,13 +322,4 @@ func isDirectory(ctx context.Context, args *kernel.CreateProcessArgs, file strin
 		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(file), FollowFinalSymlink: true},
 		&vfs.StatOptions{Mask: linux.STATX_TYPE})
 	return err == nil && st.Mode&linux.S_IFMT == linux.S_IFDIR
-}
-
-// errnoOf returns the errno that an error of the kernel stands for, where it is one.
-func errnoOf(err error) error {
-	var e *gerrors.Error
-	if errors.As(err, &e) && e.Errno() != 0 {
-		return unix.Errno(e.Errno())
-	}
-	return err
 }

@@ -19,6 +19,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/errno"
 )
 
 // remembered is what this package keeps of a container beside its kernel, and has to find again in one that was restored.
@@ -61,7 +62,7 @@ func init() { state.Register((*remembered)(nil)) }
 func (s *Sandbox) checkpoint(conn int, r *wire.Request, fds []int) {
 	saved, resume, err := s.save(r, fds)
 	if err != nil {
-		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errnoOf(err))})
+		_ = wire.Send(conn, wire.Reply{Failure: wire.Fail(errno.Of(err))})
 		return
 	}
 	if r.Leave {

@@ -3,6 +3,7 @@ package boot
 import (
 	gocontext "context"
 	"fmt"
+	"hull/internal/sentry/errno"
 	"io"
 	"os"
 	"slices"
@@ -241,7 +242,7 @@ func (c *container) importExtra(ctx context.Context, table *kernel.FDTable, extr
 			for _, fd := range extra[i:] {
 				unix.Close(fd)
 			}
-			return fmt.Errorf("descriptor %d: %w", number, errnoOf(err))
+			return fmt.Errorf("descriptor %d: %w", number, errno.Of(err))
 		}
 		_, err = table.NewFDAt(ctx, int32(number), f, kernel.FDFlags{})
 		f.DecRef(ctx) // the table has one
@@ -249,7 +250,7 @@ func (c *container) importExtra(ctx context.Context, table *kernel.FDTable, extr
 			for _, fd := range extra[i+1:] {
 				unix.Close(fd)
 			}
-			return fmt.Errorf("descriptor %d: %w", number, errnoOf(err))
+			return fmt.Errorf("descriptor %d: %w", number, errno.Of(err))
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/errno"
 )
 
 // setSysctls sets what the configuration has of the kernel's settings. hull has refused those that there aren't.
@@ -30,7 +31,7 @@ func (s *Sandbox) setSysctls() error {
 			err = n.SetTCPSACKEnabled(v[0] != 0)
 		}
 		if err != nil {
-			return &fault.Error{Field: fmt.Sprintf("linux.sysctl %q", c.Name), Err: errnoOf(err)}
+			return &fault.Error{Field: fmt.Sprintf("linux.sysctl %q", c.Name), Err: errno.Of(err)}
 		}
 	}
 	return nil

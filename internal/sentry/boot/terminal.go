@@ -32,6 +32,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/mnt"
+	"hull/internal/sentry/errno"
 )
 
 // terminal is that of a process: a pseudo terminal in the container's devpts, which the process and those it starts have open
@@ -199,7 +200,7 @@ func (c *container) takeTerminal() error {
 	}
 	c.Streams = c.Streams[:1]
 	if err := unix.IoctlSetInt(c.Streams[0], unix.TIOCSCTTY, 0); err != nil {
-		return fieldError("process.terminal", os.NewSyscallError("ioctl TIOCSCTTY", err))
+		return errno.InField("process.terminal", os.NewSyscallError("ioctl TIOCSCTTY", err))
 	}
 	return nil
 }
@@ -230,7 +231,7 @@ func (c *container) openPts(ctx context.Context) (dir vfs.VirtualDentry, err err
 	dir, err = c.kernel.VFS().GetDentryAt(ctx, auth.NewRootCredentials(c.kernel.RootUserNamespace()),
 		&vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(ptsDir)}, &vfs.GetDentryOptions{})
 	if err != nil {
-		return dir, &fault.Error{Step: "open " + ptsDir, Err: errnoOf(err)}
+		return dir, &fault.Error{Step: "open " + ptsDir, Err: errno.Of(err)}
 	}
 	if dir.Mount().Filesystem().FilesystemType().Name() != devpts.Name {
 		dir.DecRef(ctx)
@@ -282,7 +283,7 @@ func (t *terminal) ioctl(request uint32, arg marshal.Marshallable) error {
 		err := t.tryIoctl(request, arg)
 		// The page was one of a program that has executed another in that moment.
 		if !linuxerr.Equals(linuxerr.EFAULT, err) || try == 10 {
-			return errnoOf(err)
+			return errno.Of(err)
 		}
 	}
 }
