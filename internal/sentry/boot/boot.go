@@ -25,6 +25,8 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/stream"
+	"hull/internal/sentry/terminal"
 )
 
 // Options are what a sandbox is made of. It takes over the descriptors.
@@ -75,8 +77,8 @@ type Sandbox struct {
 	pausing sync.Mutex
 	paused  bool // with pausing: all of the kernel
 
-	terminals   terminals
-	hostSockets hostSockets
+	terminals   terminal.Set
+	hostSockets stream.Sockets
 	filter      *filter.Filter // until it is over the process
 	parked      bool           // it was made before there was a container
 
@@ -171,7 +173,7 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 		fifo.Close() // which tells Start that the program runs
 	}
 	ws := s.root.init.wait()
-	s.root.drainPumps()
+	s.root.pumps.Drain()
 	if s.Throwaway && len(s.Links) > 0 {
 		s.drain()
 	}

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"hull/internal/sentry/stream"
 	"os"
 	"slices"
 	"sync"
@@ -30,11 +31,11 @@ type container struct {
 	ipc     *kernel.IPCNamespace
 	uts     *kernel.UTSNamespace
 	init    *process
-	kinds   [3]streamKind  // of the standard streams of init
-	pumps   sync.WaitGroup // that copy its output; see fit
-	running atomic.Bool    // its program does, or may
-	lock    int            // a file that is locked while the container is paused, where hull sees it
-	mounts  *mounter       // what is prepared of them, until create; or nil
+	polled  [stream.Count]bool // which of the standard streams of init are waited for
+	pumps   stream.Pumps       // that copy them, if it was restored
+	running atomic.Bool        // its program does, or may
+	lock    int                // a file that is locked while the container is paused, where hull sees it
+	mounts  *mounter           // what is prepared of them, until create; or nil
 
 	adding sync.RWMutex // held while something is added to the container, or what it has is given to another
 	over   bool         // with adding: nothing can be added any more
@@ -50,7 +51,7 @@ func (s *Sandbox) run() error {
 	c := s.root
 	c.running.Store(true)
 	if t := c.init.terminal; t != nil {
-		t.begin()
+		t.Begin()
 	}
 	if s.awake {
 		return s.kernel.SendExternalSignalThreadGroup(c.init.group, &linux.SignalInfo{Signo: int32(linux.SIGCONT)})
@@ -103,7 +104,7 @@ func endsParked(sig linux.Signal) bool {
 
 // deliver passes a signal on to a process of the container.
 func (c *container) deliver(p *process, sig linux.Signal) {
-	if sig == linux.SIGWINCH && p.terminal != nil && p.terminal.resize() {
+	if sig == linux.SIGWINCH && p.terminal != nil && p.terminal.Resize() {
 		return // it was the host's terminal that said so
 	}
 	info := &linux.SignalInfo{Signo: int32(sig)}

@@ -16,10 +16,8 @@ import (
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/stream"
 )
-
-// streams is how many standard streams a process has.
-const streams = 3
 
 // serve answers other commands of hull's, each connection by itself. Who connects has come through the container's state
 // directory, which only its owner can enter; what comes is looked at all the same.
@@ -164,7 +162,7 @@ func (c *container) exec(conn int, r *wire.Request, fds []int) {
 // start lets a process run.
 func (c *container) start(p *process) {
 	if p.terminal != nil {
-		p.terminal.begin()
+		p.terminal.Begin()
 	}
 	c.kernel.StartProcess(p.group)
 }
@@ -225,7 +223,7 @@ func (c *container) checkExec(r *wire.Request, fds int) (*vfs.MountNamespace, er
 	switch {
 	case r.Process == nil || len(r.Process.Args) == 0:
 		return nil, fault.Spec("process.args", "must name a program")
-	case r.Extra < 0, r.Process.Terminal && fds-r.Extra != 1, !r.Process.Terminal && fds-r.Extra != streams:
+	case r.Extra < 0, r.Process.Terminal && fds-r.Extra != 1, !r.Process.Terminal && fds-r.Extra != stream.Count:
 		return nil, fmt.Errorf("%d standard streams", fds-r.Extra)
 	}
 	if err := c.wake(); err != nil {

@@ -20,6 +20,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/stream"
 )
 
 const howToUse = "hull-sandbox is started by hull: hull --isolation sandbox run CONTAINER-ID"
@@ -275,20 +276,20 @@ func order(numbers string, below []Tree, fd func(string) (int, error)) (trees []
 
 // takeStreams moves the standard streams, which are the container's, away: what the Go runtime and the kernel have to say
 // goes to the log. They are not close-on-exec, or they would be so in the container.
-func takeStreams() (stdio []int, same [streams]int, err error) {
-	stdio = make([]int, streams)
+func takeStreams() (stdio []int, same [stream.Count]int, err error) {
+	stdio = make([]int, stream.Count)
 	for i := range stdio {
 		if stdio[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD, 3); err != nil {
 			return nil, same, os.NewSyscallError("fcntl F_DUPFD", err)
 		}
 	}
-	return stdio, sameStreams([streams]int(stdio)), nil
+	return stdio, stream.Same([stream.Count]int(stdio)), nil
 }
 
 // setLog has the kernel log warnings only, and without looking up where they come from. What was at the numbers of standard streams
 // before is closed.
 func setLog(fd int) error {
-	for i := range streams {
+	for i := range stream.Count {
 		if err := unix.Dup3(fd, i, unix.O_CLOEXEC); err != nil { // as the filter wants it
 			return os.NewSyscallError("dup3", err)
 		}

@@ -22,6 +22,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/stream"
 )
 
 // members are the containers that have joined the first. Each has the connection by which it was asked for: at the other end is
@@ -172,7 +173,7 @@ func (m *member) awaitStart(conn int) (end wire.End, err error) {
 		case went:
 			m.running.Store(true)
 			if t := m.init.terminal; t != nil {
-				t.begin()
+				t.Begin()
 			}
 			return end, nil
 		case endsParked(sig):
@@ -193,7 +194,7 @@ func (m *member) giveUp() {
 	m.kernel.StartProcess(m.init.group) // or it would never end
 	m.end()
 	if t := m.init.terminal; t != nil {
-		t.close()
+		t.Close()
 	}
 }
 
@@ -276,7 +277,7 @@ func (m *member) take(r *wire.Request, fds []int) error {
 	if m.Spec.Process == nil || len(m.Spec.Process.Args) == 0 || m.Spec.Root == nil || m.Spec.Linux == nil {
 		return errors.New("no configuration of a container")
 	}
-	rest, streams := fds[wire.MemberFiles:], streams
+	rest, streams := fds[wire.MemberFiles:], stream.Count
 	if m.Spec.Process.Terminal {
 		streams = 1
 	}

@@ -16,6 +16,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/stream"
 )
 
 // mainParked is the program that makes a kernel without a container, and waits for one: by all that takes long it is through then.
@@ -95,11 +96,11 @@ func newParked() (*Sandbox, error) {
 // what else they name. The report is nil if they don't say where to report.
 func (s *Sandbox) take(words []string, fds []int, release string) (report *os.File, err error) {
 	n, err := strconv.Atoi(words[0])
-	if err != nil || n < 1 || n > streams || n > len(fds) || n >= len(words) {
+	if err != nil || n < 1 || n > stream.Count || n > len(fds) || n >= len(words) {
 		return nil, errors.New("no command line")
 	}
 	stdio, rest := fds[:n], fds[n:]
-	var same [streams]int
+	var same [stream.Count]int
 	for i := range n {
 		if same[i], err = strconv.Atoi(words[1+i]); err != nil {
 			return nil, err
@@ -107,10 +108,10 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 	}
 	c, err := parseFlags(words[1+n:], release, func(number string) (int, error) {
 		i, err := strconv.Atoi(number)
-		if err != nil || i < streams || i-streams >= len(rest) {
+		if err != nil || i < stream.Count || i-stream.Count >= len(rest) {
 			return -1, errors.New("no such descriptor: " + number)
 		}
-		return rest[i-streams], nil
+		return rest[i-stream.Count], nil
 	})
 	if err != nil {
 		return c.report, err

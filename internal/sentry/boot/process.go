@@ -22,6 +22,8 @@ import (
 	"hull/internal/fault"
 	"hull/internal/seccomp"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/stream"
+	"hull/internal/sentry/terminal"
 	"hull/internal/task"
 )
 
@@ -72,7 +74,7 @@ func (c *container) name() string {
 // process is a process that hull has asked for: the container's first, or one of exec.
 type process struct {
 	group    *kernel.ThreadGroup
-	terminal *terminal // or nil
+	terminal *terminal.Terminal // or nil
 }
 
 // wait waits for the end of the process, and of what it has written.
@@ -80,7 +82,7 @@ func (p *process) wait() unix.WaitStatus {
 	p.group.WaitExited()
 	ws := unix.WaitStatus(p.group.ExitStatus())
 	if p.terminal != nil {
-		p.terminal.leave(ws)
+		p.terminal.Leave(ws)
 	}
 	return ws
 }
@@ -133,24 +135,29 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 	}
 	args.FDTable = k.NewFDTable()
 	defer args.FDTable.DecRef(ctx)
-	own := streams
+	in := &stream.Importer{Mount: k.HostMount(), User: p.User, Sockets: &c.hostSockets}
+	if c.init == nil {
+		in.Name = c.name()
+	}
+	own := stream.Count
 	if p.Terminal {
 		own = 1
 	}
 	if extra := stdio[own:]; len(extra) > 0 {
 		stdio = stdio[:own]
-		if err := c.importExtra(ctx, args.FDTable, extra, p.User); err != nil {
+		if err := in.Extra(ctx, args.FDTable, extra); err != nil {
 			return nil, err
 		}
 	}
 	if !p.Terminal {
 		given := stdio
 		stdio = nil
-		files, err := c.importStreams(ctx, args.FDTable, [3]int(given), alike, p.User)
-		if err != nil {
+		if err := in.Streams(ctx, args.FDTable, [stream.Count]int(given), alike); err != nil {
 			return nil, fmt.Errorf("standard streams: %w", errno.Of(err))
 		}
-		c.closeStreams(files) // the table has them
+		if c.init == nil {
+			c.polled = in.Polled
+		}
 	}
 	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
@@ -161,7 +168,8 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 	if p.Terminal {
 		slave := stdio[0]
 		stdio = nil
-		if made.terminal, err = c.newTerminal(made.group, args.FDTable, slave); err != nil {
+		if made.terminal, err = c.terminals.New(k, terminal.Process{
+			Group: made.group, Table: args.FDTable, Mounts: c.Spec.Mounts, Bundle: c.Bundle}, slave); err != nil {
 			return nil, errno.InField("process.terminal", err)
 		}
 	}
@@ -179,7 +187,7 @@ func (c *container) abandon(ctx context.Context, p *process, ns *vfs.MountNamesp
 		unix.Close(fd)
 	}
 	if p.terminal != nil {
-		p.terminal.close()
+		p.terminal.Close()
 	}
 	if ns != nil {
 		ns.DecRef(ctx)

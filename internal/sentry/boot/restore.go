@@ -34,6 +34,8 @@ import (
 	"hull/internal/fault"
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/checksum"
+	"hull/internal/sentry/terminal"
 )
 
 // restoring is a sandbox that waits for being told to go on where another was saved.
@@ -95,11 +97,11 @@ func (s *Sandbox) restore(saved *image.Contents) (err error) {
 	if err := usable(saved); err != nil {
 		return err
 	}
-	state, err := readChecked(s.restoring.files[image.Kernel], saved.Files[image.Kernel])
+	state, err := checksum.Read(s.restoring.files[image.Kernel], saved.Files[image.Kernel])
 	if err != nil {
 		return damaged(image.Kernel, err)
 	}
-	memory, err := readChecked(s.restoring.files[image.Memory], saved.Files[image.Memory])
+	memory, err := checksum.Read(s.restoring.files[image.Memory], saved.Files[image.Memory])
 	if err != nil {
 		return damaged(image.Memory, err)
 	}
@@ -148,7 +150,7 @@ func (s *Sandbox) load(state, memory []byte, want image.File) error {
 	if err != nil {
 		return err
 	}
-	reader := &pagesReader{AsyncReader: stateio.NewPagesFileFDReaderDefault(int32(pages)), reads: make(map[int]pagesRead)}
+	reader := checksum.NewPagesReader(stateio.NewPagesFileFDReaderDefault(int32(pages)))
 	loader := kernel.NewAsyncMFLoader(io.NopCloser(bytes.NewReader(memory)), reader, k.MemoryFile(), nil)
 	private := make(map[checkpoint.ResourceID]*pgalloc.MemoryFile)
 	loader.KickoffPrivate(private)
@@ -163,7 +165,7 @@ func (s *Sandbox) load(state, memory []byte, want image.File) error {
 		return nil
 	}
 	// It may have pages that nobody needs any more.
-	if err := check(s.restoring.files[image.Pages], want); err != nil {
+	if err := checksum.CheckPages(s.restoring.files[image.Pages], want); err != nil {
 		return damaged(image.Pages, err)
 	}
 	return nil
@@ -186,9 +188,12 @@ func (s *Sandbox) descriptors() (map[checkpoint.ResourceID]int, error) {
 		return m, nil
 	}
 	for i, fd := range c.Streams {
-		if m[host.MakeResourceID(containerName, i)], err = c.fit(i, fd); err != nil {
-			return nil, err
+		if s.restoring.polled[i] {
+			if fd, err = c.pumps.Fit(i, fd); err != nil {
+				return nil, err
+			}
 		}
+		m[host.MakeResourceID(containerName, i)] = fd
 	}
 	return m, nil
 }
@@ -229,26 +234,23 @@ func (s *Sandbox) proceed() error {
 	k.SetSaver(noSaver{s})
 	c.pids, c.ipc, c.uts = k.RootPIDNamespace(), k.RootIPCNamespace(), k.RootUTSNamespace()
 	p := &process{group: group}
-	had, _ := k.PopCheckpointState(rememberedKey).(*remembered)
+	had, _ := k.PopCheckpointState(savedKey).(*terminal.Saved)
 	if had == nil {
 		return errors.New("the image is none of a container's")
 	}
-	ctx := k.SupervisorContext()
-	for _, m := range had.others {
-		m.DecRef(ctx)
-	}
+	had.Release(k.SupervisorContext())
 	// Processes of exec end with the sandbox that they were made in: whoever waited for them waits no longer.
 	for _, tg := range c.pids.ThreadGroups() {
 		if l := tg.Leader(); l != nil && l.Origin == kernel.OriginExec && l.Parent() == nil {
 			_ = k.SendExternalSignalThreadGroup(tg, &linux.SignalInfo{Signo: int32(linux.SIGKILL)})
 		}
 	}
-	if (had.master != nil) != c.Spec.Process.Terminal {
+	if had.HasTerminal() != c.Spec.Process.Terminal {
 		return errors.New("the image is of a container with a terminal, or without, as this one is not")
 	}
-	if had.master != nil {
+	if had.HasTerminal() {
 		var err error
-		if p.terminal, err = s.adopt(group, had, c.Streams[0]); err != nil {
+		if p.terminal, err = s.terminals.Adopt(k, group, had, c.Streams[0]); err != nil {
 			return err
 		}
 	}
@@ -258,7 +260,7 @@ func (s *Sandbox) proceed() error {
 	s.awake = true
 	c.running.Store(true)
 	if p.terminal != nil {
-		p.terminal.goOn()
+		p.terminal.GoOn()
 	}
 	return k.Start()
 }

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,49 +12,16 @@ import (
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/state/stateio"
-	"gvisor.dev/gvisor/pkg/sentry/vfs"
-	"gvisor.dev/gvisor/pkg/state"
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
+	"hull/internal/sentry/checksum"
 	"hull/internal/sentry/errno"
 )
 
-// remembered is what this package keeps of a container beside its kernel, and has to find again in one that was restored.
-type remembered struct {
-	terminal string                 // the name of the first process's; or ""
-	master   *vfs.FileDescription   // of that one; or nil
-	others   []*vfs.FileDescription // masters of the terminals of other processes, which end with the sandbox that is saved
-}
-
-// rememberedKey is the name of remembered in the kernel.
-const rememberedKey = "hull"
-
-// The four methods that follow say to the kernel's encoder what there is to be saved. Others have theirs made by a program that is
-// no part of the kernel's module.
-
-// StateTypeName implements state.Type.
-func (*remembered) StateTypeName() string { return "hull/internal/sentry/boot.remembered" }
-
-// StateFields implements state.Type.
-func (*remembered) StateFields() []string { return []string{"terminal", "master", "others"} }
-
-// StateSave implements state.SaverLoader.
-func (k *remembered) StateSave(s state.Sink) {
-	s.Save(0, &k.terminal)
-	s.Save(1, &k.master)
-	s.Save(2, &k.others)
-}
-
-// StateLoad implements state.SaverLoader.
-func (k *remembered) StateLoad(_ context.Context, s state.Source) {
-	s.Load(0, &k.terminal)
-	s.Load(1, &k.master)
-	s.Load(2, &k.others)
-}
-
-func init() { state.Register((*remembered)(nil)) }
+// savedKey is the name in the kernel of what is saved beside it.
+const savedKey = "hull"
 
 // checkpoint saves the kernel in the three files, and says so. The container goes on when it is told to, or when nobody is there
 // any more who could: until then its programs do nothing, so that what is saved and what has happened are the same.
@@ -111,10 +77,10 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 	}
 	// Stops are counted, and none is saved: a container that is paused stays so, and runs where it is restored.
 	s.kernel.Pause()
-	s.terminals.detach() // the copying waits at files of the kernel's
+	s.terminals.Detach() // the copying waits at files of the kernel's
 	goOn := func() {
 		s.kernel.BeforeResume(s.kernel.SupervisorContext())
-		s.terminals.attach()
+		s.terminals.Attach()
 		s.kernel.Unpause()
 		unlock()
 	}
@@ -128,22 +94,19 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 		}
 	}()
 	s.kernel.ReceiveTaskStates()
-	s.kernel.AddStateToCheckpoint(rememberedKey, s.keep())
-	defer s.kernel.PopCheckpointState(rememberedKey)
-	c := &image.Contents{Module: moduleVersion(), CPU: cpuid.HostFeatureSet().Fixed().FlagString()}
-	for i, kind := range s.root.kinds {
-		c.Polled[i] = kind == polledStream
-	}
-	kernel, memory := newSumWriter(files[image.Kernel]), newSumWriter(files[image.Memory])
+	s.kernel.AddStateToCheckpoint(savedKey, s.terminals.Saved(s.root.init.terminal))
+	defer s.kernel.PopCheckpointState(savedKey)
+	c := &image.Contents{Module: moduleVersion(), CPU: cpuid.HostFeatureSet().Fixed().FlagString(), Polled: s.root.polled}
+	kernel, memory := checksum.NewWriter(files[image.Kernel]), checksum.NewWriter(files[image.Memory])
 	pagesFD, err := unix.FcntlInt(files[image.Pages].Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	pages := &pagesWriter{AsyncWriter: stateio.NewPagesFileFDWriterDefault(int32(pagesFD))}
+	pages := checksum.NewPagesWriter(stateio.NewPagesFileFDWriterDefault(int32(pagesFD)))
 	// As one that goes on: what is taken away of the others, above all the network, could not be given back if the image
 	// comes to nothing.
 	err = s.kernel.SaveTo(s.kernel.SupervisorContext(), kernel, memory, pages, false, true)
-	if err = errors.Join(err, kernel.err, memory.err); err != nil {
+	if err = errors.Join(err, kernel.Err(), memory.Err()); err != nil {
 		return nil, nil, err
 	}
 	c.Files = [...]image.File{kernel.File, memory.File, pages.File}
@@ -167,23 +130,10 @@ func (s *Sandbox) savable() error {
 	if s.written != nil {
 		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")
 	}
-	if s.hostSockets.open(s.kernel.SupervisorContext()) {
+	if s.hostSockets.Open(s.kernel.SupervisorContext()) {
 		return refuse("a process has a socket of the host's open that it was given as a stream: it can't be saved")
 	}
 	return nil
-}
-
-// keep returns what is to be found again.
-func (s *Sandbox) keep() *remembered {
-	k := new(remembered)
-	for _, t := range s.terminals.all() {
-		if t == s.root.init.terminal {
-			k.terminal, k.master = t.name, t.master
-		} else {
-			k.others = append(k.others, t.master)
-		}
-	}
-	return k
 }
 
 // moduleVersion returns the version of the kernel's sources.
