@@ -1,7 +1,7 @@
 // Package boot makes a sandbox: an application kernel in this process, with a container in it, which others may join.
 //
 // It runs in a jail that is there before the first line of Go: what it may reach of the host are the descriptors it was
-// given. The order of steps is newKernel, prepareMounts, mountAll, create; nothing in any of them opens a file of the host by a path.
+// given. The order of steps is newKernel, prepareMounts, create; nothing in any of them opens a file of the host by a path.
 package boot
 
 import (
@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -25,6 +24,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 	"hull/internal/sentry/terminal"
 )
@@ -37,28 +37,13 @@ type Options struct {
 	Links     []wire.Link
 	Sockets   []int // of the links that are no loopback
 	Image     []int // files of the one that the container was saved in; or nil
-	// MountPoints are where something is mounted below the root on the host.
-	MountPoints []string
 	// Throwaway says that nobody but its maker knows of it.
 	Throwaway bool
-	// Overlay says that what is written to a root is kept by the kernel: in memory, or in the file OverlayFD, unless that is -1.
-	Overlay   bool
+	// View says how they see the host's files. An overlay is kept in the file OverlayFD, unless that is -1.
+	rootfs.View
 	OverlayFD int
-	// SharedRoot says that others than the container change its root, ExclusiveMounts that none does what is mounted into it.
-	SharedRoot, ExclusiveMounts bool
 	// HostSockets says what programs do with sockets of the host's in donated mounts.
 	HostSockets filter.UnixSockets
-	// Fifos says that FIFOs are opened together with programs of the host.
-	Fifos bool
-}
-
-// Tree is a part of the host's files: a mount without what is mounted below.
-type Tree struct {
-	FD    int
-	Below string // where it is mounted, if it was found below the tree before it; or ""
-
-	id       checkpoint.ResourceID // by which it is found again when the sandbox is restored
-	readonly bool
 }
 
 // Sandbox is an application kernel and the containers in it.

@@ -5,9 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
-	"gvisor.dev/gvisor/pkg/sentry/vfs"
-
 	"hull/internal/sentry/errno"
 )
 
@@ -25,18 +22,4 @@ func (c *container) takeTerminal() error {
 		return errno.InField("process.terminal", os.NewSyscallError("ioctl TIOCSCTTY", err))
 	}
 	return nil
-}
-
-// bindConsole mounts the terminal of the first process on /dev/console.
-func (c *container) bindConsole() error {
-	ctx := c.init.group.Leader().AsyncContext()
-	ns := vfs.MountNamespaceFromContext(ctx)
-	defer ns.DecRef(ctx)
-	m := &mounter{container: c, ctx: ctx, creds: auth.NewRootCredentials(c.kernel.RootUserNamespace()), root: ns.Root(ctx)}
-	defer m.root.DecRef(ctx)
-	console := "/dev/console"
-	if err := m.makePath(&console, true); err != nil {
-		return err
-	}
-	return c.kernel.VFS().BindAt(ctx, m.creds, m.at(c.init.terminal.Path()), m.at(console), false)
 }

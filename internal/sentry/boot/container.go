@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 	"os"
 	"slices"
@@ -18,9 +19,9 @@ type Container struct {
 	ID      string
 	Bundle  string // for messages
 	Spec    *specs.Spec
-	Files   []Tree // the root, then the sources of bind mounts in the order of the spec's mounts
-	Streams []int  // the standard streams; of a terminal, one
-	Same    [3]int // which of them are the same open file: itself, or one before it
+	Files   []rootfs.Tree // the root, then the sources of bind mounts in the order of the spec's mounts
+	Streams []int         // the standard streams; of a terminal, one
+	Same    [3]int        // which of them are the same open file: itself, or one before it
 }
 
 // container is one of those in a sandbox.
@@ -35,7 +36,7 @@ type container struct {
 	pumps   stream.Pumps       // that copy them, if it was restored
 	running atomic.Bool        // its program does, or may
 	lock    int                // a file that is locked while the container is paused, where hull sees it
-	mounts  *mounter           // what is prepared of them, until create; or nil
+	mounts  *rootfs.Mounts     // what is prepared of them, until create; or nil
 
 	adding sync.RWMutex // held while something is added to the container, or what it has is given to another
 	over   bool         // with adding: nothing can be added any more
@@ -43,6 +44,15 @@ type container struct {
 
 	stopped map[*kernel.Task]bool // with pausing: while the container alone is paused, what was stopped for that
 }
+
+// files is what its mount namespace is made of.
+func (c *container) files() *rootfs.Config {
+	return &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, Name: c.name(),
+		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Files: &c.Files}
+}
+
+// prepareMounts makes what the container's mount namespace has of file systems of the kernel's own.
+func (c *container) prepareMounts() (*rootfs.Mounts, error) { return rootfs.Prepare(c.files()) }
 
 // run lets the first process of the first container run.
 func (s *Sandbox) run() error {

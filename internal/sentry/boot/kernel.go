@@ -26,6 +26,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/rootfs"
 
 	"hull/internal/sandbox/wire"
 )
@@ -182,7 +183,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 	if err != nil {
 		return err
 	}
-	if err := registerFileSystems(k); err != nil {
+	if err := rootfs.RegisterTypes(k); err != nil {
 		return err
 	}
 	// What the sandbox was given of the host's descriptors, standard streams above all, is in a file system of its own.

@@ -20,6 +20,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 )
 
@@ -200,7 +201,7 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 		if err != nil || !ok {
 			return errors.New("want N:PATH")
 		}
-		c.Files = append(c.Files, Tree{FD: f, Below: path})
+		c.Files = append(c.Files, rootfs.Tree{FD: f, Below: path})
 		return nil
 	})
 	fs.Func("mount-point", "", func(v string) error {
@@ -256,13 +257,13 @@ func (c *commandLine) complete() error {
 }
 
 // order returns all trees in the order of --io-fds.
-func order(numbers string, below []Tree, fd func(string) (int, error)) (trees []Tree, err error) {
+func order(numbers string, below []rootfs.Tree, fd func(string) (int, error)) (trees []rootfs.Tree, err error) {
 	for n := range strings.SplitSeq(numbers, ",") {
 		f, err := fd(n)
 		if err != nil {
 			return nil, fmt.Errorf("--io-fds: %w", err)
 		}
-		t := Tree{FD: f}
+		t := rootfs.Tree{FD: f}
 		if len(below) > 0 && below[0].FD == f {
 			t, below = below[0], below[1:]
 		}

@@ -22,6 +22,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 )
 
@@ -259,7 +260,7 @@ func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, erro
 // take checks what was sent, and takes over the descriptors.
 func (m *member) take(r *wire.Request, fds []int) error {
 	for _, fd := range fds {
-		m.Files = append(m.Files, Tree{FD: fd}) // what is not another's
+		m.Files = append(m.Files, rootfs.Tree{FD: fd}) // what is not another's
 	}
 	if r.Member == nil || r.Container == "" || len(fds) < wire.MemberFiles {
 		return errors.New("no container that could be made")
@@ -357,7 +358,7 @@ func (c *container) makes(t specs.LinuxNamespaceType) bool {
 
 // checkTrees checks the trees of a member: as many as its configuration has mounts for; directories and regular files; each a
 // mount of its own, since the names of one lead to all of it.
-func checkTrees(mounts []specs.Mount, bundle string, trees []Tree) error {
+func checkTrees(mounts []specs.Mount, bundle string, trees []rootfs.Tree) error {
 	want := 1
 	for i, s := range mounts {
 		p, err := mnt.Parse(i, s, bundle)

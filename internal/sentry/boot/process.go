@@ -35,7 +35,7 @@ func (c *container) create() error {
 			return err
 		}
 	}
-	ns, err := c.mounts.mountAll()
+	ns, err := c.mounts.Attach()
 	c.mounts = nil
 	if err != nil {
 		return err
@@ -48,7 +48,8 @@ func (c *container) create() error {
 		return err
 	}
 	if c.init.terminal != nil {
-		if err := c.bindConsole(); err != nil {
+		leader := c.init.group.Leader()
+		if err := c.files().BindConsole(leader.AsyncContext(), c.init.terminal.Path()); err != nil {
 			return errno.InField("/dev/console", err)
 		}
 	}

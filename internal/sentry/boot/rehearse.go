@@ -12,10 +12,12 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/loader"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
+	"hull/internal/sentry/rootfs"
 	"hull/spec"
 )
 
@@ -30,41 +32,42 @@ func (s *Sandbox) rehearse() error {
 		return &os.PathError{Op: "open", Path: "/", Err: err}
 	}
 	c := &container{Sandbox: s, pids: s.root.pids, ipc: s.root.ipc, uts: s.root.uts}
-	c.Container = Container{ID: "rehearsal", Bundle: "/", Spec: spec.Example(spec.Options{}), Files: []Tree{{FD: root}}}
+	c.Container = Container{ID: "rehearsal", Bundle: "/", Spec: spec.Example(spec.Options{}), Files: []rootfs.Tree{{FD: root}}}
 	m, err := c.prepareMounts()
 	if err != nil {
 		unix.Close(root)
 		return err
 	}
-	ns, err := m.mountAll()
+	ns, err := m.Attach()
 	if err != nil {
 		return err
 	}
-	defer ns.DecRef(m.ctx)
-	if err := m.load("/dev/program", smallestProgram()); err != nil {
+	ctx := m.Context()
+	defer ns.DecRef(ctx)
+	if err := s.loadProgram(ctx, ns, "/dev/program", smallestProgram()); err != nil {
 		return err
 	}
 	_, err = compile(spec.Seccomp())
 	return err
 }
 
-// load writes a program into a file, and makes what the memory of a process would be that executes it.
-func (m *mounter) load(name string, program []byte) error {
-	root := m.ns.Root(m.ctx)
-	defer root.DecRef(m.ctx)
-	f, err := m.kernel.VFS().OpenAt(m.ctx, m.creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)},
+// loadProgram writes a program into a file, and makes what the memory of a process would be that executes it.
+func (s *Sandbox) loadProgram(ctx context.Context, ns *vfs.MountNamespace, name string, program []byte) error {
+	root := ns.Root(ctx)
+	defer root.DecRef(ctx)
+	f, err := s.kernel.VFS().OpenAt(ctx, auth.NewRootCredentials(s.kernel.RootUserNamespace()), &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)},
 		&vfs.OpenOptions{Flags: linux.O_CREAT | linux.O_WRONLY, Mode: 0o755})
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(m.ctx, usermem.BytesIOSequence(program), vfs.WriteOptions{})
-	f.DecRef(m.ctx)
+	_, err = f.Write(ctx, usermem.BytesIOSequence(program), vfs.WriteOptions{})
+	f.DecRef(ctx)
 	if err != nil {
 		return err
 	}
 	links := uint(linux.MaxSymlinkTraversals)
-	image, _, _, failure := m.kernel.LoadTaskImage(m.ctx, loader.LoadArgs{Root: root, WorkingDir: root, RemainingTraversals: &links,
-		ResolveFinal: true, Filename: name, Argv: []string{name}, Features: m.kernel.FeatureSet()})
+	image, _, _, failure := s.kernel.LoadTaskImage(ctx, loader.LoadArgs{Root: root, WorkingDir: root, RemainingTraversals: &links,
+		ResolveFinal: true, Filename: name, Argv: []string{name}, Features: s.kernel.FeatureSet()})
 	if failure != nil {
 		return failure.ToError()
 	}

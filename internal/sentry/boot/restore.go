@@ -175,20 +175,15 @@ func (s *Sandbox) load(state, memory []byte, want image.File) error {
 func (s *Sandbox) descriptors() (map[checkpoint.ResourceID]int, error) {
 	c := s.root
 	m := make(map[checkpoint.ResourceID]int)
-	trees, err := c.trees()
-	if err != nil {
+	if err := c.files().Restore(m); err != nil {
 		return nil, err
-	}
-	for _, t := range trees {
-		if m[t.id], err = s.server.Serve(t.FD, t.readonly); err != nil {
-			return nil, err
-		}
 	}
 	if c.Spec.Process.Terminal {
 		return m, nil
 	}
 	for i, fd := range c.Streams {
 		if s.restoring.polled[i] {
+			var err error
 			if fd, err = c.pumps.Fit(i, fd); err != nil {
 				return nil, err
 			}

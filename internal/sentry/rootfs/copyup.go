@@ -1,4 +1,4 @@
-package boot
+package rootfs
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ import (
 // copier fills a mount that is attached nowhere yet with what is in a directory of the container: the option tmpcopyup. It enters
 // no directory that is mounted below and follows no link.
 type copier struct {
-	*mounter
+	*Mounts
 	from, to func(rel string) *vfs.PathOperation
 	device   [2]uint32
 	first    map[inode]string // of files with several names: that of the copy
@@ -31,13 +31,13 @@ type inode struct {
 }
 
 // copyUp fills a mount with what it is going to cover.
-func (m *mounter) copyUp(p *mnt.Mount, mount *vfs.Mount) error {
+func (m *Mounts) copyUp(p *mnt.Mount, mount *vfs.Mount) error {
 	root := vfs.MakeVirtualDentry(mount, mount.Root())
 	below := func(root vfs.VirtualDentry, start, rel string) *vfs.PathOperation {
 		return &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(path.Join(start, rel))}
 	}
 	c := &copier{
-		mounter: m, first: make(map[inode]string), buf: make([]byte, 64<<10),
+		Mounts: m, first: make(map[inode]string), buf: make([]byte, 64<<10),
 		from: func(rel string) *vfs.PathOperation { return below(m.root, p.Destination, rel) },
 		to:   func(rel string) *vfs.PathOperation { return below(root, "/", rel) },
 	}
@@ -50,12 +50,12 @@ func (m *mounter) copyUp(p *mnt.Mount, mount *vfs.Mount) error {
 }
 
 func (c *copier) stat(rel string) (linux.Statx, error) {
-	return c.kernel.VFS().StatAt(c.ctx, c.creds, c.from(rel), &vfs.StatOptions{Mask: linux.STATX_BASIC_STATS})
+	return c.Kernel.VFS().StatAt(c.ctx, c.creds, c.from(rel), &vfs.StatOptions{Mask: linux.STATX_BASIC_STATS})
 }
 
 // dir copies what is in a directory.
 func (c *copier) dir(rel string) error {
-	d, err := c.kernel.VFS().OpenAt(c.ctx, c.creds, c.from(rel), &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_DIRECTORY})
+	d, err := c.Kernel.VFS().OpenAt(c.ctx, c.creds, c.from(rel), &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_DIRECTORY})
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *copier) file(rel string) error {
 	if err != nil {
 		return err
 	}
-	v, mode := c.kernel.VFS(), linux.FileMode(st.Mode)
+	v, mode := c.Kernel.VFS(), linux.FileMode(st.Mode)
 	kind := mode.FileType()
 	if st.Nlink > 1 && kind != linux.S_IFDIR {
 		id := inode{st.DevMajor, st.DevMinor, st.Ino}
@@ -125,7 +125,7 @@ func (c *copier) file(rel string) error {
 }
 
 func (c *copier) contents(rel string) error {
-	v := c.kernel.VFS()
+	v := c.Kernel.VFS()
 	from, err := v.OpenAt(c.ctx, c.creds, c.from(rel), &vfs.OpenOptions{Flags: linux.O_RDONLY})
 	if err != nil {
 		return err
