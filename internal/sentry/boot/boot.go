@@ -14,7 +14,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route" // and its protocol
@@ -24,6 +23,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 	"hull/internal/sentry/terminal"
@@ -50,7 +50,7 @@ type Options struct {
 type Sandbox struct {
 	Options
 	kernel  *kernel.Kernel
-	network *stack.Stack // or nil: the host's
+	network *network.Network // or nil: the host's
 	server  *fileserver.Server
 	uname   unix.Utsname
 	root    *container // the first; the sandbox ends with it
@@ -71,9 +71,8 @@ type Sandbox struct {
 	restored  atomic.Bool
 	going     chan struct{} // closed when what was restored goes on
 
-	starting   sync.Mutex
-	awake      bool        // the kernel runs processes; of starting
-	configured atomic.Bool // the network is
+	starting sync.Mutex
+	awake    bool // the kernel runs processes; of starting
 }
 
 // New makes a sandbox whose container waits for Run.
@@ -126,7 +125,7 @@ func New(o Options) (*Sandbox, error) {
 // configureFirst does what comes before the container's files, as its configuration says.
 func (s *Sandbox) configureFirst() error {
 	if len(s.Links) > 0 {
-		if err := s.configure(s.Links, s.Sockets); err != nil {
+		if err := s.network.Configure(s.Links, s.Sockets); err != nil {
 			return err
 		}
 	}
@@ -160,7 +159,8 @@ func (s *Sandbox) Run() (unix.WaitStatus, error) {
 	ws := s.root.init.wait()
 	s.root.pumps.Drain()
 	if s.Throwaway && len(s.Links) > 0 {
-		s.drain()
+		s.kernel.WaitExited() // so that all is closed
+		s.network.Drain()
 	}
 	return ws, nil
 }

@@ -16,6 +16,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/stream"
 )
 
@@ -117,9 +118,18 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 		if c.restoring != nil {
 			return nil, c.keepNetwork(r, fds)
 		}
-		return c.takeNetwork(r, fds)
+		if c.root.running.Load() {
+			return fds, network.AlreadyConfigured()
+		}
+		return c.network.Take(r, fds)
 	case wire.Dial:
-		return nil, c.dial(fds, r.Port)
+		if len(fds) != 1 {
+			return fds, fmt.Errorf("%d sockets", len(fds))
+		}
+		if !c.root.running.Load() {
+			return fds, &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
+		}
+		return nil, c.network.Dial(fds[0], r.Port)
 	default:
 		err = fmt.Errorf("request %q: there is none", r.Op)
 	}

@@ -14,6 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/loader"
@@ -24,8 +25,10 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
+	"gvisor.dev/gvisor/pkg/tcpip"
 
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/rootfs"
 
 	"hull/internal/sandbox/wire"
@@ -161,7 +164,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 	clock.SetClocks(time.NewCalibratedClocks(false), params)
 
 	users := auth.NewRootUserNamespace()
-	network, err := s.newNetwork(clock, users, k)
+	namespace, err := s.newNetwork(clock, users)
 	if err != nil {
 		return err
 	}
@@ -170,7 +173,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 		FeatureSet:           cpuid.HostFeatureSet(),
 		Timekeeper:           clock,
 		RootUserNamespace:    users,
-		RootNetworkNamespace: network,
+		RootNetworkNamespace: namespace,
 		ApplicationCores:     uint(cpus),
 		Vdso:                 vdso,
 		VdsoParams:           params,
@@ -194,6 +197,25 @@ func (s *Sandbox) initKernel(cpus int) error {
 	defer fs.DecRef(k.SupervisorContext())
 	k.SetHostMount(k.VFS().NewDisconnectedMount(fs, nil, &vfs.MountOptions{}))
 	return sighandling.IgnoreChildStop()
+}
+
+func (s *Sandbox) newNetwork(clock tcpip.Clock, users *auth.UserNamespace) (ns *inet.Namespace, err error) {
+	if network.IsHost(s.Spec) {
+		return network.NewHost(users)
+	}
+	s.network, ns, err = network.New(clock, users, s.kernel)
+	return ns, err
+}
+
+// sockets returns those of the host's that a container has.
+func (s *Sandbox) sockets() *filter.Sockets {
+	switch {
+	case s.HostSockets.Any():
+		return &filter.Sockets{Unix: s.HostSockets} // which a container with the host's network has not
+	case network.IsHost(s.Spec):
+		return network.HostSockets()
+	}
+	return nil
 }
 
 // names returns the UTS namespace of a container. What the configuration doesn't say is the host's, as of a new namespace; the jail

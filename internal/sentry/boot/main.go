@@ -20,6 +20,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 )
@@ -247,7 +248,7 @@ func (c *commandLine) complete() error {
 			err = json.Unmarshal(raw, &c.Links)
 		}
 		if err == nil {
-			err = checkLinks(c.Links)
+			err = network.CheckLinks(c.Links)
 		}
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/stream"
 )
 
@@ -128,7 +129,7 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 	}
 	s.Options = c.Options
 	s.root.Container = c.Container
-	if s.hostNetwork() {
+	if network.IsHost(s.Spec) {
 		return c.report, &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("the host's network, for a kernel that was there before")}
 	}
 	names := s.names(s.Spec, s.kernel.RootUserNamespace())

@@ -28,13 +28,13 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/time"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/timing"
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/checksum"
+	"hull/internal/sentry/network"
 	"hull/internal/sentry/terminal"
 )
 
@@ -76,10 +76,10 @@ func (s *Sandbox) notRestoring(r *wire.Request) error {
 // keepNetwork keeps a request for the network until there is one.
 func (s *Sandbox) keepNetwork(r *wire.Request, fds []int) error {
 	if s.restoring.network != nil {
-		return &fault.Error{Kind: fault.BadState, Err: errors.New("the network is configured already")}
+		return network.AlreadyConfigured()
 	}
 	s.restoring.network, s.restoring.sockets = r, fds
-	return checkLinks(r.Links)
+	return network.CheckLinks(r.Links)
 }
 
 // restore fills the kernel with what was saved, and has it go on.
@@ -203,15 +203,11 @@ func (c configure) ConfigureNetwork(n inet.Stack) error {
 		return errors.New("the image is of a container with another kind of network")
 	}
 	s := c.Sandbox
-	s.network = own.Stack
-	s.network.SetIPTables(stack.DefaultTables(s.network.Clock(), s.network.InsecureRNG())) // which allow all, as in a new one
-	if err := s.addLoopback(); err != nil {
+	var err error
+	if s.network, err = network.Restored(own); err != nil || s.restoring.network == nil {
 		return err
 	}
-	if s.restoring.network == nil {
-		return nil
-	}
-	_, err := s.takeNetwork(s.restoring.network, s.restoring.sockets)
+	_, err = s.network.Take(s.restoring.network, s.restoring.sockets)
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/checksum"
 	"hull/internal/sentry/errno"
+	"hull/internal/sentry/network"
 )
 
 // savedKey is the name in the kernel of what is saved beside it.
@@ -121,7 +122,7 @@ func (s *Sandbox) savable() error {
 	if s.root.init == nil || !s.root.running.Load() {
 		return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program doesn't run yet")}
 	}
-	if s.hostNetwork() {
+	if network.IsHost(s.Spec) {
 		return refuse("the container has the host's network: its sockets are the host's, which can't be saved")
 	}
 	if s.HostSockets.Any() {

@@ -1,9 +1,8 @@
-package boot
+package network
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -22,27 +21,18 @@ import (
 // dialTimeout is how long a program that listens has to take a connection.
 const dialTimeout = 10 * time.Second
 
-// dial connects a socket of the host's with a TCP port of the loopback. It takes over the descriptor.
-func (s *Sandbox) dial(fds []int, port uint16) error {
-	if len(fds) != 1 || !s.root.running.Load() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-		if len(fds) == 1 {
-			return &fault.Error{Kind: fault.BadState, Err: errors.New("the container's program was not started yet")}
-		}
-		return fmt.Errorf("%d sockets", len(fds))
-	}
-	if s.network == nil {
-		unix.Close(fds[0])
+// Dial connects a socket of the host's with a TCP port of the loopback. It takes over the descriptor.
+func (n *Network) Dial(socket int, port uint16) error {
+	if n == nil {
+		unix.Close(socket)
 		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("the container has the host's network: its ports are the host's")}
 	}
-	outside := os.NewFile(uintptr(fds[0]), "connection")
+	outside := os.NewFile(uintptr(socket), "connection")
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	inside, err := gonet.DialContextTCP(ctx, s.network, tcpip.FullAddress{Addr: tcpip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: port}, ipv4.ProtocolNumber)
+	inside, err := gonet.DialContextTCP(ctx, n.stack, tcpip.FullAddress{Addr: tcpip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: port}, ipv4.ProtocolNumber)
 	if err != nil {
-		inside, err = gonet.DialContextTCP(ctx, s.network, tcpip.FullAddress{Addr: tcpip.AddrFrom16([16]byte{15: 1}), Port: port}, ipv6.ProtocolNumber)
+		inside, err = gonet.DialContextTCP(ctx, n.stack, tcpip.FullAddress{Addr: tcpip.AddrFrom16([16]byte{15: 1}), Port: port}, ipv6.ProtocolNumber)
 	}
 	if err != nil {
 		outside.Close()

@@ -1,4 +1,4 @@
-package boot
+package network
 
 import (
 	"context"
@@ -52,13 +52,13 @@ const (
 var resolverAddress = tcpip.AddrFrom4(wire.ResolverAddress)
 
 // startResolver makes the way to the resolver, and from it. It takes over the tun device.
-func (s *Sandbox) startResolver(r wire.Resolver, fd int) (err error) {
+func (n *Network) startResolver(r wire.Resolver, fd int) (err error) {
 	defer func() {
 		if err != nil {
 			unix.Close(fd)
 		}
 	}()
-	n := stack.New(stack.Options{
+	tun := stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}), ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
@@ -72,24 +72,24 @@ func (s *Sandbox) startResolver(r wire.Resolver, fd int) (err error) {
 			err = errors.New("resolver: " + e.String())
 		}
 	}
-	check(n.CreateNIC(1, e))
+	check(tun.CreateNIC(1, e))
 	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddrFrom4(wire.TunPeer).WithPrefix()}
-	check(n.AddProtocolAddress(1, own, stack.AddressProperties{}))
-	n.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1}, {Destination: header.IPv6EmptySubnet, NIC: 1}})
+	check(tun.AddProtocolAddress(1, own, stack.AddressProperties{}))
+	tun.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1}, {Destination: header.IPv6EmptySubnet, NIC: 1}})
 	// What the resolver sends is received whomever it is for, and answered as from there.
-	check(n.SetPromiscuousMode(1, true))
-	check(n.SetSpoofing(1, true))
+	check(tun.SetPromiscuousMode(1, true))
+	check(tun.SetSpoofing(1, true))
 	if err != nil {
 		return err
 	}
-	v := &resolver{Resolver: r, container: s.network, tun: n}
-	v.intercept(s.network, func(to stack.TransportEndpointID) (*stack.Stack, tcpip.FullAddress, tcpip.FullAddress) {
+	v := &resolver{Resolver: r, container: n.stack, tun: tun}
+	v.intercept(n.stack, func(to stack.TransportEndpointID) (*stack.Stack, tcpip.FullAddress, tcpip.FullAddress) {
 		if to.LocalAddress != resolverAddress || to.LocalPort != resolverPort {
 			return nil, tcpip.FullAddress{}, tcpip.FullAddress{}
 		}
 		return v.tun, tcpip.FullAddress{Addr: resolverAddress, Port: r.UDP}, tcpip.FullAddress{Addr: resolverAddress, Port: r.TCP}
 	})
-	v.intercept(n, func(to stack.TransportEndpointID) (*stack.Stack, tcpip.FullAddress, tcpip.FullAddress) {
+	v.intercept(tun, func(to stack.TransportEndpointID) (*stack.Stack, tcpip.FullAddress, tcpip.FullAddress) {
 		a := tcpip.FullAddress{Addr: to.LocalAddress, Port: to.LocalPort}
 		return v.container, a, a
 	})
@@ -140,7 +140,7 @@ func (v *resolver) intercept(from *stack.Stack, to way) {
 // exchange carries packets until nobody sends any for some time.
 func (v *resolver) exchange(from *gonet.UDPConn, s *stack.Stack, at tcpip.FullAddress) {
 	defer from.Close()
-	to, err := gonet.DialUDP(s, nil, &at, network(at.Addr))
+	to, err := gonet.DialUDP(s, nil, &at, protocolOf(at.Addr))
 	if err != nil {
 		return
 	}
@@ -169,7 +169,7 @@ func (v *resolver) exchange(from *gonet.UDPConn, s *stack.Stack, at tcpip.FullAd
 func (v *resolver) connect(r *tcp.ForwarderRequest, s *stack.Stack, at tcpip.FullAddress) {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	to, err := gonet.DialContextTCP(ctx, s, at, network(at.Addr))
+	to, err := gonet.DialContextTCP(ctx, s, at, protocolOf(at.Addr))
 	if err != nil {
 		r.Complete(true)
 		return
@@ -193,6 +193,6 @@ func (v *resolver) connect(r *tcp.ForwarderRequest, s *stack.Stack, at tcpip.Ful
 	both.Wait()
 }
 
-func network(a tcpip.Address) tcpip.NetworkProtocolNumber {
+func protocolOf(a tcpip.Address) tcpip.NetworkProtocolNumber {
 	return protocol(a.AsSlice())
 }
