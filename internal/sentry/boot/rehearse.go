@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 
 	"hull/internal/sentry/rootfs"
+	"hull/internal/sentry/task"
 	"hull/spec"
 )
 
@@ -47,7 +48,7 @@ func (s *Sandbox) rehearse() error {
 	if err := s.loadProgram(ctx, ns, "/dev/program", smallestProgram()); err != nil {
 		return err
 	}
-	_, err = compile(spec.Seccomp())
+	_, err = task.Filter(spec.Seccomp())
 	return err
 }
 
