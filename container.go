@@ -15,8 +15,8 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/hook"
-	"hull/internal/native"
 	"hull/internal/oci"
+	"hull/internal/proc"
 	"hull/internal/rdt"
 	"hull/internal/sandbox/wire"
 	"hull/internal/store"
@@ -165,7 +165,7 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 	case all && (sig != unix.SIGKILL || !c.ownPids()):
 		return untracked()
 	}
-	pidfd, err := native.OpenInit(c.record.Init)
+	pidfd, err := proc.Open(c.record.Init)
 	if err != nil {
 		if errors.Is(err, fault.BadState) && sig == unix.SIGKILL && !c.ownPids() && c.anyProcess() {
 			return c.group.Signal(ctx, sig)
@@ -233,7 +233,7 @@ func (c *Container) joins(t specs.LinuxNamespaceType) bool {
 
 // kill ends all processes and waits until they are gone.
 func (c *Container) kill(ctx context.Context) error {
-	pidfd, err := native.OpenInit(c.record.Init)
+	pidfd, err := proc.Open(c.record.Init)
 	if err == nil {
 		defer pidfd.Close()
 		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
@@ -244,7 +244,7 @@ func (c *Container) kill(ctx context.Context) error {
 	if pidfd == nil {
 		return nil
 	}
-	return native.WaitEnded(ctx, c.record.Init, pidfd)
+	return proc.WaitEnded(ctx, c.record.Init, pidfd)
 }
 
 // DeleteOptions say how a container is deleted.
@@ -282,7 +282,7 @@ func (c *Container) statusOfKilled() (status Status, err error) {
 	const looks = 3
 	left := looks
 	for deadline := time.Now().Add(killedTimeout); left > 0 && time.Now().Before(deadline); left-- {
-		if native.Killed(c.record.Init) {
+		if proc.Killed(c.record.Init) {
 			left = looks
 		}
 		if status, err = c.status(); status != Running {

@@ -9,7 +9,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/native"
+	"hull/internal/proc"
 	"hull/internal/sandbox"
 	"hull/internal/store"
 )
@@ -91,7 +91,7 @@ func (c *Container) memberWith(pid int) string {
 	}
 	for i := range dirs {
 		r, err := dirs[i].Record()
-		if err == nil && r.Pod == c.ID() && r.Init.Pid == pid && native.Alive(r.Init) {
+		if err == nil && r.Pod == c.ID() && r.Init.Pid == pid && proc.Alive(r.Init) {
 			return r.ID
 		}
 	}
@@ -114,7 +114,7 @@ func (c *Container) podHint(status Status) string {
 	if c.record.Pod == "" || status != Stopped {
 		return ""
 	}
-	if r, err := c.runtime.recordOf(c.record.Pod); err == nil && native.Alive(r.Init) {
+	if r, err := c.runtime.recordOf(c.record.Pod); err == nil && proc.Alive(r.Init) {
 		return ""
 	}
 	return fmt.Sprintf("container %q, in whose sandbox it was, has stopped, too", c.record.Pod)

@@ -14,8 +14,8 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/native"
 	"hull/internal/oci"
+	"hull/internal/proc"
 	"hull/internal/stub"
 )
 
@@ -113,10 +113,10 @@ func (c *Container) endedMeanwhile(ctx context.Context, err error) error {
 	const patience = 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	pidfd, operr := native.OpenInit(c.record.Init)
+	pidfd, operr := proc.Open(c.record.Init)
 	if operr == nil {
 		defer pidfd.Close()
-		if native.WaitEnded(ctx, c.record.Init, pidfd) != nil {
+		if proc.WaitEnded(ctx, c.record.Init, pidfd) != nil {
 			return err
 		}
 	} else if !errors.Is(operr, fault.BadState) {

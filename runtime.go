@@ -21,6 +21,7 @@ import (
 	"hull/internal/linux"
 	"hull/internal/native"
 	"hull/internal/oci"
+	"hull/internal/proc"
 	"hull/internal/rdt"
 	"hull/internal/sdnotify"
 	"hull/internal/store"
@@ -637,7 +638,7 @@ func madeWith(dir *store.Dir, group *cgroup.Group) error {
 	}
 	var oldest time.Duration
 	for _, pid := range pids {
-		ticks, err := native.StartTime(pid)
+		ticks, err := proc.StartTime(pid)
 		if err != nil {
 			continue // it has ended
 		}

@@ -13,6 +13,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/native"
+	"hull/internal/proc"
 	"hull/internal/sandbox"
 	"hull/internal/store"
 )
@@ -94,7 +95,7 @@ func status(dir *store.Dir, r *store.Record) (Status, error) {
 	switch {
 	case r.Init.Pid == 0 && dir.Locked():
 		return Creating, nil
-	case !native.Alive(r.Init):
+	case !proc.Alive(r.Init):
 		return Stopped, nil
 	}
 	stopped, err := paused(dir, r)

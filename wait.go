@@ -9,14 +9,14 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/native"
+	"hull/internal/proc"
 )
 
 // Wait waits for the end of the container's first process, also where another program has started it. Before Linux 6.15 how a
 // process has ended is not known to others once its parent has taken it. In a sandbox a signal that ended it is told as exit
 // status 128 + signal.
 func (c *Container) Wait(ctx context.Context) (unix.WaitStatus, error) {
-	ws, err := native.End(ctx, c.record.Init)
+	ws, err := proc.End(ctx, c.record.Init)
 	if errors.Is(err, fault.BadState) {
 		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped before")}
 	}
@@ -45,14 +45,14 @@ func (c *Container) waitProcess(ctx context.Context, pid int, outside bool) (uni
 	}
 	var i engine.Init
 	if outside {
-		i, err = native.Find(pids, pid)
+		i, err = proc.Find(pids, pid)
 	} else {
-		i, err = native.FindInside(c.record.Init, pids, pid)
+		i, err = proc.FindInside(c.record.Init, pids, pid)
 	}
 	if err != nil {
 		return 0, err
 	}
-	ws, err := native.End(ctx, i)
+	ws, err := proc.End(ctx, i)
 	if errors.Is(err, fault.BadState) {
 		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the process has ended before")}
 	}

@@ -17,6 +17,7 @@ import (
 	"hull/internal/criu"
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/proc"
 )
 
 // dumpLog is the name of CRIU's log of a checkpoint.
@@ -77,7 +78,7 @@ func checkpoint(ctx context.Context, r *engine.CheckpointRequest) (logged string
 	if err != nil {
 		return "", err
 	}
-	pidfd, err := OpenInit(r.Init)
+	pidfd, err := proc.Open(r.Init)
 	if err != nil {
 		return "", err
 	}
@@ -220,7 +221,7 @@ func dumpOptions(r *engine.CheckpointRequest, o *rpc.CriuOpts) error {
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Stat(procFile(r.Init.Pid, "ns/"+n.name), &st); err != nil {
+		if err := unix.Stat(proc.File(r.Init.Pid, "ns/"+n.name), &st); err != nil {
 			return err
 		}
 		o.External = append(o.External, fmt.Sprintf("%s[%d]:%s", n.name, st.Ino, n.key))

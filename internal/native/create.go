@@ -14,6 +14,7 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/netdev"
+	"hull/internal/proc"
 	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
@@ -186,7 +187,7 @@ func (c *creation) setUp() (_ *engine.Process, err error) {
 			return nil, err
 		}
 	}
-	if p.StartTime, err = startTime(p.Pid); err != nil {
+	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
 	if err := c.moveNetDevices(); err != nil {

@@ -8,12 +8,13 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/proc"
 	"hull/internal/stub"
 )
 
 // Dial connects with a TCP port of the container's own loopback: by a stub that enters its network namespace.
 func (Engine) Dial(_ *engine.Container, init engine.Init, port uint16) (*os.File, error) {
-	pidfd, err := OpenInit(init)
+	pidfd, err := proc.Open(init)
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package native
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -13,8 +11,8 @@ import (
 
 	"hull/internal/cgroup"
 	"hull/internal/engine"
-	"hull/internal/fault"
 	"hull/internal/linux"
+	"hull/internal/proc"
 	"hull/internal/stub"
 	"hull/internal/task"
 )
@@ -63,7 +61,7 @@ func (t *process) execIn(ctx context.Context, s *stub.Stub, r *engine.ExecReques
 	if err := t.become(b, s, p, len(r.Extra), s.Do); err != nil {
 		return nil, err
 	}
-	if p.StartTime, err = startTime(p.Pid); err != nil {
+	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -95,7 +93,7 @@ func (t *process) enterSession(b *stub.Batch) {
 // join returns a stub in the namespaces and cgroup of a running container. It has no descriptor but those of the
 // process: where it is from now on, root of the container may trace it (CVE-2016-9962).
 func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.File) (*stub.Stub, error) {
-	pidfd, err := OpenInit(r.Init)
+	pidfd, err := proc.Open(r.Init)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +213,7 @@ func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int, restored boo
 		if flags&n.Flag == 0 {
 			continue
 		}
-		fd := b.Openat(stub.CWD, procFile(pid, "ns/"+n.File), unix.O_RDONLY, 0)
+		fd := b.Openat(stub.CWD, proc.File(pid, "ns/"+n.File), unix.O_RDONLY, 0)
 		b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(n.Flag))
 		b.Note(n.File)
 		b.Close(fd)
@@ -225,29 +223,10 @@ func joinInit(b *stub.Batch, pidfd stub.FD, s *specs.Spec, pid int, restored boo
 }
 
 func sameNamespace(pid int, file string) bool {
-	theirs, err := os.Readlink(procFile(pid, "ns/"+file))
+	theirs, err := os.Readlink(proc.File(pid, "ns/"+file))
 	if err != nil {
 		return false
 	}
 	ours, err := os.Readlink("/proc/self/ns/" + file)
 	return err == nil && ours == theirs
-}
-
-// OpenInit returns a pidfd of the process, or an error of kind BadState if it has ended.
-func OpenInit(i engine.Init) (*os.File, error) {
-	ended := &fault.Error{Kind: fault.BadState, Err: errors.New("the container's init has ended")}
-	fd, err := unix.PidfdOpen(i.Pid, 0)
-	if err == unix.ESRCH || err == unix.EINVAL {
-		return nil, ended
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pidfd_open: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "pidfd")
-	// The pid is looked at after the descriptor holds it: it can't become another's in between.
-	if !Alive(i) {
-		f.Close()
-		return nil, ended
-	}
-	return f, nil
 }

@@ -16,6 +16,7 @@ import (
 	"hull/internal/engine"
 	"hull/internal/mnt"
 	"hull/internal/mountinfo"
+	"hull/internal/proc"
 )
 
 // An external mount shows files of the host's. CRIU saves no more of it than that it is there, by a name; the restoration
@@ -67,7 +68,7 @@ func externals(c *engine.Container, points func(string) string) (all []external,
 }
 
 func readMounts(pid int) ([]mountinfo.Mount, error) {
-	text, err := os.ReadFile(procFile(pid, "mountinfo"))
+	text, err := os.ReadFile(proc.File(pid, "mountinfo"))
 	return slices.Collect(mountinfo.Parse(text)), err
 }
 
@@ -144,9 +145,9 @@ func mounted(mounts []mountinfo.Mount, point string) bool {
 
 // openRoot opens the root of a process.
 func openRoot(pid int) (*os.File, error) {
-	fd, err := unix.Open(procFile(pid, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(proc.File(pid, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: procFile(pid, "root"), Err: err}
+		return nil, &os.PathError{Op: "open", Path: proc.File(pid, "root"), Err: err}
 	}
 	return os.NewFile(uintptr(fd), "root"), nil
 }

@@ -13,6 +13,7 @@ import (
 	"hull/internal/hook"
 	"hull/internal/linux"
 	"hull/internal/mountinfo"
+	"hull/internal/proc"
 	"hull/internal/stub"
 )
 
@@ -91,7 +92,7 @@ func HooksBeside(ctx context.Context, r *engine.CreateRequest, pid int) error {
 
 // mountsOf returns the mounts that a process has: where each is, by its number.
 func mountsOf(pid int) (map[string]string, error) {
-	text, err := linux.ReadProc(procFile(pid, "mountinfo"))
+	text, err := linux.ReadProc(proc.File(pid, "mountinfo"))
 	points := make(map[string]string)
 	for m := range mountinfo.Parse(text) {
 		points[m.ID()] = m.Point()

@@ -14,6 +14,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/linux"
+	"hull/internal/proc"
 	"hull/internal/program"
 	"hull/internal/stub"
 )
@@ -108,7 +109,7 @@ func mapIDsUnprivileged(ctx context.Context, pid int, l *specs.Linux) error {
 		return mapperError("linux.uidMappings", err, "the ranges must be the caller's in /etc/subuid")
 	}
 	if single(l.GIDMappings, os.Getegid()) {
-		if err := os.WriteFile(procFile(pid, "setgroups"), []byte("deny"), 0); err != nil {
+		if err := os.WriteFile(proc.File(pid, "setgroups"), []byte("deny"), 0); err != nil {
 			return err
 		}
 		return writeMap(pid, "gid_map", l.GIDMappings)
@@ -159,11 +160,9 @@ func single(m []specs.LinuxIDMapping, id int) bool {
 	return len(m) == 1 && m[0].Size == 1 && int(m[0].HostID) == id
 }
 
-func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
-
 // writeMap writes a map with one write, as the kernel wants it.
 func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
-	f, err := os.OpenFile(procFile(pid, file), os.O_WRONLY, 0)
+	f, err := os.OpenFile(proc.File(pid, file), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -202,7 +201,7 @@ func writeTimeOffsets(pid int, offsets map[string]specs.LinuxTimeOffset) error {
 	for clock, o := range offsets {
 		fmt.Fprintf(&s, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
 	}
-	f, err := os.OpenFile(procFile(pid, "timens_offsets"), os.O_WRONLY, 0)
+	f, err := os.OpenFile(proc.File(pid, "timens_offsets"), os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(s.String())
 		f.Close()

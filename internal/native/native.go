@@ -11,14 +11,10 @@
 package native
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -26,7 +22,6 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/linux"
 	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
@@ -156,111 +151,4 @@ func namespace(s *specs.Spec, t specs.LinuxNamespaceType) (specs.LinuxNamespace,
 		}
 	}
 	return specs.LinuxNamespace{}, false
-}
-
-// Alive tells whether the process exists and has not ended.
-func Alive(i engine.Init) bool {
-	if i.Pid == 0 {
-		return false
-	}
-	st, err := readStat(procFile(i.Pid, "stat"))
-	return err == nil && st.startTime == i.StartTime && !(st.ended() && allEnded(i.Pid))
-}
-
-// allEnded tells whether no thread of the process runs any more. The first may end before others do, and those that are
-// frozen don't die when they are killed.
-func allEnded(pid int) bool {
-	tasks, err := os.ReadDir(procFile(pid, "task"))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
-	}
-	for _, t := range tasks {
-		if st, err := readStat(procFile(pid, "task/"+t.Name()+"/stat")); err == nil && !st.ended() {
-			return false
-		}
-	}
-	return true
-}
-
-// WaitEnded waits until a container's init that was killed has ended. Its pidfd alone doesn't tell: the first process
-// of a pid namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of
-// that one.
-func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 50)
-		if n > 0 || !Alive(i) {
-			return nil
-		}
-		if err != nil && err != unix.EINTR {
-			return os.NewSyscallError("poll", err)
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("the process does not end: %w", ctx.Err())
-		}
-	}
-}
-
-// Killed tells whether a process that is alive is about to end: a thread has been sent a SIGKILL that it has not got to
-// yet, or is through with it while others aren't.
-func Killed(i engine.Init) bool {
-	tasks, err := os.ReadDir(procFile(i.Pid, "task"))
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(tasks, func(t os.DirEntry) bool { return killed(procFile(i.Pid, "task/"+t.Name()+"/stat")) })
-}
-
-func killed(file string) bool {
-	st, err := readStat(file)
-	if err != nil || st.ended() {
-		return true
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return true
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	const signal = 31 - 3 // field 31 has the pending signals, field 3 comes behind the name (proc_pid_stat(5))
-	if len(fields) <= signal {
-		return false
-	}
-	pending, err := strconv.ParseUint(string(fields[signal]), 10, 64)
-	return err == nil && pending&(1<<(unix.SIGKILL-1)) != 0
-}
-
-// stat is what hull reads of /proc/PID/stat (proc_pid_stat(5)).
-type stat struct {
-	state     byte
-	exiting   bool   // PF_EXITING in field 9
-	startTime uint64 // field 22
-}
-
-// ended tells whether the thread is a zombie, or on the way to become one and has given up all but its pid.
-func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' || s.exiting }
-
-func startTime(pid int) (uint64, error) {
-	st, err := readStat(procFile(pid, "stat"))
-	return st.startTime, err
-}
-
-func readStat(file string) (stat, error) {
-	var buf [1024]byte
-	b, err := linux.ReadFile(file, buf[:])
-	if err != nil {
-		return stat{}, err
-	}
-	// The command's name, in parentheses, may have spaces and parentheses.
-	_, rest, found := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
-	var fields [20][]byte
-	for i := range fields {
-		if !found {
-			return stat{}, fmt.Errorf("%s: %q", file, string(b))
-		}
-		fields[i], rest, found = bytes.Cut(rest, []byte(" "))
-	}
-	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
-	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)
-	start, serr := strconv.ParseUint(string(fields[19]), 10, 64)
-	return stat{fields[0][0], flags&exiting != 0, start}, errors.Join(ferr, serr)
 }

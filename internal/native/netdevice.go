@@ -10,6 +10,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/netdev"
+	"hull/internal/proc"
 )
 
 // checkNetDevices refuses devices from a caller who is not root: they belong to a namespace that isn't the caller's.
@@ -33,7 +34,7 @@ func (c *creation) moveNetDevices() error {
 		return err
 	}
 	c.keep(host)
-	container, err := os.Open(procFile(c.init.Pid, "ns/net"))
+	container, err := os.Open(proc.File(c.init.Pid, "ns/net"))
 	if err != nil {
 		return err
 	}

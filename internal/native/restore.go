@@ -17,6 +17,7 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/linux"
+	"hull/internal/proc"
 	"hull/internal/rootfs"
 	"hull/internal/stub"
 )
@@ -166,7 +167,7 @@ func (c *restoration) prepareMounts() error {
 	if err := st.Receive(); err != nil {
 		return plan.Explain(err)
 	}
-	root, err := unix.Open(procFile(st.Pid, "root")+c.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := unix.Open(proc.File(st.Pid, "root")+c.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: c.Root(), Err: err}
 	}
@@ -353,7 +354,7 @@ func (c *restoration) restored(pid int) error {
 	}
 	p := &engine.Process{Init: engine.Init{Pid: pid}, PidFD: os.NewFile(uintptr(fd), "pidfd"), Console: c.console}
 	c.process, c.console = p, nil
-	if p.StartTime, err = startTime(pid); err != nil {
+	if p.StartTime, err = proc.StartTime(pid); err != nil {
 		return err
 	}
 	if err := c.isOurs(pid); err != nil {
@@ -398,7 +399,7 @@ func (c *restoration) undo() error {
 	if p.Console != nil {
 		p.Console.Close()
 	}
-	err := WaitEnded(c.ctx, p.Init, p.PidFD)
+	err := proc.WaitEnded(c.ctx, p.Init, p.PidFD)
 	_, _ = (&stub.Stub{Pid: p.Pid, PidFD: p.PidFD}).Wait()
 	return err
 }
@@ -412,12 +413,12 @@ type siblings struct {
 }
 
 func siblingsOf(criu int) (siblings, error) {
-	st, err := readStat(procFile(criu, "stat"))
+	st, err := proc.ReadStat(criu)
 	if err != nil {
 		return siblings{}, err
 	}
-	name, err := os.ReadFile(procFile(criu, "comm"))
-	return siblings{criu, string(name), st.startTime}, err
+	name, err := os.ReadFile(proc.File(criu, "comm"))
+	return siblings{criu, string(name), st.StartTime}, err
 }
 
 // reap reaps those that a CRIU that has failed has killed.
@@ -435,23 +436,23 @@ func (s siblings) reap() {
 
 // has tells whether a process is such a one, and has ended.
 func (s siblings) has(pid int) bool {
-	st, err := readStat(procFile(pid, "stat"))
-	if err != nil || st.state != 'Z' || st.startTime < s.since {
+	st, err := proc.ReadStat(pid)
+	if err != nil || st.State != 'Z' || st.StartTime < s.since {
 		return false
 	}
-	name, err := os.ReadFile(procFile(pid, "comm"))
+	name, err := os.ReadFile(proc.File(pid, "comm"))
 	return err == nil && string(name) == s.name && isChild(pid)
 }
 
 // isChild tells whether a process is a child of this program's.
 func isChild(pid int) bool {
-	status, err := os.ReadFile(procFile(pid, "status"))
+	status, err := os.ReadFile(proc.File(pid, "status"))
 	return err == nil && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid()))
 }
 
 // cgroupRoots returns where CRIU is, for it to restore the container's processes below it.
 func cgroupRoots(pid int) ([]*rpc.CgroupRoot, error) {
-	b, err := os.ReadFile(procFile(pid, "cgroup"))
+	b, err := os.ReadFile(proc.File(pid, "cgroup"))
 	if err != nil {
 		return nil, err
 	}
@@ -459,7 +460,7 @@ func cgroupRoots(pid int) ([]*rpc.CgroupRoot, error) {
 	for line := range strings.Lines(string(b)) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(f) != 3 {
-			return nil, fmt.Errorf("%s: %q", procFile(pid, "cgroup"), line)
+			return nil, fmt.Errorf("%s: %q", proc.File(pid, "cgroup"), line)
 		}
 		for controller := range strings.SplitSeq(f[1], ",") {
 			roots = append(roots, &rpc.CgroupRoot{Ctrl: &controller, Path: &f[2]})

@@ -13,6 +13,7 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/linux"
+	"hull/internal/proc"
 	"hull/internal/stub"
 )
 
@@ -36,7 +37,7 @@ func savesNetwork(c *engine.Container, i *engine.Image, pid int) (bool, error) {
 	if !ownNetwork(c.Spec) || slices.Contains(i.EmptyNS, "network") {
 		return false, nil
 	}
-	b, err := os.ReadFile(procFile(pid, "net/dev"))
+	b, err := os.ReadFile(proc.File(pid, "net/dev"))
 	if err != nil {
 		return false, err
 	}
@@ -78,7 +79,7 @@ func upLoopback(pid int) error {
 	defer s.Kill()
 	b := new(stub.Batch)
 	b.In("linux.namespaces")
-	fd := b.Openat(stub.CWD, procFile(pid, "ns/net"), unix.O_RDONLY, 0)
+	fd := b.Openat(stub.CWD, proc.File(pid, "ns/net"), unix.O_RDONLY, 0)
 	b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(unix.CLONE_NEWNET))
 	b.Note("net")
 	loopbackUp(b)

@@ -46,6 +46,3 @@ func StandIn(ctx context.Context, r *engine.CreateRequest, extra ...*os.File) (_
 	}
 	return s, r.Cgroup.Limit(ctx)
 }
-
-// StartTime returns when a process started, in the form that an Init has it.
-func StartTime(pid int) (uint64, error) { return startTime(pid) }

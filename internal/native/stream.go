@@ -15,6 +15,7 @@ import (
 	"hull/internal/criu"
 	"hull/internal/engine"
 	"hull/internal/mountinfo"
+	"hull/internal/proc"
 )
 
 // DescribeStreams returns what is recorded of a container's standard streams, by which a checkpoint knows them again when it
@@ -66,7 +67,7 @@ func outsideFile(c *engine.Container, mounts []mountinfo.Mount, name string) (st
 		return "", err
 	}
 	for _, pid := range pids {
-		fds, err := os.ReadDir(procFile(pid, "fd"))
+		fds, err := os.ReadDir(proc.File(pid, "fd"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue
 		}
@@ -75,10 +76,10 @@ func outsideFile(c *engine.Container, mounts []mountinfo.Mount, name string) (st
 		}
 		for _, fd := range fds {
 			var st unix.Stat_t
-			if unix.Stat(procFile(pid, "fd/"+fd.Name()), &st) != nil || name != fmt.Sprintf("file:[%d:%d]", st.Dev, st.Ino) {
+			if unix.Stat(proc.File(pid, "fd/"+fd.Name()), &st) != nil || name != fmt.Sprintf("file:[%d:%d]", st.Dev, st.Ino) {
 				continue
 			}
-			if id, ok := mountOf(procFile(pid, "fdinfo/"+fd.Name())); ok && !inMounts(mounts, id) {
+			if id, ok := mountOf(proc.File(pid, "fdinfo/"+fd.Name())); ok && !inMounts(mounts, id) {
 				return fmt.Sprintf("file[%x:%x]", id, st.Ino), nil
 			}
 		}

@@ -16,7 +16,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/native"
+	"hull/internal/proc"
 	"hull/internal/sandbox/image"
 	"hull/internal/sandbox/wire"
 )
@@ -74,7 +74,7 @@ func (e Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) err
 
 // endSandbox kills the process of a sandbox and waits for its end.
 func endSandbox(ctx context.Context, init engine.Init) error {
-	pidfd, err := native.OpenInit(init)
+	pidfd, err := proc.Open(init)
 	if errors.Is(err, fault.BadState) {
 		return nil
 	}
@@ -87,7 +87,7 @@ func endSandbox(ctx context.Context, init engine.Init) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootTimeout)
 	defer cancel()
-	return native.WaitEnded(ctx, init, pidfd)
+	return proc.WaitEnded(ctx, init, pidfd)
 }
 
 // writing is an image that is being written, under names of its own.

@@ -16,6 +16,7 @@ import (
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/native"
+	"hull/internal/proc"
 	"hull/internal/sandbox/wire"
 	"hull/internal/stub"
 )
@@ -99,7 +100,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 		}
 	}
 	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD, Console: master}
-	if p.StartTime, err = native.StartTime(p.Pid); err != nil {
+	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
 	// Before the container's files are looked at, which nobody is taken to change then.

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
-	"hull/internal/native"
 	"hull/internal/pool"
+	"hull/internal/proc"
 	"hull/internal/sandbox/wire"
 )
 
@@ -101,7 +101,7 @@ func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File,
 			kill(p)
 		}
 	}()
-	if p.StartTime, err = native.StartTime(p.Pid); err != nil {
+	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
 		return nil, err
 	}
 	// The pool reaps it if it has ended, and the pid may be another's then: whose time was read is told by the pidfd.
@@ -181,7 +181,7 @@ func (c *creation) waitAdopted(p *engine.Process) func() (unix.WaitStatus, error
 		if err := awaitEnd(p.PidFD); err != nil {
 			return 0, err
 		}
-		ws, err := native.ExitCode(p.Init, p.PidFD)
+		ws, err := proc.ExitCode(p.Init, p.PidFD)
 		if err != nil {
 			ws = unix.WaitStatus(unix.SIGKILL)
 		}

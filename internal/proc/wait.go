@@ -1,4 +1,4 @@
-package native
+package proc
 
 import (
 	"bytes"
@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +18,7 @@ import (
 // End waits for the end of a process that is no child of this one, and returns how it has ended. While it is a zombie /proc tells;
 // once its parent has reaped it, only the kernel from Linux 6.15 on does.
 func End(ctx context.Context, i engine.Init) (unix.WaitStatus, error) {
-	pidfd, err := OpenInit(i)
+	pidfd, err := Open(i)
 	if err != nil {
 		return 0, err
 	}
@@ -58,7 +56,7 @@ func ExitCode(i engine.Init, pidfd *os.File) (unix.WaitStatus, error) {
 // zombieCode returns how a process has ended that nobody has reaped yet: field 52 of proc_pid_stat(5).
 func zombieCode(i engine.Init) (unix.WaitStatus, bool) {
 	var buf [1024]byte
-	b, err := linux.ReadFile(procFile(i.Pid, "stat"), buf[:])
+	b, err := linux.ReadFile(File(i.Pid, "stat"), buf[:])
 	if err != nil {
 		return 0, false
 	}
@@ -71,41 +69,21 @@ func zombieCode(i engine.Init) (unix.WaitStatus, bool) {
 	return unix.WaitStatus(n), err == nil
 }
 
-// FindInside returns, of these processes of a container, the one that has that pid in the pid namespace of the container's init.
-func FindInside(init engine.Init, pids []int, pid int) (engine.Init, error) {
-	if !Alive(init) {
-		return engine.Init{}, &fault.Error{Kind: fault.BadState, Err: errors.New("the container has stopped")}
-	}
-	// A pid for each namespace, from that of /proc on: the container's is as deep as its init is.
-	depth := len(nsPids(init.Pid))
-	for _, p := range pids {
-		start, err := startTime(p)
-		if err != nil {
-			continue // it has ended
+// WaitEnded waits until a container's init that was killed has ended. Its pidfd alone doesn't tell: the first process
+// of a pid namespace stays until the last zombie in it is reaped (pid_namespaces(7)), which is up to the parent of
+// that one.
+func WaitEnded(ctx context.Context, i engine.Init, pidfd *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 50)
+		if n > 0 || !Alive(i) {
+			return nil
 		}
-		if inside := nsPids(p); depth > 0 && len(inside) >= depth && inside[depth-1] == strconv.Itoa(pid) {
-			return engine.Init{Pid: p, StartTime: start}, nil // if it is another by now, its time is another
+		if err != nil && err != unix.EINTR {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the process does not end: %w", ctx.Err())
 		}
 	}
-	return engine.Init{}, fmt.Errorf("process %d: %w", pid, unix.ESRCH)
-}
-
-// nsPids returns the field NSpid of proc_pid_status(5).
-func nsPids(pid int) []string {
-	text, err := os.ReadFile(procFile(pid, "status"))
-	if err != nil {
-		return nil
-	}
-	_, rest, _ := strings.Cut(string(text), "\nNSpid:")
-	line, _, _ := strings.Cut(rest, "\n")
-	return strings.Fields(line)
-}
-
-// Find returns the process with that pid, if it is one of these.
-func Find(pids []int, pid int) (engine.Init, error) {
-	start, err := startTime(pid)
-	if err != nil || !slices.Contains(pids, pid) {
-		return engine.Init{}, fmt.Errorf("process %d: %w", pid, unix.ESRCH)
-	}
-	return engine.Init{Pid: pid, StartTime: start}, nil
 }
