@@ -206,8 +206,8 @@ type ExecRequest struct {
 	// Attached says that only the caller waits for the process, and that nobody asks for its pid: it may be a Remote.
 	Attached bool
 	Prepared func(p *Process) error
-	Trace        func(line string)
-	Warn         func(line string)
+	Trace    func(line string)
+	Warn     func(line string)
 }
 
 // Init names a container's first process beyond doubt: a pid alone may have been given to another process since.
