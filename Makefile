@@ -78,7 +78,7 @@ test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines
 
 .PHONY: bench-engines
-bench-engines: build ## times of whole containers by Podman, Docker, containerd and CRI, by turns with the installed runc and crun: a table for docs/performance.md; ROUNDS=20
+bench-engines: build ## times of whole containers and of commands in them by Podman, Docker, containerd and CRI, by turns with the installed runc and crun: a table for docs/performance.md; ROUNDS=20
 	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_SPEED=$(or $(ROUNDS),20) go test -count=1 -timeout 60m -v -run '^TestSpeed$$' ./test/engines
 
 .PHONY: test-kubernetes
