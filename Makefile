@@ -73,6 +73,10 @@ test-engines-1.7: build ## what of it is about containerd, with containerd 1.7
 	newest=$$(test/engines/newest/build) && old=$$(test/engines/containerd17/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_CONTAINERD_1_7=$$old \
 	go test -count=1 -timeout 20m -v -run '^Test(Containerd|CRI|Installed)$$/^1.7$$' ./test/engines
 
+.PHONY: soak-engines
+soak-engines: build ## Podman, Docker and containerd at random for SOAK=30m, while whatever takes part is killed
+	RUNTIME='$(RUNTIME)' HULL_TEST_SOAK=$(or $(SOAK),30m) go test -count=1 -timeout 24h -v -run '^TestSoakKilled$$' ./test/engines
+
 .PHONY: test-engines-short
 test-engines-short: build ## a selection of these, in less than three minutes
 	RUNTIME='$(RUNTIME)' go test -count=1 -timeout 10m -short -v ./test/engines

@@ -41,7 +41,9 @@ func (r *Runtime) place(id string, s *specs.Spec) (Isolation, *Container, error)
 	case first == id:
 		err = fault.Spec(field, fmt.Sprintf("%q is this container, which can't join itself", first))
 	case errors.Is(err, ErrNotExist):
-		err = fault.Spec(field, fmt.Sprintf("there is no container %q", first))
+		missing := fault.Spec(field, fmt.Sprintf("there is no container %q", first))
+		missing.Hint = "a pod in a sandbox needs a first container: CRI-O makes it with drop_infra_ctr = false, Podman with --infra"
+		err = missing
 	case err != nil:
 	case recordedIsolation(record) != Sandbox:
 		err = fault.Spec(field, fmt.Sprintf("container %q has native isolation: there is no sandbox that could be joined", first))

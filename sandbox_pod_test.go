@@ -371,7 +371,7 @@ func TestSandboxPodThatCannotBe(t *testing.T) {
 		words []string
 	}{
 		"none":         {ofPod("container", "nobody"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri.sandbox-id", `no container "nobody"`}},
-		"CRI-O's none": {ofCRIO("container", "nobody"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri-o.SandboxID", `no container "nobody"`}},
+		"CRI-O's none": {ofCRIO("container", "nobody"), hull.ErrBadSpec, []string{"annotations.io.kubernetes.cri-o.SandboxID", `no container "nobody"`, "drop_infra_ctr"}},
 		"native":       {ofPod("container", "native"), hull.ErrBadSpec, []string{`"native" has native isolation`}},
 		"itself":       {ofPod("container", "x"), hull.ErrBadSpec, []string{`"x" is this container`}},
 		"a member":     {ofPod("container", "a"), hull.ErrBadSpec, []string{`"a" has joined that of "box"`}},
@@ -781,4 +781,40 @@ func TestSandboxPodJoinAmidCheckpoint(t *testing.T) {
 		t.Error(errorText(err))
 	}
 	says(t, exec1(t, pod, verb("echo", "goes on")), "goes on")
+}
+
+// CRI-O makes the namespaces of a pod before its first container, and pins them: that one is given their paths, as those are that join it.
+func TestSandboxPodInNamespacesThatAreThere(t *testing.T) {
+	r := newRuntime(t)
+	native := &hull.Runtime{Root: r.Root}
+	holder, err := native.Create(t.Context(), "holder", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, native, holder)
+	link := func(c *hull.Container, ns string) string {
+		link, err := os.Readlink(procPath(c.Init().Pid, "ns/"+ns))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	files := map[specs.LinuxNamespaceType]string{specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts"}
+	pinned := func(s *specs.Spec) {
+		for i, ns := range s.Linux.Namespaces {
+			if file := files[ns.Type]; file != "" {
+				s.Linux.Namespaces[i].Path = procPath(holder.Init().Pid, "ns/"+file)
+			}
+		}
+	}
+	pod := runningIn(t, r, ofCRIO("sandbox", "box"), args("sleep", "3600"), pinned, func(s *specs.Spec) { s.Hostname = "pod" })
+	for _, file := range files {
+		if got, want := link(pod, file), link(holder, file); got != want {
+			t.Errorf("%s of the sandbox's process is %s, want %s", file, got, want)
+		}
+	}
+	member := runningMember(t, r, pod, "member", pinned, func(s *specs.Spec) { s.Hostname = "pod" })
+	for _, c := range []*hull.Container{pod, member} {
+		says(t, exec1(t, c, verb("hostname")), "pod (none)")
+	}
 }

@@ -129,7 +129,7 @@ var kinds = []kind{
 	{"docker", at("/etc/docker/daemon.json", "docker/daemon.json"), false, "systemctl reload docker; then docker run --runtime hull", "systemctl restart docker", editDocker},
 	{"podman", at("/etc/containers/containers.conf.d/50-hull.conf", "containers/containers.conf.d/50-hull.conf"), true, "podman --runtime hull run", "", dropIn("podman", podmanText)},
 	{"containerd", at("/etc/containerd/config.toml", ""), false, "systemctl restart containerd; a RuntimeClass has hull or hull-s as its handler", "systemctl restart containerd", editContainerd},
-	{"crio", at("/etc/crio/crio.conf.d/50-hull.conf", ""), true, "systemctl reload crio; a RuntimeClass has hull or hull-s as its handler", "systemctl reload crio", dropIn("crio", crioText)},
+	{"crio", at("/etc/crio/crio.conf.d/50-hull.conf", ""), true, "systemctl restart crio; a RuntimeClass has hull or hull-s as its handler", "systemctl restart crio", dropIn("crio", crioText)},
 }
 
 // at returns where an engine of root's looks, and one of another user's, below its configuration.

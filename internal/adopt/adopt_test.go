@@ -92,8 +92,17 @@ func TestPodman(t *testing.T) {
 func TestCrio(t *testing.T) {
 	text := "# Made by hull install crio; hull uninstall crio removes it.\n" + crioText(both)
 	check(t, "crio", []edited{{"none", "", text, ""}})
-	if _, err := parseTOML(text); err != nil {
-		t.Error(err)
+	for keeps, runtimes := range map[bool][]Runtime{true: both, false: both[:1]} {
+		root, err := parseTOML(crioText(runtimes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if drop := root.walk("crio", "runtime", "drop_infra_ctr"); (drop == false) != keeps {
+			t.Errorf("of %v drop_infra_ctr becomes %v", runtimes, drop)
+		}
+		if path := root.walk("crio", "runtime", "runtimes", Hull, "runtime_path"); path != "/usr/bin/hull" {
+			t.Errorf("the path becomes %v", path)
+		}
 	}
 }
 

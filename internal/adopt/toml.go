@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -51,9 +52,13 @@ func podmanText(runtimes []Runtime) string {
 	return b.String()
 }
 
-// crioText is that of crio.conf(5).
+// crioText is that of crio.conf(5). The containers of a pod with sandbox isolation join the kernel of its first one, which CRI-O leaves out unless it
+// is told not to, of all its runtimes at once, or the runtime's name has kata in it.
 func crioText(runtimes []Runtime) string {
 	var b strings.Builder
+	if slices.ContainsFunc(runtimes, func(r Runtime) bool { return r.Name == Sandbox }) {
+		b.WriteString("[crio.runtime]\ndrop_infra_ctr = false\n")
+	}
 	for _, r := range runtimes {
 		fmt.Fprintf(&b, "[crio.runtime.runtimes.%s]\nruntime_path = %s\nruntime_type = \"oci\"\nruntime_root = \"/run/hull\"\n", r.Name, tomlString(r.Path))
 	}

@@ -18,7 +18,7 @@ func poolCommand() *Command {
 		Usage:   "[options]",
 		Long: `Starts sandboxes that have no container yet, and gives each to one of the containers that run and create make in --root with --isolation sandbox: most of what a start takes is done by then. Each is used once; another takes its place. It stays until it is ended, and then ends those that nobody has taken, and no others.
 
-A container that can't have one is started as without a pool, and --debug says why: with --pid-file, the host's network or a network namespace by its path, a user namespace, limited to certain processors, with cgroups of systemd's, restored, or when none is ready.
+A container that can't have one is started as without a pool, and --debug says why: with --pid-file, the host's network or a namespace by its path, a user namespace, limited to certain processors, with cgroups of systemd's, restored, or when none is ready.
 
 Only the same user, of the same release, takes from it.`,
 		Examples: `hull pool --size 8 &

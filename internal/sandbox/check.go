@@ -27,7 +27,7 @@ func Check(s *specs.Spec) error {
 	if pod != "" {
 		k.memberNamespaces(s.Linux.Namespaces)
 	} else {
-		k.namespaces(s.Linux.Namespaces)
+		k.namespaces(s)
 	}
 	for i := range s.Mounts {
 		k.mount(i, s.Mounts[i])
@@ -54,7 +54,8 @@ func (k *checker) refuse(given bool, field, reason string) {
 }
 
 // namespaces refuses to share one with the host, or with others: what is in a sandbox has those of its own kernel.
-func (k *checker) namespaces(list []specs.LinuxNamespace) {
+func (k *checker) namespaces(s *specs.Spec) {
+	list, joins := s.Linux.Namespaces, joined(s)
 	for _, t := range []specs.LinuxNamespaceType{
 		specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace,
 	} {
@@ -63,7 +64,7 @@ func (k *checker) namespaces(list []specs.LinuxNamespace) {
 	}
 	for i, ns := range list {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		k.refuse(ns.Path != "" && ns.Type != specs.NetworkNamespace, field+".path", "its kernel can't join namespaces of the host's")
+		k.refuse(ns.Path != "" && !joins(ns), field+".path", "its kernel can't join namespaces of the host's")
 		k.refuse(ns.Type == specs.TimeNamespace, field+".type", "its kernel has no time namespaces")
 	}
 }

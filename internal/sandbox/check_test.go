@@ -95,6 +95,7 @@ var refused = map[string]func(*specs.Spec){
 	`linux.namespaces: not possible in sandbox isolation: without the type "uts"`:   without(specs.UTSNamespace),
 	`linux.namespaces: not possible in sandbox isolation: without the type "mount"`: without(specs.MountNamespace),
 	"linux.namespaces[0].path": func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+	"linux.namespaces[2].path": func(s *specs.Spec) { s.Linux.Namespaces[2].Path = "/proc/1/ns/ipc" }, // of no pod
 	"linux.namespaces[0].type": func(s *specs.Spec) {
 		s.Linux.Namespaces = append([]specs.LinuxNamespace{{Type: specs.TimeNamespace}}, s.Linux.Namespaces...)
 	},

@@ -33,9 +33,15 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		Resources:   s.Linux.Resources,
 		IntelRdt:    s.Linux.IntelRdt,
 	}
+	joins := joined(s)
+	for _, ns := range s.Linux.Namespaces {
+		if joins(ns) {
+			l.Namespaces = slices.DeleteFunc(l.Namespaces, func(own specs.LinuxNamespace) bool { return own.Type == ns.Type })
+		}
+	}
 	// At the place that it has in config.json, which errors name.
 	for i, ns := range s.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace {
+		if joins(ns) {
 			l.Namespaces = slices.Insert(l.Namespaces, min(i, len(l.Namespaces)), ns)
 		}
 	}

@@ -55,6 +55,32 @@ func PodID(annotations map[string]string) (id, field string, err error) {
 	return "", "", nil
 }
 
+// firstOfPod tells whether the containers of a pod will join the one with such annotations.
+func firstOfPod(annotations map[string]string) bool {
+	for _, a := range podAnnotations {
+		if annotations[a.kind] == "sandbox" {
+			return true
+		}
+	}
+	return false
+}
+
+// joined returns the namespaces that the process which is the sandbox joins on the host: the network, whose devices its kernel serves; and of the first
+// container of a pod, for which CRI-O has made them, the ipc and uts namespaces that are the pod's. Nothing else is in these natively: who
+// joins the pod by their paths comes into the same kernel, whose own they stand for.
+func joined(s *specs.Spec) func(specs.LinuxNamespace) bool {
+	first := firstOfPod(s.Annotations)
+	return func(ns specs.LinuxNamespace) bool {
+		switch ns.Type {
+		case specs.NetworkNamespace:
+			return true
+		case specs.IPCNamespace, specs.UTSNamespace:
+			return first && ns.Path != ""
+		}
+		return false
+	}
+}
+
 // join makes a container in the sandbox of another. On the host a stub stands for its first process, in its cgroup; the sandbox
 // ends the container when that is gone.
 func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {

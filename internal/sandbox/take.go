@@ -57,8 +57,8 @@ func (e Engine) needsOwn(c *creation) string {
 		switch {
 		case ns.Type == specs.UserNamespace:
 			return "linux.namespaces: the ids of a user namespace are mapped when it is made"
-		case ns.Type == specs.NetworkNamespace && ns.Path != "":
-			return "linux.namespaces: a network namespace by its path is joined at the start"
+		case ns.Path != "":
+			return "linux.namespaces: a namespace by its path is joined at the start"
 		}
 	}
 	r := s.Linux.Resources

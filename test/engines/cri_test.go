@@ -90,20 +90,26 @@ func (p *pod) start(t *testing.T, more map[string]any, args ...string) (id strin
 // crictlOf is the command line for CRI of a daemon.
 func crictlOf(t testing.TB, d *containerd) client {
 	t.Helper()
-	bin := os.Getenv(containerdDir)
-	if bin == "" {
-		t.Skip("needs crictl, which make test-engines builds")
-	}
+	c := crictlAt(t, d.dir+"/socket")
 	if err := os.MkdirAll("/etc/cni/net.d", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(cniConfig), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	socket := "unix://" + d.dir + "/socket"
-	c := client{argv: []string{filepath.Join(bin, "crictl"), "--runtime-endpoint", socket, "--image-endpoint", socket}}
 	c.become(t, "true", "info", "-o", "go-template", "--template", networkReady)
 	return c
+}
+
+// crictlAt is the command line for CRI of who listens at a socket.
+func crictlAt(t testing.TB, socket string) client {
+	t.Helper()
+	bin := os.Getenv(containerdDir)
+	if bin == "" {
+		t.Skip("needs crictl, which make test-engines builds")
+	}
+	socket = "unix://" + socket
+	return client{argv: []string{filepath.Join(bin, "crictl"), "--runtime-endpoint", socket, "--image-endpoint", socket}}
 }
 
 // networkReady has crictl info print "true" when pods can have a network.

@@ -165,7 +165,7 @@ func initMain() (int, error) {
 		return 0, err
 	}
 	built := make(map[string]int)
-	for _, name := range []string{containerdDir, containerd17Dir} {
+	for _, name := range []string{containerdDir, containerd17Dir, crioPrograms} {
 		if dir := os.Getenv(name); dir != "" {
 			if built[name], err = openTree(dir); err != nil {
 				return 0, fmt.Errorf("%s: %w", name, err)
