@@ -447,8 +447,7 @@ func TestSandboxExecAttached(t *testing.T) {
 			t.Errorf("it has the pid %d", p.Pid)
 		}
 		got := s.outcome(t, p)
-		says(t, got, "heard")
-		expect(t, "7", got.Status)
+		expect(t, outcome{Status: "7", Out: "heard\n"}, got)
 		if _, err := p.Wait(); !errors.Is(err, hull.ErrBadUsage) {
 			t.Errorf("waited for twice: %v", err)
 		}

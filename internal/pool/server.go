@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -180,18 +179,13 @@ func (s *Server) serve(ctx context.Context, conn *os.File) {
 	_ = raw.Control(func(fd uintptr) { s.answer(ctx, conn, int(fd), words) })
 }
 
-// receive receives words without descriptors. It waits as Go waits for files: in a system call it would keep a processor from others that
-// connect, for as long as 10 ms.
+// receive receives words without descriptors.
 func receive(conn *os.File) (words []string, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	rerr := raw.Read(func(fd uintptr) bool {
-		words, _, err = wire.ReceiveWords(int(fd), 0)
-		return !errors.Is(err, unix.EAGAIN)
+	err = wire.Await(conn, func(fd int) (err error) {
+		words, _, err = wire.ReceiveWords(fd, 0)
+		return err
 	})
-	return words, cmp.Or(rerr, err)
+	return words, err
 }
 
 // answer answers a message. What it sends are words that a socket has room for.

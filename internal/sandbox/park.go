@@ -105,17 +105,13 @@ func (c *creation) awaitParked(conn *os.File) error {
 	if err := conn.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
 		return err
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var b []byte
-	late := raw.Read(func(fd uintptr) bool {
-		b, _, err = wire.ReceiveBytes(int(fd), wire.MaxMessage, 0)
-		return !errors.Is(err, unix.EAGAIN)
+	err := wire.Await(conn, func(fd int) (err error) {
+		b, _, err = wire.ReceiveBytes(fd, wire.MaxMessage, 0)
+		return err
 	})
 	switch {
-	case late != nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
 	case err != nil:
 		if last := lastWords(c.readLog()); last != "" {
