@@ -102,6 +102,10 @@ test-criu: ## checkpoint and restore, with a CRIU of Debian's unstable suite; ro
 test-vm: build ## cgroup v2 and systemd, as root and rootless, in a VM; qemu-system-x86, debootstrap, root for the image
 	go run ./test/vm -runtime '$(RUNTIME)'
 
+.PHONY: test-vm-engines
+test-vm-engines: build ## Podman, Docker and containerd there, with systemd's cgroups: what has to do with them
+	newest=$$(test/engines/newest/build) && HULL_TEST_CONTAINERD=$$newest go run ./test/vm -runtime '$(RUNTIME)' -suite '^engines$$' -timeout 2h ./test/engines
+
 .PHONY: test-vm-arm64
 test-vm-arm64: ## the same on arm64, slower still; qemu-system-arm beside
 	GOARCH=arm64 go build -trimpath -o bin/arm64/ ./cmd/hull

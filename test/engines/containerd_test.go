@@ -71,6 +71,13 @@ func containerdConfig(all []contestant, pods bool) string {
 	for _, c := range all {
 		if c.shim() {
 			fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n", c.name, c.path)
+			if emulated {
+				option := "systemd_cgroup = true"
+				if !pods { // 1.6 passes nothing else on
+					option = fmt.Sprintf("ConfigPath = %q", shimOptions)
+				}
+				fmt.Fprintf(&b, "    [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q.options]\n      %s\n", c.name, option)
+			}
 			if pods {
 				fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n    sandboxer = \"shim\"\n", c.name+podsSuffix, c.path)
 			}
@@ -80,7 +87,8 @@ func containerdConfig(all []contestant, pods bool) string {
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%q.options]
       BinaryName = %q
-`, c.name, c.name, c.path)
+      SystemdCgroup = %t
+`, c.name, c.name, c.path, emulated)
 	}
 	return b.String()
 }
@@ -149,8 +157,11 @@ func (c *containerd) end(t testing.TB, signal os.Signal) {
 	}
 }
 
-// shimDir is where hull's shim is by its two names.
-const shimDir = "/run/shims"
+// shimDir is where hull's shim is by its two names; shimOptions has it use systemd's cgroups.
+const (
+	shimDir     = "/run/shims"
+	shimOptions = shimDir + "/systemd.toml"
+)
 
 // containerdContestants are the contestants, which runc's shim runs, and hull's own shim by its two names, where it is beside
 // RUNTIME.
@@ -162,6 +173,9 @@ func containerdContestants(t testing.TB) []contestant {
 		return all
 	}
 	if err := os.MkdirAll(shimDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(shimOptions, []byte("systemd_cgroup = true\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"hull", "hull-sandbox"} {
@@ -184,6 +198,34 @@ func (c contestant) runtime() string {
 	return "--runc-binary=" + c.path
 }
 
+// memoryLimit is what systemd's cgroups are to have.
+const memoryLimit = "67108864"
+
+// systemd are the options that have systemd make the container's cgroup, with a limit, where it is there.
+func (c contestant) systemd() []string {
+	if !emulated {
+		return nil
+	}
+	options := []string{"--cgroup=system.slice:ctr:" + name("task"), "--memory-limit=" + memoryLimit}
+	if c.shim() {
+		return append(options, "--runtime-config-path="+shimOptions)
+	}
+	return append(options, "--runc-systemd-cgroup")
+}
+
+// pid is that of a task's first process.
+func (c *containerd) pid(t testing.TB, task string) string {
+	t.Helper()
+	out := c.ok(t, "task", "ls")
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == task {
+			return f[1]
+		}
+	}
+	t.Fatalf("no task %s in:\n%s", task, out)
+	return ""
+}
+
 // eachContainerd runs a test with every release and every contestant.
 func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c contestant)) {
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
@@ -201,10 +243,18 @@ func eachContainerd(t *testing.T, test func(t *testing.T, d *containerd, c conte
 	}
 }
 
+// memoryMetric is what ctr calls the memory in use: as the file of the version of cgroups.
+func memoryMetric() string {
+	if emulated {
+		return "memory.usage "
+	}
+	return "memory.usage_in_bytes"
+}
+
 func TestContainerd(t *testing.T) {
 	eachContainerd(t, func(t *testing.T, d *containerd, c contestant) {
 		run := func(options ...string) []string {
-			return append([]string{"run", c.runtime()}, options...)
+			return append(append([]string{"run", c.runtime()}, c.systemd()...), options...)
 		}
 		t.Run("run", func(t *testing.T) {
 			n := name("run")
@@ -237,6 +287,9 @@ func TestContainerd(t *testing.T) {
 				}
 			}
 			state("RUNNING")
+			if emulated {
+				cgroupOf(t, d.pid(t, n)).says(t, "memory", "memory.limit_in_bytes", memoryLimit)
+			}
 			d.fails(t, 1, "already exists", run("-d", imageName, n, "true")...)
 			if r := d.run(t, "task", "exec", "--exec-id=e1", n, "sh", "-c", "echo out; exit 3"); r.code != 3 || r.out != "out\n" {
 				t.Error(r)
@@ -248,7 +301,7 @@ func TestContainerd(t *testing.T) {
 			d.fails(t, 1, "paused", "task", "exec", "--exec-id=e3", n, "true")
 			d.ok(t, "task", "resume", n)
 			state("RUNNING")
-			if out := d.ok(t, "task", "metrics", n); !strings.Contains(out, "memory.usage_in_bytes") || !strings.Contains(out, "pids.current") {
+			if out := d.ok(t, "task", "metrics", n); !strings.Contains(out, memoryMetric()) || !strings.Contains(out, "pids.current") {
 				t.Errorf("metrics: %s", out)
 			}
 			if out := d.ok(t, "task", "ps", n); len(strings.Fields(out)) < 4 {

@@ -23,6 +23,14 @@ const cniConfig = `{
 // ownPIDs is a security context with a pid namespace for each container, as Kubernetes has it by default.
 var ownPIDs = map[string]any{"namespace_options": map[string]any{"pid": 1}}
 
+// podsCgroup is what a kubelet names as the cgroup of pods.
+func podsCgroup() string {
+	if emulated {
+		return "pods.slice"
+	}
+	return "/pods"
+}
+
 // A pod is one of CRI, with what made it.
 type pod struct {
 	crictl client
@@ -40,7 +48,7 @@ func runPod(t *testing.T, crictl client, c contestant, more map[string]any) *pod
 		"metadata":      map[string]any{"name": n, "namespace": "default", "uid": n, "attempt": 1},
 		"hostname":      n,
 		"log_directory": p.dir,
-		"linux":         map[string]any{"cgroup_parent": "/pods", "security_context": ownPIDs},
+		"linux":         map[string]any{"cgroup_parent": podsCgroup(), "security_context": ownPIDs},
 	}
 	for k, v := range more {
 		config[k] = v
@@ -224,7 +232,7 @@ func podsAtOnce(t *testing.T, crictl client, c contestant, pods int) (took time.
 		n := name("pod")
 		file := writeJSON(t, dir, n+".json", map[string]any{
 			"metadata": map[string]any{"name": n, "namespace": "default", "uid": n, "attempt": 1}, "hostname": n, "log_directory": dir,
-			"linux": map[string]any{"cgroup_parent": "/pods", "security_context": ownPIDs},
+			"linux": map[string]any{"cgroup_parent": podsCgroup(), "security_context": ownPIDs},
 		})
 		wg.Go(func() {
 			r := crictl.run(t, "runp", "--runtime="+c.name, file)

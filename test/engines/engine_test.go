@@ -201,8 +201,12 @@ func (c client) name(t testing.TB, what string) string {
 	return n
 }
 
-// sleeps is a program that ends at once when it is told to, even as process 1.
-const sleeps = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+// sleeps is a program that ends at once when it is told to, even as process 1. An emulated machine has no time for twenty
+// programs a second.
+var sleeps = map[bool]string{
+	false: "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+	true:  "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done",
+}[emulated]
 
 // daemon starts a program that stays until the end of the tests, with its output in a file.
 func daemon(t testing.TB, log string, argv ...string) *exec.Cmd {

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +41,9 @@ func inMachine(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
+// scopePrefixes are those of the names of units that engines have systemd make for containers.
+var scopePrefixes = []string{"libpod-", "docker-", "cri-containerd-", "ctr-"}
+
 // scopes are the cgroups that systemd has made for containers.
 func scopes() (left []string) {
 	_ = filepath.WalkDir(cgroups, func(path string, d fs.DirEntry, err error) error {
@@ -46,11 +51,42 @@ func scopes() (left []string) {
 			return nil
 		}
 		name := d.Name()
-		if strings.HasPrefix(name, "libpod-") && !strings.HasPrefix(name, "libpod-conmon-") || strings.HasPrefix(name, "docker-") {
+		ofEngine := slices.ContainsFunc(scopePrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+		if ofEngine && !strings.HasPrefix(name, "libpod-conmon-") {
 			procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 			left = append(left, "cgroup "+path+" "+strings.ReplaceAll(string(procs), "\n", " "))
 		}
 		return nil
 	})
 	return left
+}
+
+// unitProperties are what systemd calls limits that it keeps itself, so that it doesn't take them back.
+var unitProperties = map[string]func(want string) string{
+	"memory.max": func(want string) string { return "MemoryMax=" + want },
+	"pids.max":   func(want string) string { return "TasksMax=" + want },
+	"cpu.max": func(want string) string {
+		quota, _, _ := strings.Cut(want, " ")
+		return "CPUQuotaPerSecUSec=" + strings.TrimSuffix(quota, "00") + "ms"
+	},
+}
+
+// unitSays checks that a cgroup is that of a scope of systemd's, which knows of the limit.
+func unitSays(t testing.TB, cgroup, file, want string) {
+	t.Helper()
+	unit := filepath.Base(cgroup)
+	if !strings.HasSuffix(unit, ".scope") {
+		t.Errorf("cgroup %s: none of a scope", cgroup)
+		return
+	}
+	property := unitProperties[file](want)
+	name, _, _ := strings.Cut(property, "=")
+	argv := []string{"systemctl", "show", "--property", name, unit}
+	if strings.Contains(cgroup, "/user@1000.service/") {
+		argv = append(argv, "--user", "--machine", "user@.host")
+	}
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != property {
+		t.Errorf("%v: %q, %v, want %s", argv, got, err, property)
+	}
 }

@@ -375,6 +375,7 @@ func (c cgroupPaths) says(t testing.TB, controller, file, want string) {
 			file, want = "cpu.max", want+" 100000"
 		}
 		path = filepath.Join(cgroups, c[""], file)
+		unitSays(t, c[""], file, want)
 	}
 	got, err := os.ReadFile(path)
 	if err != nil || strings.TrimSpace(string(got)) != want {

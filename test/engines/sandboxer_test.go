@@ -43,7 +43,7 @@ func TestSandboxer(t *testing.T) {
 func testPodAlone(t *testing.T, d *containerd, crictl client, c contestant) {
 	p := runPod(t, crictl, c, map[string]any{
 		"dns_config": map[string]any{"servers": []string{"192.0.2.1"}, "searches": []string{"pods.example"}, "options": []string{"ndots:5"}},
-		"linux":      map[string]any{"cgroup_parent": "/pods", "security_context": map[string]any{"namespace_options": map[string]any{}}}, // one pid namespace
+		"linux":      map[string]any{"cgroup_parent": podsCgroup(), "security_context": map[string]any{"namespace_options": map[string]any{}}}, // one pid namespace
 	})
 	shared := map[string]any{"linux": map[string]any{"security_context": map[string]any{"namespace_options": map[string]any{}}}}
 	ready := func(want string) {

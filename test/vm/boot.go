@@ -56,7 +56,7 @@ func (b *boot) boot(w io.Writer, console string, timeout time.Duration, paramete
 	late := time.AfterFunc(bootTimeout, func() { stop(errNoBegin) })
 	defer late.Stop()
 	args := append(b.arch.qemu[1:len(b.arch.qemu):len(b.arch.qemu)],
-		"-accel", "tcg,thread=multi", "-m", "2048", "-smp", "2", "-no-reboot", "-nic", "none",
+		"-accel", "tcg,thread=multi", "-m", "4096", "-smp", "2", "-no-reboot", "-nic", "none",
 		"-display", "none", "-monitor", "none", "-kernel", b.kernel, "-initrd", b.initrd,
 		"-append", parameters+" "+b.arch.parameters)
 	for i, to := range []string{"file,id=console,path=" + console, "stdio,id=tests"} {
@@ -93,7 +93,7 @@ func (b *boot) boot(w io.Writer, console string, timeout time.Duration, paramete
 // commandLine is the kernel's. It keeps away what takes time to start, which under load is minutes: apparmor.service
 // compiles profiles of programs that are not there.
 func commandLine() string {
-	line := "loglevel=5 panic=-1 rw mitigations=off systemd.unified_cgroup_hierarchy=1" +
+	line := "loglevel=5 panic=-1 rw mitigations=off init_on_alloc=0 tsc=reliable systemd.unified_cgroup_hierarchy=1" +
 		" systemd.show_status=1 systemd.getty_auto=0"
 	for _, unit := range []string{
 		"apparmor.service", "e2scrub_reap.service", "getty@tty1.service", "systemd-update-utmp.service", "timers.target",

@@ -16,7 +16,8 @@
 //
 //	go run ./test/vm -runtime bin/hull -suite '^engines$' ./test/engines
 //
-// has Podman, as root and as the user, and Docker run containers with systemd's cgroups.
+// has Podman, as root and as the user, Docker and containerd run containers with systemd's cgroups; where HULL_TEST_CONTAINERD names a
+// directory as test/engines/newest/build makes one, the newest containerd, too.
 //
 // Package life runs in it six times: as root with the cgroupfs driver and with the systemd driver; as an ordinary user
 // with either in a cgroup that was delegated; and in one that was not, with the systemd driver and without. The test
@@ -36,7 +37,7 @@ import (
 // rootTests are the tests of package hull that run unless packages are chosen: those that cgroup v2 and an old kernel make a
 // difference to. All of them take a quarter of an hour in the machine.
 const rootTests = "Limit|Stats|OOM|Cgroup|Memory|LifeCycle|SignalAll|Pause|Freez|Delete|NamespacesByPath|TimeOffsets|Device|Idmapped|" +
-	"NothingGets|DeletedDirectory|Scratch"
+	"NothingGets|DeletedDirectory|Scratch|SandboxPool(Once|Killed)$|^TestSandboxPool$/^(LifeCycle|PauseAndResume|PidsLimitHolds)$"
 
 // kernelPackages are those whose tests depend on what the kernel is and has; those of others pass on every machine alike.
 var kernelPackages = []string{
@@ -44,8 +45,10 @@ var kernelPackages = []string{
 	"./internal/seccomp", "./internal/stub", "./internal/task",
 }
 
-// engineTests are the tests of package engines that run unless tests are chosen: natively, with the systemd drivers.
-const engineTests = "^(TestPodman|TestPodmanRootless|TestDocker|TestPodmanCheckpoint|TestDockerCheckpoint)$/^hull$"
+// engineTests are the tests of package engines that run unless tests are chosen: of each engine what has to do with cgroups and
+// systemd, which are life, pausing, figures, limits and running out of memory. The rest is the same on any machine, and too slow here.
+const engineTests = "^(TestPodman|TestPodmanRootless|TestDocker)$/^hull(-s)?$/^(life|limits)$" +
+	"|^TestContainerd$/^newest$/^(hull|hull-s|shim|shim-sandbox)$/^(life|oom)$"
 
 // enginesPackage is run as root alone, in the suite engines.
 const enginesPackage = "./test/engines"

@@ -13,6 +13,8 @@ func TestPattern(t *testing.T) {
 		{selection{rootRun: "A"}, "hull", "A"},
 		{selection{rootRun: "A"}, "hull/internal/stub", ""},
 		{selection{rootRun: "A", run: "B"}, "hull", "B"},
+		{selection{rootRun: "A"}, "hull/test/engines", engineTests},
+		{selection{run: "B"}, "hull/test/engines", "B"},
 		{selection{rootRun: "A", run: "B"}, "hull/test/vm/life", "B"},
 	} {
 		if got := tt.tests.pattern(tt.pkg); got != tt.want {

@@ -22,7 +22,7 @@ const rootSuite = "bookworm"
 const rootPackages = "systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,kmod,udev,iproute2,procps,apparmor,criu,iptables"
 
 // enginePackages are those of the engines that package engines has, on the architecture that they are tested on.
-const enginePackages = ",podman,conmon,netavark,aardvark-dns,catatonit,slirp4netns,docker.io,containerd,busybox-static"
+const enginePackages = ",podman,conmon,netavark,aardvark-dns,catatonit,slirp4netns,docker.io,containerd,containernetworking-plugins,busybox-static"
 
 // engineUnits are the units of these packages that would start by themselves.
 var engineUnits = []string{"docker.service", "docker.socket", "containerd.service", "podman.service", "podman.socket", "podman-restart.service", "podman-auto-update.timer"}
@@ -460,6 +460,9 @@ func (vm *machine) makePayload(work, runtime string, tests selection) (string, e
 	if err := command("cp", "-L", runtime, dir+"/bin/runtime"); err != nil {
 		return "", err
 	}
+	if err := copyBeside(runtime, dir+"/bin", "hull-sandbox"); err != nil {
+		return "", err
+	}
 	busybox, err := vm.busybox()
 	if err != nil {
 		return "", err
@@ -476,7 +479,7 @@ func (vm *machine) makePayload(work, runtime string, tests selection) (string, e
 		}
 	}
 	file := filepath.Join(work, "payload.img")
-	return file, command("mkfs.ext4", "-q", "-d", dir, file, "900M")
+	return file, command("mkfs.ext4", "-q", "-d", dir, file, "1400M")
 }
 
 // makeRootfs makes the root file system of life's containers; guest.sh gives busybox its other names.
@@ -526,12 +529,14 @@ func (vm *machine) makeEngines(dir, runtime string, tests selection) error {
 	if err := command("cp", "-L", runtime, dir+"/bin/"); err != nil {
 		return err
 	}
-	for _, name := range []string{"hull-sandbox", "hull-net", "containerd-shim-hull-v1"} {
-		file := filepath.Join(filepath.Dir(runtime), name)
-		if _, err := os.Stat(file); err != nil {
-			continue
+	if err := copyBeside(runtime, dir+"/bin", "hull-sandbox", "hull-net", "containerd-shim-hull-v1"); err != nil {
+		return err
+	}
+	if newest := os.Getenv("HULL_TEST_CONTAINERD"); newest != "" {
+		if err := os.Mkdir(dir+"/newest", 0o755); err != nil {
+			return err
 		}
-		if err := command("cp", "-L", file, dir+"/bin/"); err != nil {
+		if err := copyBeside(newest+"/containerd", dir+"/newest", "containerd", "containerd-shim-runc-v2", "ctr", "crictl"); err != nil {
 			return err
 		}
 	}
@@ -542,6 +547,20 @@ func (vm *machine) makeEngines(dir, runtime string, tests selection) error {
 		return err
 	}
 	return readableByAll(dir)
+}
+
+// copyBeside copies of the named programs those that lie beside a file.
+func copyBeside(file, to string, names ...string) error {
+	for _, name := range names {
+		program := filepath.Join(filepath.Dir(file), name)
+		if _, err := os.Stat(program); err != nil {
+			continue
+		}
+		if err := command("cp", "-L", program, to+"/"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeTest builds a package's test program, beside its flags and a copy of its testdata, if src has some.
