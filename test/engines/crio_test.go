@@ -38,6 +38,7 @@ hooks_dir = []
 pause_image = %q
 pause_command = ""
 signature_policy = "/etc/containers/policy.json"
+namespaced_auth_dir = "/run/crio/auth"
 [crio.network]
 network_dir = "/etc/cni/net.d"
 plugin_dirs = ["/usr/lib/cni"]
