@@ -39,6 +39,7 @@ pause_image = %q
 pause_command = ""
 signature_policy = "/etc/containers/policy.json"
 namespaced_auth_dir = "/run/crio/auth"
+signature_policy_dir = "/run/crio/policies"
 [crio.network]
 network_dir = "/etc/cni/net.d"
 plugin_dirs = ["/usr/lib/cni"]
