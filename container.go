@@ -18,6 +18,7 @@ import (
 	"hull/internal/oci"
 	"hull/internal/proc"
 	"hull/internal/rdt"
+	"hull/internal/sandbox"
 	"hull/internal/sandbox/wire"
 	"hull/internal/store"
 )
@@ -396,8 +397,29 @@ func (c *Container) Update(o UpdateOptions) error {
 		}
 		err := c.group.Set(ctx, o.Resources)
 		c.warnOfCgroup()
+		if err == nil {
+			err = c.updateInside(o.Resources)
+		}
 		return err
 	})
+}
+
+// updateInside changes what the kernel of a sandbox limits of a container that has joined others there: for its programs, of which
+// the host's kernel knows nothing.
+func (c *Container) updateInside(r *specs.LinuxResources) error {
+	view := c.engineView()
+	k, ok := c.engine.(engine.Kernel)
+	if !ok || view.Pod == nil {
+		return nil
+	}
+	files, rest := cgroup.Inside(r)
+	if warning := sandbox.NotHeld(rest); warning != "" {
+		c.runtime.warn(warning)
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return k.Limit(&view, files)
 }
 
 // updateRDT changes the container's group of resctrl. A container that was made without one gets its own, as with runc.
@@ -496,7 +518,8 @@ func (c *Container) Isolation() Isolation { return recordedIsolation(c.record) }
 // Stats are what the kernel counts for a container, in JSON as runc's events have them.
 // CPU, CPUSet, Memory, Pids, BlockIO, Hugetlb, RDMA, IntelRdt and NetworkInterfaces have the JSON names cpu, cpuset, memory,
 // pids, blkio, hugetlb, rdma, intel_rdt and network_interfaces. Inside, inside, is what a sandbox's kernel counts for the container
-// alone: cpu with user and kernel in nanoseconds, memory in bytes, pids.
+// alone: cpu with user and kernel in nanoseconds, memory in bytes, pids. Of a container that has joined others in a sandbox CPU, Memory
+// and Pids are these, too, beside the limits.
 type Stats = cgroup.Stats
 
 // Stats returns the resources that the container uses.
@@ -515,10 +538,17 @@ func (c *Container) countInside(k engine.Kernel, s *Stats) error {
 	}
 	view := c.engineView()
 	inside, err := k.Usage(&view)
-	if err == nil && inside != nil {
-		s.Inside = inside
+	if err != nil || inside == nil {
+		return err
 	}
-	return err
+	s.Inside = inside
+	if view.Pod != nil {
+		// The cgroup has one process that waits: what the container uses is the rest of its sandbox's.
+		s.CPU.Usage = cgroup.CPUUsage{Total: inside.CPU.User + inside.CPU.Kernel, User: inside.CPU.User, Kernel: inside.CPU.Kernel}
+		s.Memory.Usage.Usage, s.Memory.Cache, s.Memory.Raw = inside.Memory, 0, nil
+		s.Pids.Current = inside.Pids
+	}
+	return nil
 }
 
 // OOMEvents returns a channel that gets a value for each out-of-memory kill, and is closed when the container is gone

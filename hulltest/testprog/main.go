@@ -64,6 +64,7 @@ func verbs() []verb {
 		{"sigstatus", "", 0, 0, sigstatus},
 		{"sleep", "SECONDS", 1, 1, sleep},
 		{"spawn", "N", 1, 1, spawn},
+		{"spin", "SECONDS", 1, 1, spin},
 		{"stat", "PATH…", 1, -1, stat},
 		{"status", "FIELD…", 1, -1, procStatus},
 		{"sysctl", "NAME", 1, 1, sysctl},

@@ -243,6 +243,17 @@ func spawn(args []string) error {
 	return nil
 }
 
+// spin keeps a processor busy for so many seconds, which may have a fraction.
+func spin(args []string) error {
+	s, err := strconv.ParseFloat(args[0], 64)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	for end := time.Now().Add(time.Duration(s * float64(time.Second))); time.Now().Before(end); {
+	}
+	return nil
+}
+
 // hold takes so many bytes of memory, prints "ready" and keeps them until a signal ends it.
 func hold(args []string) error {
 	n, err := strconv.Atoi(args[0])

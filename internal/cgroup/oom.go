@@ -33,6 +33,18 @@ func (g *Group) memoryEvents() (path, file string) {
 	return g.paths["memory"], "memory.oom_control"
 }
 
+// MemoryLimit returns the path of the file with the limit of memory, or "" if there is none.
+func (g *Group) MemoryLimit() string {
+	path, _ := g.memoryEvents()
+	switch {
+	case path == "":
+		return ""
+	case g.mode == V2:
+		return path + "/memory.max"
+	}
+	return path + "/memory.limit_in_bytes"
+}
+
 // OOM returns a channel on which something comes whenever the container runs out of memory. It is closed when the
 // container's cgroup is removed or ctx ends, and on v2 already when its last process is gone.
 func (g *Group) OOM(ctx context.Context) (<-chan struct{}, error) {

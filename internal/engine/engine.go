@@ -156,6 +156,8 @@ type Kernel interface {
 	Processes(c *Container) ([]wire.Process, error)
 	// Usage returns what they use.
 	Usage(c *Container) (*wire.Usage, error)
+	// Limit sets limits of a container that has joined others, as files of a cgroup (cgroup.Inside).
+	Limit(c *Container, files map[string]string) error
 	// Memory returns what the memory of the kernel and all its containers is used for.
 	Memory(c *Container) (*wire.MemoryKinds, error)
 	// Wait waits for the end of a process, which is named by its pid in the container, or with root among all of that kernel.

@@ -80,7 +80,7 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 			return nil, err
 		}
 	}
-	if err := stand(s, nil); err != nil {
+	if err := stand(s, nil, ""); err != nil {
 		s.Kill()
 		return nil, err
 	}
@@ -166,8 +166,9 @@ func takeTerminal(s *stub.Stub) error {
 }
 
 // stand leaves the stub with passing on signals, and ending as the process does. With a fifo, nil otherwise, it lets the process
-// run when a byte comes from there, as a parked init does, and then closes it.
-func stand(s *stub.Stub, fifo *stub.FD) error {
+// run when a byte comes from there, as a parked init does, and then closes it. limit is "", or the file with the limit of memory of the
+// cgroup that the stub is alone in: see endForMemory.
+func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	conn := stub.Fd(stub.FirstExtra)
 	b := new(stub.Batch)
 	b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(unix.RLIMIT_CORE), b.Const(make([]byte, 16)).Arg(), stub.Int(0))
@@ -198,6 +199,9 @@ func stand(s *stub.Stub, fifo *stub.FD) error {
 	b.OnErr(b.Assert(sig.Arg(), ^uint64(0), 0, unix.EINTR, "no signal"), 0, died)
 	b.Call(unix.SYS_EXIT_GROUP, code.Arg())
 	b.Mark(died)
+	if limit != "" {
+		endForMemory(b, sig, limit)
+	}
 	b.Ignore(b.Call(unix.SYS_RT_SIGACTION, sig.Arg(), b.Const(make([]byte, 32)).Arg(), stub.Int(0), stub.Int(8)), 0)
 	self := b.Call(unix.SYS_GETPID)
 	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), sig.Arg()), 0)
@@ -216,6 +220,25 @@ func stand(s *stub.Stub, fifo *stub.FD) error {
 	b.Goto(again)
 	// The last descriptor is none: there is nobody to report to.
 	return s.Last(b, stub.FirstExtra+3, native.ExitSetup)
+}
+
+// endForMemory emits what has the stub end for want of memory if the container has. Its limit is not the host's kernel's, but what
+// counts such ends, wakes who waits for one, and is asked for the reason by engines is (memory.events, memory.oom_control): so the
+// stub has that kernel leave it hardly any memory, and takes more. If that can't be, it ends by the signal alone.
+func endForMemory(b *stub.Batch, sig stub.Result, limit string) {
+	const left, more = "2097152", 4 << 20
+	other, kill := b.Label(), b.Label()
+	b.OnErr(b.Assert(sig.Arg(), wire.ForMemory, wire.ForMemory, unix.EINTR, "memory"), 0, other)
+	file := b.Call(unix.SYS_OPENAT, stub.Int(unix.AT_FDCWD), b.String(limit).Arg(), stub.Int(unix.O_WRONLY|unix.O_CLOEXEC), stub.Int(0))
+	b.OnErr(file, 0, kill)
+	b.OnErr(b.Call(unix.SYS_WRITE, file.Arg(), b.String(left).Arg(), stub.Int(len(left))), 0, kill)
+	// MAP_LOCKED: or it could be swapped out.
+	b.Ignore(b.Call(unix.SYS_MMAP, stub.Int(0), stub.Int(more), stub.Int(unix.PROT_READ|unix.PROT_WRITE),
+		stub.Int(unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE|unix.MAP_LOCKED), stub.Int(-1), stub.Int(0)), 0)
+	b.Mark(kill)
+	self := b.Call(unix.SYS_GETPID)
+	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), stub.Int(int(unix.SIGKILL))), 0)
+	b.Mark(other)
 }
 
 // letGo emits what lets the process run if there is a byte in the fifo, which is the third of poll.
@@ -257,6 +280,12 @@ func (Engine) Processes(c *engine.Container) ([]wire.Process, error) {
 func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
 	reply, err := request(c, wire.Request{Op: wire.Count})
 	return reply.Usage, err
+}
+
+// Limit sets limits of a container that has joined others.
+func (Engine) Limit(c *engine.Container, files map[string]string) error {
+	_, err := request(c, wire.Request{Op: wire.Update, Limits: files})
+	return err
 }
 
 // Memory returns what the memory of a sandbox is used for.

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/native"
@@ -150,7 +151,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 	}
 	if c.Park {
 		fifo := stub.Fd(stub.FirstExtra + len(extra) - 1)
-		return p, stand(s, &fifo)
+		return p, stand(s, &fifo, c.Cgroup.MemoryLimit())
 	}
 	if c.BeforeStart != nil {
 		if err := c.BeforeStart(p); err != nil {
@@ -163,7 +164,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 	if _, _, err := wire.ReceiveBytes(int(conn.Fd()), wire.SignalSize, 0); err != nil {
 		return nil, noAnswer(err)
 	}
-	return p, stand(s, nil)
+	return p, stand(s, nil, c.Cgroup.MemoryLimit())
 }
 
 // requestMember has the sandbox make the container.
@@ -179,7 +180,11 @@ func (c *creation) requestMember(conn *os.File, pids string, streams []*os.File)
 			return err
 		}
 	}
-	request := wire.Request{Op: wire.Create, Container: c.ID, Member: &wire.Member{Bundle: c.Bundle, PIDs: pids, Below: c.below}}
+	limits, rest := cgroup.Inside(c.Spec.Linux.Resources)
+	if warning := NotHeld(rest); warning != "" {
+		c.Warn(warning)
+	}
+	request := wire.Request{Op: wire.Create, Container: c.ID, Member: &wire.Member{Bundle: c.Bundle, PIDs: pids, Below: c.below, Limits: limits}}
 	var fds []int
 	for i, f := range c.files {
 		if i == wire.MemberFiles {
@@ -193,6 +198,14 @@ func (c *creation) requestMember(conn *os.File, pids string, streams []*os.File)
 	}
 	_, err = ask(conn, request, fds...)
 	return err
+}
+
+// NotHeld returns what to say of limits of a container that has joined others which its kernel doesn't hold, or "".
+func NotHeld(fields []string) string {
+	if len(fields) == 0 {
+		return ""
+	}
+	return strings.Join(fields, ", ") + ": not held by a sandbox's kernel for one container of several; what limits the first container, or the cgroup above it, holds for all of them"
 }
 
 // podNamespaces checks that the namespaces which a container of a pod shares with it are the pod's, and returns the container

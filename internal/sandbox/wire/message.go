@@ -50,6 +50,8 @@ const (
 	// paused, its standard streams, or the one of its terminal, the root and the sources of bind mounts. What follows is as with
 	// Exec, but that Go is answered by itself: then the program runs.
 	Create Op = "create"
+	// Update sets Limits of a container that Create has made.
+	Update Op = "update"
 	// Remove ends a container that Create has made, if there is one, and answers when nothing of it is left.
 	Remove Op = "remove"
 )
@@ -91,6 +93,8 @@ type Request struct {
 	Links  []Link  `json:",omitempty"` // of Network
 	Port   uint16  `json:",omitempty"` // of Dial
 
+	Limits map[string]string `json:",omitempty"` // of Update, see Member
+
 	PID  int  `json:",omitempty"` // of Wait
 	Root bool `json:",omitempty"` // PID is one of the whole sandbox, not of the container alone
 
@@ -115,6 +119,8 @@ type Member struct {
 	PIDs string `json:",omitempty"`
 	// Below says of each of its files where it is mounted, if it was found below the one before it, or is "".
 	Below []string
+	// Limits are those that its kernel holds: what is written to which file of a cgroup of version 2.
+	Limits map[string]string `json:",omitempty"`
 }
 
 const (
@@ -223,8 +229,11 @@ const Go = "go"
 // End is how a process has ended, as a stub reads it: two numbers of 32 bits.
 type End struct {
 	Code   uint32 // the exit status, or 128 and the number of the signal
-	Signal uint32 // or 0
+	Signal uint32 // or 0; with ForMemory if the limit of memory of a container that has joined others has ended it
 }
+
+// ForMemory is in an End's Signal, which is SIGKILL then.
+const ForMemory = 1 << 31
 
 // EndSize is that of an End.
 const EndSize = 8

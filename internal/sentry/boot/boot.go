@@ -55,6 +55,7 @@ type Sandbox struct {
 	uname   unix.Utsname
 	root    *container // the first; the sandbox ends with it
 	members members    // those that have joined it
+	cgroups groups     // of these
 	ends    ends
 	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 

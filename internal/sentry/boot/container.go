@@ -31,6 +31,7 @@ type container struct {
 	pids    *kernel.PIDNamespace
 	ipc     *kernel.IPCNamespace
 	uts     *kernel.UTSNamespace
+	group   *group // or nil: only the host's cgroup bounds the first container
 	init    *process
 	polled  [stream.Count]bool // which of the standard streams of init are waited for
 	pumps   stream.Pumps       // that copy them, if it was restored
@@ -47,8 +48,12 @@ type container struct {
 
 // files is what its mount namespace is made of.
 func (c *container) files() *rootfs.Config {
-	return &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, Name: c.name(),
+	f := &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, Name: c.name(),
 		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Files: &c.Files}
+	if c.group != nil {
+		f.Cgroups = c.group.ns
+	}
+	return f
 }
 
 // prepareMounts makes what the container's mount namespace has of file systems of the kernel's own.

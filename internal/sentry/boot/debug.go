@@ -171,6 +171,9 @@ func (s *Sandbox) showFiles(w *bufio.Writer) {
 // usage returns what the container's processes use. Files in memory, and what several processes share of it, are the container's
 // that is alone; among several each has what is resident of its processes.
 func (c *container) usage() (*wire.Usage, error) {
+	if c.group != nil {
+		return c.group.usage(), nil
+	}
 	u := new(wire.Usage)
 	if c.members.count() == 0 {
 		if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {

@@ -160,7 +160,11 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 	}()
 	ws := m.init.wait()
 	m.end()
-	_ = wire.SendEnd(conn, endOf(ws))
+	end = endOf(ws)
+	if m.group.killed.Load() && unix.Signal(end.Signal) == unix.SIGKILL {
+		end.Signal |= wire.ForMemory
+	}
+	_ = wire.SendEnd(conn, end)
 	<-alone // to close a connection that has signals in it would take the end away from the other side
 }
 
@@ -204,6 +208,9 @@ func (m *member) end() {
 	m.adding.Lock()
 	m.over = true
 	m.adding.Unlock()
+	if m.group != nil {
+		m.group.close()
+	}
 	m.resume()
 	waited := make(map[*kernel.ThreadGroup]bool)
 	for again := true; again; {
@@ -236,6 +243,9 @@ func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, erro
 	err := s.wake()
 	if err == nil {
 		err = m.enterNamespaces(r.Member)
+	}
+	if err == nil {
+		err = m.enterGroup(r.Member.Limits)
 	}
 	if err == nil {
 		err = s.notPaused()
@@ -306,6 +316,9 @@ func (m *member) release() {
 	}
 	m.lock = -1
 	m.pausing.Unlock()
+	if m.group != nil {
+		m.group.remove()
+	}
 	ctx := m.kernel.SupervisorContext()
 	if m.pids != nil {
 		m.pids.DecRef(ctx)

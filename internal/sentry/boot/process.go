@@ -93,6 +93,9 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 		UTSNamespace: c.uts, IPCNamespace: c.ipc, PIDNamespace: c.pids,
 		ContainerID: c.ID, MountNamespace: ns,
 	}
+	if c.group != nil {
+		args.InitialCgroupV2, args.CgroupNamespace = c.group.node, c.group.ns
+	}
 	if p.User.Umask != nil {
 		args.Umask = uint(*p.User.Umask)
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	Bundle  string // for messages
 	PIDs    *kernel.PIDNamespace
 	IPC     *kernel.IPCNamespace
+	Cgroups *kernel.CgroupNamespace // or nil: the kernel's first
 	// Files are the donated trees: the root, then the sources of bind mounts in the order of the spec's mounts. What is served is
 	// taken away from them; what is left is the caller's.
 	Files *[]Tree
@@ -67,8 +68,8 @@ type madeMount struct {
 	error
 }
 
-// inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid and ipc
-// namespaces, which are those that a mount of proc and of mqueue shows.
+// inside is a context in the container's mount namespace, since mounts are copied only by who is in theirs, and in its pid, ipc and
+// cgroup namespaces, which are those that a mount of proc, of mqueue and of cgroup2 shows.
 type inside struct {
 	context.Context
 	ns *vfs.MountNamespace
@@ -86,6 +87,11 @@ func (i inside) Value(key any) any {
 	case ipc.CtxIPCNamespace:
 		i.c.IPC.IncRef() // the caller's
 		return i.c.IPC
+	case kernel.CtxCgroupNamespace:
+		if i.c.Cgroups != nil {
+			i.c.Cgroups.IncRef() // the caller's
+			return i.c.Cgroups
+		}
 	}
 	return i.Context.Value(key)
 }

@@ -1,0 +1,206 @@
+package hull_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"hull"
+	"hull/hulltest"
+)
+
+// memoryLimit limits memory, without swap.
+func memoryLimit(n int64) func(*specs.Spec) {
+	return resources(func(r *specs.LinuxResources) { r.Memory = &specs.LinuxMemory{Limit: &n, Swap: &n} })
+}
+
+// The limits of a container that has joined others hold for its programs, not for the process alone that stands for it on the host;
+// and not for others.
+func TestSandboxMemberPids(t *testing.T) {
+	r, pod := newPod(t)
+	limit := func(n int64) *specs.LinuxResources { return &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &n}} }
+	c := runningMember(t, r, pod, "few", func(s *specs.Spec) { s.Linux.Resources = limit(30) })
+	other := runningMember(t, r, pod, "many")
+	spawn := func(c *hull.Container) string {
+		t.Helper()
+		got, err := tryExec(t, c, verb("spawn", "40"))
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		return got.Err
+	}
+	if got := spawn(c); !strings.Contains(got, "resource temporarily unavailable") {
+		t.Errorf("40 processes where 30 are allowed: %q", got)
+	}
+	for _, step := range []struct {
+		c    *hull.Container
+		what string
+	}{{other, "another container"}, {c, "with a new limit"}} {
+		if step.c == c {
+			if err := c.Update(hull.UpdateOptions{Resources: limit(1000)}); err != nil {
+				t.Fatal(errorText(err))
+			}
+		}
+		out := newSpeaker(t)
+		spec := step.c.ProcessSpec()
+		spec.Args = hulltest.Args("spawn", "40")
+		p, err := step.c.Exec(t.Context(), hull.ExecOptions{Process: spec, Stdio: hull.Stdio{Out: out.W}})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		out.want("ready")
+		if s, err := step.c.Stats(); err != nil || s.Pids.Current < 40 {
+			t.Errorf("%s: %+v, %v", step.what, s.Pids, err)
+		}
+		if err := p.Signal(unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		wait(t, p)
+	}
+}
+
+// A container that wants more memory than it may have is ended, and its engine is told why; the others go on.
+func TestSandboxMemberMemory(t *testing.T) {
+	r, pod := newPod(t)
+	other := runningMember(t, r, pod, "other")
+	c := member(t, r, pod, "greedy", hull.CreateOptions{}, args("hold", "200000000"), memoryLimit(64<<20))
+	events, err := c.OOMEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", wait(t, c.Init()))
+	select {
+	case _, ok := <-events:
+		if !ok {
+			t.Error("closed without an event")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("no event")
+	}
+	says(t, exec1(t, other, verb("echo", "goes on")), "goes on")
+
+	// One that is content with less is left alone until its limit is.
+	out := newSpeaker(t)
+	c = member(t, r, pod, "content", hull.CreateOptions{Stdio: hull.Stdio{Out: out.W}}, args("hold", "30000000"), memoryLimit(64<<20))
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	out.want("ready")
+	time.Sleep(time.Second)
+	wantStatus(t, c, hull.Running)
+	s, err := c.Stats()
+	if err != nil || s.Memory.Usage.Usage < 30_000_000 || s.Memory.Usage.Usage > 64<<20 || s.Memory.Usage.Limit != 64<<20 {
+		t.Errorf("%+v, %v", s.Memory, err)
+	}
+	less := int64(20 << 20)
+	if err := c.Update(hull.UpdateOptions{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &less, Swap: &less}}}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", wait(t, c.Init()))
+}
+
+// What a container's limit takes away is what it has the most of: not the program that waits for it.
+func TestSandboxMemberMemoryOfChild(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "a", memoryLimit(64<<20))
+	got, err := tryExec(t, c, verb("hold", "200000000"))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", got.Status)
+	wantStatus(t, c, hull.Running)
+	says(t, exec1(t, c, verb("echo", "goes on")), "goes on")
+}
+
+func TestSandboxMemberCPU(t *testing.T) {
+	r, pod := newPod(t)
+	limit := func(percent int64) *specs.LinuxResources {
+		quota, period := percent*1000, uint64(100_000)
+		return &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}
+	}
+	c := runningMember(t, r, pod, "slow", func(s *specs.Spec) { s.Linux.Resources = limit(20) })
+	used := func() time.Duration {
+		t.Helper()
+		s, err := c.Stats()
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		return time.Duration(s.CPU.Usage.Total)
+	}
+	spec := c.ProcessSpec()
+	spec.Args = hulltest.Args("spin", "3600")
+	p, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	share := func() float64 {
+		t.Helper()
+		before, began := used(), time.Now()
+		time.Sleep(4 * time.Second)
+		return float64(used()-before) / float64(time.Since(began))
+	}
+	time.Sleep(time.Second)
+	if got := share(); got < 0.01 || got > 0.35 {
+		t.Errorf("%.2f of a processor's time, want 0.2", got)
+	}
+	if err := c.Update(hull.UpdateOptions{Resources: limit(-100)}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	if got := share(); got < 0.5 {
+		t.Errorf("%.2f of a processor's time without a limit", got)
+	}
+	// What is stopped at the moment is ended all the same.
+	if err := c.Update(hull.UpdateOptions{Resources: limit(1)}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Error(errorText(err))
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("delete takes %v", took)
+	}
+	expect(t, "signal SIGKILL", wait(t, p))
+}
+
+// A container finds its own limits where programs look for them, and can't change them.
+func TestSandboxMemberCgroup(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "a", memoryLimit(64<<20), func(s *specs.Spec) {
+		i := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+		s.Mounts[i].Options = []string{"nosuid", "nodev", "noexec"} // not ro
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(50))}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: ptr(int64(150_000)), Period: ptr(uint64(100_000))}
+	})
+	for file, want := range map[string]string{"memory.max": "67108864", "pids.max": "50", "cpu.max": "150000 100000"} {
+		says(t, exec1(t, c, verb("cat", "/sys/fs/cgroup/"+file)), want)
+	}
+	says(t, exec1(t, c, verb("cat", "/proc/self/cgroup")), "0::/")
+	got, err := tryExec(t, c, verb("write", "/sys/fs/cgroup/pids.max", "max"))
+	if err != nil || got.Status == "0" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What a sandbox's kernel can't hold for one container is said, when it is made and when it is changed.
+func TestSandboxMemberLimitsNotHeld(t *testing.T) {
+	r, pod := newPod(t)
+	var warnings []string
+	r.Warn = func(s string) { warnings = append(warnings, s) }
+	shares := &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(100))}}
+	c := runningMember(t, r, pod, "a", func(s *specs.Spec) { s.Linux.Resources = shares })
+	if err := c.Update(hull.UpdateOptions{Resources: shares}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	if len(warnings) != 2 || !strings.HasPrefix(warnings[0], "linux.resources.cpu.shares: not held") || warnings[1] != warnings[0] {
+		t.Errorf("%q", warnings)
+	}
+}
