@@ -459,8 +459,8 @@ func TestSandboxImagesThatCannotBe(t *testing.T) {
 		})
 	}
 	other := savedBundle(t, func(s *specs.Spec) { s.Process.Env = append(s.Process.Env, "X=1") })
-	if _, err := r.Restore(t.Context(), "box", restoreOptions(other, image, newDialogue(t))); err == nil || !strings.Contains(err.Error(), "process differs") {
-		t.Errorf("another configuration: %v", err)
+	if _, err := r.Restore(t.Context(), "box", restoreOptions(other, image, newDialogue(t))); err == nil || !strings.Contains(err.Error(), "process differs") || !strings.Contains(hull.Hint(err), "--bundle") {
+		t.Errorf("another configuration: %v; %q", err, hull.Hint(err))
 	}
 }
 

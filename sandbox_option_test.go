@@ -97,6 +97,9 @@ func TestSandboxHostSocketsSaved(t *testing.T) {
 	c, _ := runSaved(t, r, savedBundle(t))
 	err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}})
 	refused(t, err, hull.ErrUnsupported, "host-uds")
+	if !strings.Contains(hull.Hint(err), "linux.namespaces") {
+		t.Errorf("%v: no cure, but %q", err, hull.Hint(err))
+	}
 }
 
 // Others may change the root of a container that says so.

@@ -55,7 +55,8 @@ func (e Engine) Check(s *specs.Spec) error {
 		return err
 	}
 	if e.hostSockets() && len(network(s)) == 0 {
-		return &fault.Error{Step: "host-uds " + e.HostUDS, Kind: fault.Unsupported, Err: errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach")}
+		return &fault.Error{Step: "host-uds " + e.HostUDS, Kind: fault.Unsupported, Err: errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach"),
+			Hint: `{"type": "network"} in linux.namespaces gives the container a network of its own`}
 	}
 	return Engine{}.CheckHostFiles(s)
 }

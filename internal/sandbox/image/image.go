@@ -23,6 +23,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/fault"
 )
 
 // The names of the files in the directory. The header comes last: where it is missing there is no image.
@@ -133,7 +135,8 @@ func (i *Image) Usable(release, architecture string, spec map[string]string) err
 		}
 	}
 	if len(other) > 0 || len(i.Spec) != len(spec) {
-		return fmt.Errorf("config.json is not that of the container which was saved: %s differs", strings.Join(other, ", "))
+		return &fault.Error{Err: fmt.Errorf("config.json is not that of the container which was saved: %s differs", strings.Join(other, ", ")),
+			Hint: "restore wants the bundle that the container was made from, or a copy: --bundle names it"}
 	}
 	return nil
 }
