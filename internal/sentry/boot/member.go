@@ -156,7 +156,8 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 		defer close(alone)
 		m.forward(conn, m.init)
 		m.kill(m.init.group)
-		m.resume() // or it would never end
+		m.group.close() // or it would end only when its quota lets it
+		m.resume()      // or it would never end
 	}()
 	ws := m.init.wait()
 	m.end()
