@@ -205,7 +205,7 @@ func (c *Cmd) Start() error {
 		return usage("Network is for a command over the host's files; with Rootfs, Spec sets linux.namespaces")
 	}
 	if c.Rootfs == "" {
-		if err := errors.Join(c.Runtime.Isolation.checkHost(), c.Runtime.checkNoOptions()); err != nil {
+		if err := errors.Join(c.Runtime.Isolation.checkHost(), c.Runtime.checkHostOptions()); err != nil {
 			return fault.In("do", "", err)
 		}
 		if err := c.startThrowaway(); err != nil {

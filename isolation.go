@@ -30,7 +30,8 @@ const (
 //	FileAccessMounts // and what is mounted into it: "shared", or "exclusive"
 //	HostFifo         // whether programs open FIFOs together with those of the host: "none", or "open"
 //	HostUDS          // whether programs connect with stream sockets that the host's have in mounts, or make such: "none", "open", "create", "all"
-//	Platform         // how programs run: "systrap" is the one that there is
+//	Platform         // how programs run: "systrap", or "kvm", by the host's KVM
+//	PlatformDevice   // where that is, "/dev/kvm"
 type SandboxOptions = sandbox.Options
 
 // IsolationAnnotation is the annotation of config.json that names the isolation, unless the caller does.
@@ -81,12 +82,38 @@ func (r *Runtime) checkOptions(i Isolation) error {
 	return nil
 }
 
-// checkNoOptions refuses options of a sandbox for a command over the host's files, whatever its isolation.
-func (r *Runtime) checkNoOptions() error {
-	if name := r.Sandbox.Given(); name != "" {
-		return &fault.Error{Step: "--" + name, Kind: fault.BadUsage, Err: errors.New("a command over the host's files has none of a sandbox's options")}
+// checkHostOptions refuses options of a sandbox for a command over the host's files, whatever its isolation, but for how programs run.
+func (r *Runtime) checkHostOptions() error {
+	o := r.Sandbox
+	o.Platform, o.PlatformDevice = "", ""
+	if name := o.Given(); name != "" {
+		return &fault.Error{Step: "--" + name, Kind: fault.BadUsage, Err: errors.New("a command over the host's files has none of a sandbox's options, but --platform")}
 	}
-	return nil
+	i := r.Isolation
+	if i == "" {
+		i = Native
+	}
+	if err := r.checkOptions(i); err != nil {
+		return err
+	}
+	return r.Sandbox.Check()
+}
+
+// Platforms returns the platforms of sandboxes that this machine can be taken to have, as Sandbox.Platform names them. That is systrap, unless
+// Sandbox asks for another one: it is tried then, and the error is why there isn't that one, too. A trial of KVM ends within some
+// seconds, also where the device hangs whoever uses it; in that case a process stays behind that can't be killed.
+func (r *Runtime) Platforms() ([]string, error) {
+	platforms := []string{sandbox.Systrap}
+	e := r.sandboxEngine()
+	if err := e.Options.Check(); err != nil || e.Platform != sandbox.KVM {
+		return platforms, fault.In("platforms", "", err)
+	}
+	device, err := e.ProbeKVM()
+	if err != nil {
+		return platforms, fault.In("platforms", "", err)
+	}
+	device.Close()
+	return append(platforms, sandbox.KVM), nil
 }
 
 func (r *Runtime) engine(i Isolation) engine.Engine {

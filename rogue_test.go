@@ -44,7 +44,7 @@ func init() {
 		if part.before != nil {
 			part.before(r)
 		}
-		f, err := filter.Compile(nil, false)
+		f, err := filter.Compile(filter.Process{})
 		if err == nil {
 			err = filter.Confine(wire.Nowhere, f)
 		}

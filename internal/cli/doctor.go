@@ -17,10 +17,13 @@ func doctorCommand() *Command {
 		Usage:   "[options]",
 		Long: `Tries what hull does for the caller, as root or as an ordinary user: containers, hull do, sandboxes, a network, cgroups. It says in words what works, what doesn't and what would help. Nothing is left of it.
 
+The host's KVM is tried on demand: hull --platform kvm doctor. Where KVM hangs whoever uses it, a process that can't be killed stays behind.
+
 ok means that all of it works, limited that something is missing or that others can't have it, missing that it doesn't work.`,
 		Exit: `0 if the caller can have native containers, whatever else is missing; 1 if not; 2 if the options can't be understood.`,
 		Examples: `hull doctor
-hull doctor --format json`,
+hull doctor --format json
+hull --platform kvm doctor`,
 		Args: arity{0, 0},
 		Flags: func(fs *optionSet) {
 			fs.stringVar(&format, "format, f", "table", "print a `FORMAT`: table, or json")
@@ -34,7 +37,7 @@ hull doctor --format json`,
 			if env.globals.debug {
 				trace = env.log.debug
 			}
-			r := doctor.Examine(context.Background(), trace)
+			r := doctor.Examine(context.Background(), env.globals.sandbox, trace)
 			if err := env.printReport(r, format); err != nil {
 				return err
 			}

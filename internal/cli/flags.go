@@ -60,8 +60,9 @@ func (g *globals) register(fs *optionSet) {
 	fs.stringVar(&g.sandbox.HostUDS, "host-uds", "", "in a sandbox, let programs connect with unix sockets of the host's in mounts, open, make "+
 		"such, create, or both, all: `WHICH` is none, open, create or all (default none)")
 	fs.offer("none", "open", "create", "all")
-	fs.stringVar(&g.sandbox.Platform, "platform", "", "in a sandbox, run programs by `PLATFORM`; systrap is the one that there is (default systrap)")
-	fs.offer("systrap")
+	fs.stringVar(&g.sandbox.Platform, "platform", "", "in a sandbox, run programs by `PLATFORM`: systrap, or kvm, the host's KVM, which is tried first (default systrap)")
+	fs.offer("systrap", "kvm")
+	fs.stringVar(&g.sandbox.PlatformDevice, "platform-device", "", "the device of --platform kvm is at `PATH` (default /dev/kvm)")
 	fs.stringVar(&g.criu, "criu", "", "the program that checkpoint and restore use is at `PATH` (default: criu in $PATH)")
 	fs.boolVar(&g.version, "version, v", "print the version and exit")
 	fs.boolVar(&g.help, "help, h", "show this text and exit")

@@ -73,7 +73,7 @@ func isAdmin() bool {
 func (e *examination) do() Finding {
 	const name = "do"
 	var warned []string
-	if err := e.command(hull.Native, hull.NetworkNone, func(line string) { warned = append(warned, line) }); err != nil {
+	if err := e.command(hull.Native, hull.SandboxOptions{}, hull.NetworkNone, func(line string) { warned = append(warned, line) }); err != nil {
 		return failed(name, "hull do doesn't work", err)
 	}
 	if len(warned) > 0 {
@@ -85,7 +85,7 @@ func (e *examination) do() Finding {
 // sandbox runs a command in a sandbox.
 func (e *examination) sandbox() Finding {
 	const name = "sandbox"
-	err := e.command(hull.Sandbox, hull.NetworkNone, func(string) {})
+	err := e.command(hull.Sandbox, hull.SandboxOptions{}, hull.NetworkNone, func(string) {})
 	if err == nil && !e.root {
 		return Finding{Name: name, State: Limited, Text: "hull do works with a kernel of its own; hull-sandbox is of this release; other containers need root for it"}
 	}
@@ -99,6 +99,23 @@ func (e *examination) sandbox() Finding {
 	if f.Cure == "" && strings.Contains(err.Error(), "is of release") {
 		f.Cure = "install hull and hull-sandbox of the same release"
 	}
+	return f
+}
+
+// platforms tries the ways to run programs in sandboxes that somebody asks for. KVM is never tried unasked: where it hangs who uses it, a
+// process stays behind.
+func (e *examination) platforms() Finding {
+	f := Finding{Name: "platforms", State: OK}
+	if e.options.Platform != "kvm" {
+		f.Text = "programs in a sandbox run by systrap; KVM was not tried, which hull --platform kvm doctor does"
+		return f
+	}
+	o := hull.SandboxOptions{Platform: e.options.Platform, PlatformDevice: e.options.PlatformDevice}
+	if err := e.command(hull.Sandbox, o, hull.NetworkNone, func(string) {}); err != nil {
+		f.State, f.Text, f.Cure = Limited, "programs in a sandbox run by systrap alone: "+err.Error(), fault.Hint(err)
+		return f
+	}
+	f.Text = "programs in a sandbox run by systrap, and by the host's KVM with --platform kvm"
 	return f
 }
 

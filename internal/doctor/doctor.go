@@ -46,14 +46,15 @@ type Report struct {
 // patience bounds each thing that is tried.
 const patience = 20 * time.Second
 
-// Examine looks at the host. trace gets a line for each system call of the containers that are tried; or it is nil.
-func Examine(ctx context.Context, trace func(string)) *Report {
-	e := &examination{ctx: ctx, trace: trace, root: os.Geteuid() == 0}
+// Examine looks at the host, at the platform of sandboxes among others that the options name. trace gets a line for each system call of the
+// containers that are tried; or it is nil.
+func Examine(ctx context.Context, options hull.SandboxOptions, trace func(string)) *Report {
+	e := &examination{ctx: ctx, options: options, trace: trace, root: os.Geteuid() == 0}
 	r := &Report{Version: 1, Hull: hull.Version, Kernel: release(), User: os.Geteuid()}
 	native := e.native()
 	r.Native = native.State != Missing
 	r.Findings = []Finding{native, e.kernel()}
-	for _, look := range []func() Finding{e.users, e.subIDs, e.cgroups, e.overlay, e.do, e.sandbox, e.nat, e.modules} {
+	for _, look := range []func() Finding{e.users, e.subIDs, e.cgroups, e.overlay, e.do, e.sandbox, e.platforms, e.nat, e.modules} {
 		r.Findings = append(r.Findings, look())
 	}
 	return r
@@ -61,9 +62,10 @@ func Examine(ctx context.Context, trace func(string)) *Report {
 
 // examination is one call of Examine.
 type examination struct {
-	ctx   context.Context
-	trace func(string)
-	root  bool
+	ctx     context.Context
+	options hull.SandboxOptions
+	trace   func(string)
+	root    bool
 }
 
 func release() string {
@@ -80,12 +82,12 @@ func failed(name, what string, err error) Finding {
 }
 
 // command returns a program over the host's files, to see whether such a one runs. What hull warns of goes to warn.
-func (e *examination) command(isolation hull.Isolation, network hull.Network, warn func(string)) error {
+func (e *examination) command(isolation hull.Isolation, options hull.SandboxOptions, network hull.Network, warn func(string)) error {
 	ctx, cancel := context.WithTimeout(e.ctx, patience)
 	defer cancel()
 	cmd := hull.CommandContext(ctx, "true")
 	cmd.Dir, cmd.Isolation, cmd.Network = "/", isolation, network
-	cmd.Runtime = &hull.Runtime{Warn: warn, Trace: e.trace}
+	cmd.Runtime = &hull.Runtime{Sandbox: options, Warn: warn, Trace: e.trace}
 	err := cmd.Run()
 	var fe *fault.Error
 	for cause := err; errors.As(cause, &fe); cause = fe.Err {

@@ -23,6 +23,7 @@ type Options struct {
 	HostFifo         string
 	HostUDS          string
 	Platform         string
+	PlatformDevice   string
 }
 
 // Given returns the name of the first option that is not at its default, as the command line has it, or "".
@@ -30,19 +31,13 @@ func (o Options) Given() string {
 	for _, f := range []struct{ name, value string }{
 		{"overlay", o.Overlay}, {"file-access", o.FileAccess}, {"file-access-mounts", o.FileAccessMounts},
 		{"host-fifo", o.HostFifo}, {"host-uds", o.HostUDS}, {"platform", o.Platform},
+		{"platform-device", o.PlatformDevice},
 	} {
 		if f.value != "" {
 			return f.name
 		}
 	}
 	return ""
-}
-
-// platforms are the ways to run programs, each with why it can't be had; or "".
-var platforms = map[string]string{
-	"systrap": "",
-	"ptrace":  "the platform before systrap, slower in all it does; the jail's filter allows what systrap needs and no more of ptrace(2)",
-	"kvm":     "it puts /dev/kvm into the jail, so that the host's KVM is what a kernel that was taken over meets, and is not linked: its initialization would slow down each start",
 }
 
 // dirPrefix is of an Overlay in a file of a directory.
@@ -57,14 +52,8 @@ func (o Options) Check() error {
 	} else if !filepath.IsAbs(dir) {
 		return &fault.Error{Step: fmt.Sprintf("overlay %q", o.Overlay), Kind: fault.BadUsage, Err: errors.New("want an absolute path")}
 	}
-	why, ok := platforms[o.Platform]
-	if why != "" {
-		return &fault.Error{Step: "platform " + o.Platform, Kind: fault.Unsupported, Err: errors.New(why + "; systrap is possible")}
-	}
-	if !ok && o.Platform != "" {
-		return oneOf("platform", o.Platform, "systrap")
-	}
 	return errors.Join(
+		o.checkPlatform(),
 		oneOf("host-uds", o.HostUDS, "none", wire.Open, wire.OnlyCreate, wire.OpenCreate),
 		oneOf("file-access", o.FileAccess, wire.Exclusive, wire.Shared),
 		oneOf("file-access-mounts", o.FileAccessMounts, wire.Shared, wire.Exclusive),

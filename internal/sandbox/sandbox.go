@@ -42,6 +42,8 @@ type Engine struct {
 	// Pool is the state directory whose pool sandboxes are taken from, if there is one. Empty means that none is.
 	Pool string
 	Options
+
+	trialTime time.Duration // of tests; or 0
 }
 
 var _ engine.HostFiles = Engine{}
@@ -152,13 +154,18 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	}
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
 	options := func() error { return c.giveOptions(e.Options) }
-	for _, step := range []func() error{c.giveLog, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
+	platform := func() error { return c.givePlatform(e) }
+	for _, step := range []func() error{c.giveLog, platform, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
 	jailed := *r
 	jailed.Spec = jail(r.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
+	if e.Platform == KVM {
+		// Or Go's scheduler interrupts threads by signals at any point, also where they enter the machine.
+		jailed.Spec.Process.Env = append(jailed.Spec.Process.Env, "GODEBUG=asyncpreemptoff=1")
+	}
 	jailed.Extra = c.files
 	jailed.Program, jailed.NoDev = 1, true
 	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated

@@ -71,6 +71,8 @@ func (e Engine) needsOwn(c *creation) string {
 		return "linux.intelRdt: its group is joined at the start"
 	case e.hostSockets():
 		return "--host-uds: the filter is another"
+	case e.Platform == KVM:
+		return "--platform kvm: those of a pool have another one"
 	case strings.HasPrefix(e.Overlay, dirPrefix):
 		return "--overlay dir=DIR: its file is opened when a kernel starts"
 	case s.Annotations["run.oci.keep_original_groups"] != "":

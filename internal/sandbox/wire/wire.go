@@ -58,6 +58,19 @@ const (
 // CPUFeatures is the command of hull-sandbox that prints the processor's features, a line each.
 const CPUFeatures = "cpu-features"
 
+// ProbeKVM is the command of hull-sandbox that tries the host's KVM, whose device is named behind it. It says what it does by the
+// socket at TrialFD, and is one that nobody may wait for without an end.
+const ProbeKVM = "probe-kvm"
+
+// TrialFD is the descriptor that ProbeKVM finds its socket at.
+const TrialFD = 3
+
+// Trial is a message of ProbeKVM: the step that comes next; or, with neither, that KVM works. The device comes along then, open.
+type Trial struct {
+	Step    string   `json:",omitempty"`
+	Failure *Failure `json:",omitempty"`
+}
+
 // The names of files in a container's state directory.
 const (
 	Control = "control.sock" // the socket

@@ -44,6 +44,8 @@ type Options struct {
 	OverlayFD int
 	// HostSockets says what programs do with sockets of the host's in donated mounts.
 	HostSockets filter.UnixSockets
+	// KVM is the host's device of that name, if programs run by it; or -1.
+	KVM int
 }
 
 // Sandbox is an application kernel and the containers in it.
@@ -101,7 +103,7 @@ func New(o Options) (*Sandbox, error) {
 	// later: what comes now reads the container's files.
 	if s.filter == nil {
 		var err error
-		if s.filter, err = filter.Compile(s.sockets(), false); err != nil {
+		if s.filter, err = filter.Compile(s.confinement()); err != nil {
 			return nil, err
 		}
 	}

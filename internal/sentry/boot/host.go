@@ -26,8 +26,8 @@ func haveListener() error {
 	return e
 }
 
-// explainPlatform adds to an error of the platform what the host has to do with it.
-func explainPlatform(err error) error {
+// explainSystrap adds to an error of the platform what the host has to do with it.
+func explainSystrap(err error) error {
 	if !strings.Contains(err.Error(), "unable to attach") {
 		return &fault.Error{Step: "systrap", Err: err}
 	}

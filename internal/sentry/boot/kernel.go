@@ -46,15 +46,17 @@ func (s *Sandbox) newKernel() error {
 	if err := usage.Init(); err != nil {
 		return err
 	}
-	if err := haveListener(); err != nil {
-		return err
+	if s.KVM < 0 {
+		if err := haveListener(); err != nil {
+			return err
+		}
 	}
 	ready := make(chan made, 1)
 	threads := cpus
 	if !s.parked { // where all that takes long is over when the first mount is made
 		threads += spare
 	}
-	go newPlatform(cpus, threads, ready)
+	go newPlatform(cpus, threads, s.KVM, ready)
 	if s.restoring != nil {
 		return s.newRestored(ready)
 	}
@@ -73,16 +75,23 @@ func (s *Sandbox) newKernel() error {
 			return err
 		}
 	}
-	if s.filter, err = filter.Compile(s.sockets(), s.parked); err != nil {
+	if s.filter, err = filter.Compile(s.confinement()); err != nil {
 		return err
 	}
 	p := <-ready
 	if p.error != nil {
-		return explainPlatform(p.error)
+		return p.error
 	}
-	k.Platform = patient{p.Platform}
-	go prepareAddressSpace(p.Platform)
+	k.Platform = p.Platform
+	if s.KVM < 0 {
+		go prepareAddressSpace(p.Platform)
+	}
 	return nil
+}
+
+// confinement is what the filter over this process is for.
+func (s *Sandbox) confinement() filter.Process {
+	return filter.Process{Sockets: s.sockets(), Early: s.parked, KVM: s.KVM >= 0}
 }
 
 // spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine that waits in a system call
@@ -96,20 +105,34 @@ type made struct {
 	error
 }
 
-// newPlatform makes the platform, which takes the longest of all: Init wants no more of it than its limits.
-func newPlatform(cpus, threads int, ready chan<- made) {
+// newPlatform makes the platform, which takes the longest of all: Init wants no more of it than whether it has processors of its own to
+// name, which none has. device is that of KVM, or -1.
+func newPlatform(cpus, threads, device int, ready chan<- made) {
 	lookAtCPU()
 	ring0.InitDefault()
+	var p platform.Platform
+	var err error
+	if device >= 0 {
+		p, err = newKVM(cpus, device)
+	} else {
+		p, err = newSystrap(cpus)
+	}
+	gomaxprocs.SetBase(threads) // not before: systrap has as many threads run a program as there may run Go
+	ready <- made{p, err}
+}
+
+func newSystrap(cpus int) (platform.Platform, error) {
 	constructor, err := platform.Lookup("systrap")
 	if err != nil {
-		ready <- made{nil, err}
-		return
+		return nil, err
 	}
 	expectWakeups()
 	var p platform.Platform
 	meekly(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
-	gomaxprocs.SetBase(threads) // not before: systrap has as many threads run a program as there may run Go
-	ready <- made{p, err}
+	if err != nil {
+		return nil, explainSystrap(err)
+	}
+	return patient{p}, nil
 }
 
 // prepareAddressSpace has the platform make the process that the first program will be executed in, which takes a

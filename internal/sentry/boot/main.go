@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 
+	"hull/internal/kvm"
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
@@ -32,6 +33,9 @@ const howToUse = "hull-sandbox is started by hull: hull --isolation sandbox run 
 func Main(args []string, release string) int {
 	if len(args) == 2 && args[1] == wire.CPUFeatures {
 		return printFeatures()
+	}
+	if len(args) == 3 && args[1] == wire.ProbeKVM {
+		return kvm.Main(args[2])
 	}
 	if len(args) > 1 && args[1] == wire.Park {
 		return mainParked(args[2:], release)
@@ -159,6 +163,7 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 	number(&report, "report-fd")
 	number(&c.log, "log-fd")
 	number(&c.links, "links-fd")
+	number(&c.KVM, "kvm-fd")
 	fs.StringVar(&files, "io-fds", "", "")
 	fs.BoolVar(&c.Throwaway, "throwaway", false, "")
 	c.OverlayFD = -1

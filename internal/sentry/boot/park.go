@@ -74,7 +74,7 @@ func mainParked(args []string, release string) int {
 func newParked() (*Sandbox, error) {
 	unix.Umask(0)
 	s := &Sandbox{server: fileserver.New(fileserver.Sockets{}), going: make(chan struct{}), parked: true}
-	s.Control, s.Start, s.OverlayFD = -1, -1, -1
+	s.Control, s.Start, s.OverlayFD, s.KVM = -1, -1, -1, -1
 	s.Spec = &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
 	s.root = &container{Sandbox: s, Container: s.Container, lock: logFD}
 	if err := s.newKernel(); err != nil {
@@ -122,7 +122,7 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 		return c.report, err
 	}
 	switch {
-	case c.Image != nil, c.HostSockets.Any(), c.OverlayFD >= 0, c.Throwaway:
+	case c.Image != nil, c.HostSockets.Any(), c.OverlayFD >= 0, c.Throwaway, c.KVM >= 0:
 		return c.report, &fault.Error{Kind: fault.Unsupported, Err: errors.New("not of a kernel that was there before")}
 	case c.Spec.Process.Terminal != (n == 1):
 		return c.report, errors.New("the standard streams are not those of the configuration")

@@ -59,9 +59,9 @@ func (s *Sandbox) newRestored(platform <-chan made) error {
 	k.SetMemoryFile(memory)
 	p := <-platform
 	if p.error != nil {
-		return explainPlatform(p.error)
+		return p.error
 	}
-	k.Platform = patient{p.Platform}
+	k.Platform = p.Platform
 	return sighandling.IgnoreChildStop()
 }
 

@@ -6,7 +6,8 @@
 // else is the work of the root, which is empty, and of the mounts, on which no link is followed.
 //
 // The helpers of systrap, which execute the container's programs, are forked by one that was there before the filter; each has
-// a filter of its own, by which every system call of a program comes here instead of to the host's kernel.
+// a filter of its own, by which every system call of a program comes here instead of to the host's kernel. Where a virtual machine
+// of the host's executes them instead, the calls for helpers are not allowed, and those are that run the machine.
 package filter
 
 import (
@@ -35,8 +36,8 @@ var always = []string{
 	"fallocate", "fdatasync", "fsync", "ftruncate", "fstat", "fstatfs", "sync_file_range", "fchmod", "fchown",
 	"fgetxattr", "flistxattr", "fremovexattr", "fsetxattr", "getdents64", "tee", "splice",
 	"recvmsg", "sendmsg", "recvmmsg", "sendmmsg", "shutdown",
-	// on its helpers: they are all the processes in its pid namespace
-	"wait4", "tgkill",
+	// of its own threads, and of systrap's helpers, which are all the other processes in its pid namespace
+	"tgkill",
 }
 
 // A condition is of one argument.
@@ -59,14 +60,14 @@ func lacks(arg uint, bits uint64) condition {
 // fd is a descriptor: not AT_FDCWD, which is negative.
 func fd(arg uint) condition { return lacks(arg, 1<<31) }
 
-// rule allows a call where all conditions hold.
+// rule allows a call where all conditions hold, or with any arguments.
 type rule struct {
 	call  string
 	conds []condition
 }
 
+// rules are those that hold for each platform.
 func rules() []rule {
-	self := uint64(os.Getpid())
 	threads := uint64(unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD)
 	list := []rule{
 		// threads, and no processes
@@ -102,10 +103,6 @@ func rules() []rule {
 		// not those of datagrams, which go wherever they are addressed to, without connect(2)
 		{"socketpair", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC)}},
 		{"socketpair", []condition{is(0, unix.AF_UNIX), is(1, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC)}},
-		// helpers: of systrap, all of which are children of children in this pid namespace
-		{"rt_tgsigqueueinfo", []condition{is(0, self)}},
-		{"setpriority", []condition{is(0, unix.PRIO_PROCESS)}},
-		{"waitid", []condition{is(0, unix.P_PID)}},
 	}
 	// F_OFD_SETLK is for what is locked while a container is paused; a program in native isolation can lock its files, too
 	for _, cmd := range []uint64{unix.F_OFD_SETLK, unix.F_GET_SEALS, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_DUPFD_CLOEXEC, unix.F_DUPFD} {
@@ -113,8 +110,34 @@ func rules() []rule {
 	}
 	for _, request := range []uint64{
 		unix.TIOCINQ, unix.TCGETS, unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCGWINSZ, unix.TIOCSWINSZ,
-		tcgets2, tcsets2, tcsetsw2, tcsetsf2, notifRecv, notifSend, notifSetFlags,
+		tcgets2, tcsets2, tcsetsw2, tcsetsf2,
 	} {
+		list = append(list, rule{"ioctl", []condition{fd(0), is(1, request)}})
+	}
+	for _, flags := range mappings {
+		list = append(list, rule{"mmap", []condition{is(3, flags)}})
+	}
+	return list
+}
+
+// mappings are flags of mmap(2).
+var mappings = []uint64{
+	unix.MAP_SHARED, unix.MAP_SHARED | unix.MAP_FIXED, unix.MAP_PRIVATE, unix.MAP_PRIVATE | unix.MAP_FIXED,
+	unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_STACK,
+	unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED,
+	unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, mapDroppable | unix.MAP_ANONYMOUS,
+}
+
+// helperRules are what systrap does with its helpers, all of which are children of children in this pid namespace.
+func helperRules() []rule {
+	self := uint64(os.Getpid())
+	list := []rule{
+		{"wait4", nil},
+		{"rt_tgsigqueueinfo", []condition{is(0, self)}},
+		{"setpriority", []condition{is(0, unix.PRIO_PROCESS)}},
+		{"waitid", []condition{is(0, unix.P_PID)}},
+	}
+	for _, request := range []uint64{notifRecv, notifSend, notifSetFlags} {
 		list = append(list, rule{"ioctl", []condition{fd(0), is(1, request)}})
 	}
 	for _, request := range []uint64{
@@ -122,14 +145,6 @@ func rules() []rule {
 		unix.PTRACE_SETREGSET, unix.PTRACE_GETSIGINFO, unix.PTRACE_SETOPTIONS, ptraceSetSigMask, ptraceSysEmu,
 	} {
 		list = append(list, rule{"ptrace", []condition{is(0, request)}})
-	}
-	for _, flags := range []uint64{
-		unix.MAP_SHARED, unix.MAP_SHARED | unix.MAP_FIXED, unix.MAP_PRIVATE, unix.MAP_PRIVATE | unix.MAP_FIXED,
-		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_STACK,
-		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED,
-		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, mapDroppable | unix.MAP_ANONYMOUS,
-	} {
-		list = append(list, rule{"mmap", []condition{is(3, flags)}})
 	}
 	return list
 }
@@ -160,15 +175,26 @@ func refused() specs.LinuxSyscall {
 // terminal is what makes a terminal that is nobody's the controlling one of this process: a container's may come after the filter.
 var terminal = rule{"ioctl", []condition{fd(0), is(1, unix.TIOCSCTTY), is(2, 0)}}
 
-// Profile returns the filter of this process. sockets are those of the host's that it passes on, or nil; early says that it comes before
-// there is a container.
-func Profile(sockets *Sockets, early bool) *specs.LinuxSeccomp {
+// Process is what a filter is for.
+type Process struct {
+	Sockets *Sockets // those of the host's that it passes on; or nil
+	Early   bool     // the filter comes before there is a container
+	KVM     bool     // programs run by the host's KVM, and not by systrap
+}
+
+// profile returns the filter of this process.
+func (p Process) profile() *specs.LinuxSeccomp {
 	s := &specs.LinuxSeccomp{
 		DefaultAction: specs.ActKillProcess,
 		Syscalls:      []specs.LinuxSyscall{{Names: always, Action: specs.ActAllow}, refused()},
 	}
-	list := append(rules(), sockets.rules()...)
-	if early {
+	list := append(rules(), p.Sockets.rules()...)
+	if p.KVM {
+		list = append(list, machineRules()...)
+	} else {
+		list = append(list, helperRules()...)
+	}
+	if p.Early {
 		list = append(list, terminal)
 	}
 	for _, r := range list {
@@ -194,13 +220,16 @@ func Confine(empty string, f *Filter) error {
 	return f.Install()
 }
 
-// Filter is what Profile says, compiled.
+// Filter is a compiled one.
 type Filter struct{ program *seccomp.Program }
 
-// Compile compiles Profile.
-func Compile(sockets *Sockets, early bool) (*Filter, error) {
-	p, err := seccomp.Compile(Profile(sockets, early))
-	return &Filter{p}, err
+// Compile makes the filter of a process.
+func Compile(p Process) (*Filter, error) {
+	program, err := seccomp.Compile(p.profile())
+	if err == nil && p.KVM {
+		program.Filter = append(leaveMachine(), program.Filter...)
+	}
+	return &Filter{program}, err
 }
 
 // Install puts all threads of this process under the filter, for ever.

@@ -175,7 +175,7 @@ func play(role string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	f, err := Compile(nil, false)
+	f, err := Compile(Process{})
 	if err == nil {
 		err = f.Install()
 	}
@@ -245,7 +245,7 @@ func TestDuties(t *testing.T) {
 
 // What the profile doesn't name is not allowed, whatever its arguments: each call known to hull, by its name.
 func TestEveryOtherCall(t *testing.T) {
-	profile := Profile(nil, false)
+	profile := Process{}.profile()
 	p, err := seccomp.Compile(profile)
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestEveryOtherCall(t *testing.T) {
 
 // Who may connect with sockets of the host's can make no others than those that have one peer, and take no name.
 func TestUnixSockets(t *testing.T) {
-	p, err := seccomp.Compile(Profile(&Sockets{Unix: UnixSockets{Connect: true}}, false))
+	p, err := seccomp.Compile(Process{Sockets: &Sockets{Unix: UnixSockets{Connect: true}}}.profile())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestUnixSockets(t *testing.T) {
 		}
 	}
 	// Who may make some takes names, and connects with nobody.
-	if p, err = seccomp.Compile(Profile(&Sockets{Unix: UnixSockets{Bind: true}}, false)); err != nil {
+	if p, err = seccomp.Compile(Process{Sockets: &Sockets{Unix: UnixSockets{Bind: true}}}.profile()); err != nil {
 		t.Fatal(err)
 	}
 	for call, want := range map[uint32]bool{unix.SYS_BIND: true, unix.SYS_LISTEN: true, unix.SYS_CONNECT: false} {
