@@ -46,6 +46,7 @@ type saved struct {
 	listener net.Listener
 	began    time.Time
 	timer    *time.Timer
+	polling  int // an epoll that has standard input, as a program with an event loop has one
 }
 
 // playSaved prints a line for each line that it reads.
@@ -79,6 +80,12 @@ func newSaved() (_ *saved, err error) {
 		}
 	}
 	if err := os.Remove("/tmp/gone"); err != nil {
+		return nil, err
+	}
+	if s.polling, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if err := unix.EpollCtl(s.polling, unix.EPOLL_CTL_ADD, 0, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
 		return nil, err
 	}
 	if s.appended, err = os.OpenFile("/tmp/appended", os.O_WRONLY|os.O_CREATE, 0o600); err != nil {
@@ -595,36 +602,46 @@ func (s *skipped) Read([]byte) (int, error) {
 
 // Streams may be others than they were: files, or the null device, instead of pipes, and the other way round.
 func TestSandboxCheckpointStreams(t *testing.T) {
-	r := newRuntime(t)
-	dir := t.TempDir()
-	ends := hulltest.Bundle(t, withActor(t, dir), playing("saved"))
-	c, d := runSaved(t, r, ends)
-	d.step(1)
-	checkpoint(t, c, filepath.Join(dir, "pipes"), false)
-	// From pipes to files.
-	in, err := os.Create(filepath.Join(dir, "in"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	if _, err := in.WriteString("go\ngo\n"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	out, err := os.Create(filepath.Join(dir, "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	o := restoreOptions(ends, filepath.Join(dir, "pipes"), d)
-	o.Stdio = hull.Stdio{In: in, Out: out, Err: out}
-	c = restore(t, r, "box", o)
-	expect(t, "0", wait(t, c.Init()))
-	text, err := os.ReadFile(out.Name())
-	if err != nil || !strings.HasPrefix(string(text), "count 2 ") || strings.Count(string(text), "\n") != 2 {
-		t.Errorf("%q, %v", text, err)
+	for name, before := range map[string]int{"of one that ran": 0, "of one that was restored": 1} {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			bundle, dir := savedBundle(t), t.TempDir()
+			image := func(n int) string { return filepath.Join(dir, fmt.Sprint("image", n)) }
+			c, d := runSaved(t, r, bundle)
+			d.step(1)
+			checkpoint(t, c, image(0), false)
+			for n := range before { // from pipes to pipes
+				d = d.goesOn()
+				c = restore(t, r, "box", restoreOptions(bundle, image(n), d))
+				d.step(n + 2)
+				checkpoint(t, c, image(n+1), false)
+			}
+			// From pipes to files.
+			in, err := os.Create(filepath.Join(dir, "in"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			if _, err := in.WriteString("go\ngo\n"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := in.Seek(0, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			out, err := os.Create(filepath.Join(dir, "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			o := restoreOptions(bundle, image(before), d)
+			o.Stdio = hull.Stdio{In: in, Out: out, Err: out}
+			c = restore(t, r, "box", o)
+			expect(t, "0", wait(t, c.Init()))
+			text, err := os.ReadFile(out.Name())
+			if err != nil || !strings.HasPrefix(string(text), fmt.Sprintf("count %d ", before+2)) || strings.Count(string(text), "\n") != 2 {
+				t.Errorf("%q, %v", text, err)
+			}
+		})
 	}
 }
 

@@ -43,7 +43,6 @@ type restoring struct {
 	files   []*os.File
 	network *wire.Request // that came before; or nil
 	sockets []int
-	polled  [3]bool
 	begun   atomic.Bool
 }
 
@@ -93,7 +92,7 @@ func (s *Sandbox) restore(saved *image.Contents) (err error) {
 	if saved == nil || s.restoring == nil || len(s.restoring.files) != len(image.Files) || s.restoring.begun.Swap(true) {
 		return &fault.Error{Kind: fault.BadState, Err: errors.New("there is nothing to be restored")}
 	}
-	s.restoring.polled = saved.Polled
+	s.root.polled = saved.Polled
 	if err := usable(saved); err != nil {
 		return err
 	}
@@ -182,7 +181,7 @@ func (s *Sandbox) descriptors() (map[checkpoint.ResourceID]int, error) {
 		return m, nil
 	}
 	for i, fd := range c.Streams {
-		if s.restoring.polled[i] {
+		if c.polled[i] {
 			var err error
 			if fd, err = c.pumps.Fit(i, fd); err != nil {
 				return nil, err
