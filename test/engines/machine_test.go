@@ -35,6 +35,10 @@ func inMachine(m *testing.M) (int, error) {
 	if err := syscall.Mount(filepath.Dir(os.Getenv("RUNTIME")), runtimeDir, "", syscall.MS_BIND, ""); err != nil {
 		return 0, fmt.Errorf("mount %s: %w", runtimeDir, err)
 	}
+	// Else a later run's mount over it propagates to the one that it covers, and each run doubles them.
+	if err := syscall.Mount("", runtimeDir, "", syscall.MS_PRIVATE, ""); err != nil {
+		return 0, fmt.Errorf("mount private %s: %w", runtimeDir, err)
+	}
 	if err := setEnvironment(); err != nil {
 		return 0, err
 	}
