@@ -186,7 +186,53 @@ func (c *contestant) enter(dir string) (err error) {
 	if strings.HasSuffix(c.version, "VERSION_MISSING") { // runsc, as the module proxy has it
 		c.version = filepath.Base(filepath.Dir(c.path))
 	}
+	if err == nil {
+		c.path, err = copyAnew(c.path, filepath.Join(dir, "programs"))
+	}
 	return err
+}
+
+// copyAnew copies a program below dir, with those beside it whose names begin with its own, unless it is there: where the page
+// cache has a file in small pieces, as the linker writes it, its program starts up to a tenth later than the same one in another file.
+func copyAnew(program, dir string) (string, error) {
+	if strings.HasPrefix(program, dir+"/") {
+		return program, nil
+	}
+	beside, err := filepath.Glob(program + "-*")
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, strings.ReplaceAll(filepath.Dir(program), "/", "_"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, from := range append(beside, program) {
+		if err := writeAnew(filepath.Join(dir, filepath.Base(from)), from); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, filepath.Base(program)), nil
+}
+
+// writeAnew copies a program, in pieces as large as those in which the kernel would read it from a disk: what is written at once is in
+// one piece in the page cache, and of two megabytes the processor makes one page, by which a program of 60 starts in half the time.
+func writeAnew(to, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	const readahead = 128 << 10
+	for piece := range slices.Chunk(data, readahead) {
+		if _, err := f.Write(piece); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	return f.Close()
 }
 
 // parseVersion makes "crun 1.8.1" of what crun --version prints, and what runc and hull print.
