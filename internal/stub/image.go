@@ -2,21 +2,20 @@ package stub
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/elf"
 )
 
 // interpreterStart returns the address of the stub's machine code, in image_GOARCH.s. It is data here, never called.
 func interpreterStart() unsafe.Pointer
 
 const (
-	textAddr  = 0x00400000 // where the image has its headers, and behind them its code
-	headers   = 64 + 3*56
-	batchAddr = 0x10000000 // where it keeps the batch; BASE in image_GOARCH.s
+	batchAddr = 0x10000000 // where the image keeps the batch; BASE in image_GOARCH.s
 	batchMax  = 16 << 20   // largest batch: execve's arguments are at most 6 MiB (execve(2), "Limits on size")
 )
 
@@ -43,44 +42,13 @@ func handler() uint64 {
 	if i < 0 {
 		panic("bug: the stub's code has no signal handler")
 	}
-	return textAddr + headers + uint64(i+len(handlerMark))
+	return elf.TextAt + uint64(i+len(handlerMark))
 }
 
-// elf returns a static executable of one page: an ELF header, three program headers and the interpreter.
-// The header's e_flags, which means nothing to Linux on these machines, holds the number of descriptors to keep.
-func elf(fds int) []byte {
-	const (
-		rx = 5
-		rw = 6
-	)
-	text := code()
-	size := uint64(headers + len(text))
-	b := make([]byte, 0, size)
-	le := binary.LittleEndian
-	b = append(b, "\x7fELF\x02\x01\x01"...)
-	b = append(b, make([]byte, 9)...)
-	b = le.AppendUint16(b, 2) // ET_EXEC
-	b = le.AppendUint16(b, machine)
-	b = le.AppendUint32(b, 1)
-	b = le.AppendUint64(b, textAddr+headers) // entry point
-	b = le.AppendUint64(b, 64)               // program headers
-	b = le.AppendUint64(b, 0)
-	b = le.AppendUint32(b, uint32(fds)) // e_flags, at FDS in image_GOARCH.s
-	for _, n := range []uint16{64, 56, 3, 64, 0, 0} {
-		b = le.AppendUint16(b, n)
-	}
-	segment := func(kind, flags uint32, offset, addr, filesz, memsz, align uint64) {
-		b = le.AppendUint32(b, kind)
-		b = le.AppendUint32(b, flags)
-		for _, n := range []uint64{offset, addr, addr, filesz, memsz, align} {
-			b = le.AppendUint64(b, n)
-		}
-	}
-	const load, stack = 1, 0x6474e551
-	segment(load, rx, 0, textAddr, size, size, 0x10000)
-	segment(load, rw, 0, batchAddr, 0, batchMax, 0x10000)
-	segment(stack, rw, 0, 0, 0, 0, 16)
-	return append(b, text...)
+// image returns the program. The number of descriptors that it keeps is in its flags, at FDS in image_GOARCH.s.
+func image(fds int) []byte {
+	p := elf.Program{Text: code(), Zeros: elf.Zeros{Addr: batchAddr, Size: batchMax}, Flags: uint32(fds)}
+	return p.File()
 }
 
 // newImage returns an executable file that holds the interpreter and nothing else. Its stub keeps the first fds
@@ -89,9 +57,9 @@ func elf(fds int) []byte {
 func newImage(fds int) (*os.File, error) {
 	f, err := newMemfd()
 	if err != nil {
-		return newTmpfile(elf(fds), err)
+		return newTmpfile(image(fds), err)
 	}
-	if _, err := f.Write(elf(fds)); err != nil {
+	if _, err := f.Write(image(fds)); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -395,7 +395,7 @@ func BenchmarkDo(b *testing.B) {
 
 // Hosts may forbid executable memory files: vm.memfd_noexec=2.
 func TestImageWithoutMemfd(t *testing.T) {
-	f, err := newTmpfile(elf(5), errors.New("forbidden"))
+	f, err := newTmpfile(image(5), errors.New("forbidden"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,7 @@
 package boot
 
 import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
+	"hull/internal/elf"
 	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/task"
 	"hull/spec"
@@ -45,7 +42,8 @@ func (s *Sandbox) rehearse() error {
 	}
 	ctx := m.Context()
 	defer ns.DecRef(ctx)
-	if err := s.loadProgram(ctx, ns, "/dev/program", smallestProgram()); err != nil {
+	program := elf.Program{Text: make([]byte, 4000)} // never executed: there is no instruction
+	if err := s.loadProgram(ctx, ns, "/dev/program", program.File()); err != nil {
 		return err
 	}
 	_, err = task.Filter(spec.Seccomp())
@@ -74,23 +72,4 @@ func (s *Sandbox) loadProgram(ctx context.Context, ns *vfs.MountNamespace, name 
 	}
 	image.MemoryManager.DecUsers(context.Background())
 	return nil
-}
-
-// smallestProgram is one that is never executed: it has no instruction.
-func smallestProgram() []byte {
-	const address, page = 0x400000, 0x1000
-	machine := elf.EM_X86_64
-	if runtime.GOARCH == "arm64" {
-		machine = elf.EM_AARCH64
-	}
-	h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: uint32(elf.EV_CURRENT), Entry: address}
-	copy(h.Ident[:], elf.ELFMAG)
-	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
-	h.Ehsize, h.Phentsize, h.Phnum = uint16(binary.Size(h)), uint16(binary.Size(elf.Prog64{})), 1
-	h.Phoff = uint64(h.Ehsize)
-	text := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: address, Filesz: page, Memsz: page, Align: page}
-	var b bytes.Buffer
-	_ = binary.Write(&b, binary.LittleEndian, h)
-	_ = binary.Write(&b, binary.LittleEndian, text)
-	return append(b.Bytes(), make([]byte, page-b.Len())...)
 }

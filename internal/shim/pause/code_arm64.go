@@ -2,10 +2,8 @@ package pause
 
 import "encoding/binary"
 
-const machine = 183 // EM_AARCH64
-
-// code returns the instructions, which will be at an address, and the data behind them.
-func code(uint32) []byte {
+// code returns the instructions, and the data behind them.
+func code() []byte {
 	mov := func(reg, n uint32) uint32 { return 0xd2800000 | n<<5 | reg }
 	const svc = 0xd4000001
 	const words = 14

@@ -2,7 +2,7 @@
 // without end.
 package pause
 
-import "encoding/binary"
+import "hull/internal/elf"
 
 // File is the program's name in the pod's root file system.
 const File = "pause"
@@ -18,41 +18,8 @@ const User = 65535
 //
 // The image of a pause container is 300 KB that a node has to have fetched; all that is needed of it are these instructions.
 func Program() []byte {
-	const (
-		addr    = 0x400000
-		headers = 64 + 2*56
-		rx, rw  = 5, 6
-		load    = 1
-		stack   = 0x6474e551
-	)
-	text := code(addr + headers)
-	size := uint64(headers + len(text))
-	le := binary.LittleEndian
-	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
-	b = le.AppendUint16(b, 2) // ET_EXEC
-	b = le.AppendUint16(b, machine)
-	b = le.AppendUint32(b, 1)
-	b = le.AppendUint64(b, addr+headers) // entry point
-	b = le.AppendUint64(b, 64)           // program headers
-	b = le.AppendUint64(b, 0)
-	b = le.AppendUint32(b, 0)
-	for _, n := range []uint16{64, 56, 2, 64, 0, 0} {
-		b = le.AppendUint16(b, n)
-	}
-	for _, s := range []struct {
-		kind, flags uint32
-		fields      [6]uint64 // offset, address twice, sizes in the file and in memory, alignment
-	}{
-		{load, rx, [6]uint64{0, addr, addr, size, size, 0x10000}},
-		{stack, rw, [6]uint64{5: 16}},
-	} {
-		b = le.AppendUint32(b, s.kind)
-		b = le.AppendUint32(b, s.flags)
-		for _, n := range s.fields {
-			b = le.AppendUint64(b, n)
-		}
-	}
-	return append(b, text...)
+	p := elf.Program{Text: code()}
+	return p.File()
 }
 
 // ignore is the kernel's struct sigaction (rt_sigaction(2)) with SIG_IGN as its handler.

@@ -1,3 +1,3 @@
-package stub
+package elf
 
 const machine = 62 // EM_X86_64

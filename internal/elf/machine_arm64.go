@@ -1,3 +1,3 @@
-package stub
+package elf
 
 const machine = 183 // EM_AARCH64
