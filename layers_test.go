@@ -46,7 +46,7 @@ var layers = [][]string{
 	{"hull/internal/sandbox", "hull/internal/sentry/checksum", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter", "hull/internal/sentry/stream", "hull/internal/sentry/task", "hull/internal/sentry/terminal"},
 	{"hull/internal/native", "hull/internal/pool", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/proc"},
-	{"hull/internal/engine"},
+	{"hull/internal/engine", "hull/internal/kvm"},
 	{"hull/internal/sandbox/wire"},
 	{"hull/internal/rootfs", "hull/internal/containerd", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft", "hull/internal/criu"},

@@ -284,7 +284,7 @@ func TestSandboxPoolNotUsed(t *testing.T) {
 		"pid file":       {"--pid-file", hull.CreateOptions{PidFile: filepath.Join(dir, "pid")}, nil},
 		"user namespace": {"user namespace", hull.CreateOptions{}, userNamespace},
 		"host's network": {"the host's network", hull.CreateOptions{}, noNamespace(specs.NetworkNamespace)},
-		"network by path": {"network namespace by its path", hull.CreateOptions{}, func(s *specs.Spec) {
+		"network by path": {"a namespace by its path", hull.CreateOptions{}, func(s *specs.Spec) {
 			s.Linux.Namespaces[namespaceIndex(s, specs.NetworkNamespace)].Path = "/proc/self/ns/net"
 		}},
 		"processors": {"cpu.cpus", hull.CreateOptions{}, func(s *specs.Spec) {
