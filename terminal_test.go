@@ -84,7 +84,7 @@ func TestTerminalOfExec(t *testing.T) {
 	expect(t, "0", wait(t, proc))
 }
 
-// A terminal is the controlling one: what is typed becomes signals.
+// A terminal is the controlling one: what is typed becomes signals, and is shown as such.
 func TestTerminalControls(t *testing.T) {
 	r := newRuntime(t)
 	var console console
@@ -102,7 +102,7 @@ func TestTerminalControls(t *testing.T) {
 	if _, err := console.Write([]byte{3}); err != nil { // Ctrl-C
 		t.Fatal(err)
 	}
-	if !lines.Scan() || !strings.Contains(lines.Text(), "SIGINT") {
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "^C") || !strings.Contains(lines.Text(), "SIGINT") {
 		t.Errorf("after Ctrl-C it says %q, %v", lines.Text(), lines.Err())
 	}
 	expect(t, "0", wait(t, c.Init()))

@@ -26,6 +26,7 @@ func (t *Terminal) copyIn(stop <-chan struct{}) {
 	}
 	defer t.master.EventUnregister(&room)
 	buf := make([]byte, 4096)
+	echoed := false
 	for {
 		if len(t.typed) == 0 {
 			n, err := t.host.Read(buf)
@@ -44,9 +45,17 @@ func (t *Terminal) copyIn(stop <-chan struct{}) {
 			t.sync()
 		}
 		for len(t.typed) > 0 {
-			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(t.typed), vfs.WriteOptions{})
-			if t.signals(t.typed[:n]) {
-				t.letGoOn()
+			next, signal := t.next()
+			if signal && !echoed {
+				t.echo(next[0]) // before what the program says to it
+				echoed = true
+			}
+			n, err := t.master.Write(t.ctx, usermem.BytesIOSequence(next), vfs.WriteOptions{})
+			if n > 0 {
+				echoed = false
+				if signal {
+					t.letGoOn()
+				}
 			}
 			t.typed = t.typed[n:]
 			if err == nil {
@@ -66,17 +75,36 @@ func (t *Terminal) copyIn(stop <-chan struct{}) {
 	}
 }
 
-// signals tells whether something of what was typed may be a signal for the job in the foreground.
-func (t *Terminal) signals(typed []byte) bool {
+// next returns what of typed is to be written next: a character alone that may be a signal for the job in the foreground, or what comes
+// before it.
+func (t *Terminal) next() (next []byte, signal bool) {
 	t.mu.Lock()
 	cc := t.modes.Cc
 	t.mu.Unlock()
-	for _, c := range typed {
+	for i, c := range t.typed {
 		if c != 0 && (c == cc[unix.VSUSP] || c == cc[unix.VINTR] || c == cc[unix.VQUIT]) { // 0 is none
-			return true
+			if i == 0 {
+				return t.typed[:1], true
+			}
+			return t.typed[:i], false
 		}
 	}
-	return false
+	return t.typed, false
+}
+
+// echo shows a character that becomes a signal, as Linux's terminals do (ECHOCTL, termios(3)) and this kernel's don't: where there is no
+// room for it, not.
+func (t *Terminal) echo(c byte) {
+	t.mu.Lock()
+	modes := t.modes.Lflag
+	t.mu.Unlock()
+	const needs = unix.ISIG | unix.ECHO | unix.ECHOCTL
+	if modes&needs != needs || c >= ' ' && c != 0x7f {
+		return
+	}
+	if conn, err := t.host.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _, _ = unix.Write(int(fd), []byte{'^', c ^ '@'}) })
+	}
 }
 
 // letGoOn undoes stops in the process's job that nobody else could undo. The process leads its session, so that no shell is
