@@ -154,6 +154,7 @@ type Process struct {
 	Pid int // in the caller's pid namespace; 0 of one that has none there, see ExecOptions.Attached
 
 	mu     sync.Mutex
+	waited bool     // for, or being waited for
 	pidfd  *os.File // if this program has started it
 	ended  func(unix.WaitStatus) unix.WaitStatus
 	wait   func() (unix.WaitStatus, error) // of one that is no child; or nil
@@ -169,9 +170,10 @@ func newProcess(p *engine.Process) *Process {
 // it, once.
 func (p *Process) Wait() (unix.WaitStatus, error) {
 	p.mu.Lock()
-	pidfd, remote := p.pidfd, p.remote
+	pidfd, remote, waited := p.pidfd, p.remote, p.waited
+	p.waited = true
 	p.mu.Unlock()
-	if pidfd == nil && remote == nil {
+	if pidfd == nil && remote == nil || waited {
 		return 0, &fault.Error{Kind: fault.BadUsage, Err: errors.New("wait: the process was started by another program, or has been waited for")}
 	}
 	defer p.Release()

@@ -478,6 +478,33 @@ func TestSandboxExecAttached(t *testing.T) {
 	if got := inside(t, c).Pids; got <= before {
 		t.Errorf("%d threads, as before: the process that was left has ended", got)
 	}
+	t.Run("given up while it is waited for", func(t *testing.T) {
+		p := start(t, newStreams(t), verb("sleep", "3600"))
+		waited := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := p.Wait()
+				waited <- err
+			}()
+		}
+		result := func() error {
+			t.Helper()
+			select {
+			case err := <-waited:
+				return err
+			case <-time.After(10 * time.Second):
+				t.Fatal("it is waited for all the same")
+				return nil
+			}
+		}
+		if err := result(); !errors.Is(err, hull.ErrBadUsage) {
+			t.Errorf("waited for by two: %v", err)
+		}
+		p.Release()
+		if err := result(); err == nil {
+			t.Error("it is said to have ended")
+		}
+	})
 	last := start(t, newStreams(t), verb("sleep", "3600"))
 	if err := c.Signal(unix.SIGKILL, false); err != nil {
 		t.Fatal(err)

@@ -17,34 +17,40 @@ import (
 func attached(r *engine.ExecRequest) bool { return r.Attached && !r.Process.Terminal }
 
 // execRemote has the sandbox start a process for which there is none on this host.
-func execRemote(r *engine.ExecRequest) (_ *engine.Process, err error) {
+func execRemote(r *engine.ExecRequest) (*engine.Process, error) {
 	conn, err := dial(&r.Container)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			conn.Close()
-		}
-	}()
+	defer conn.Close()
 	if err := requestExec(conn, r, append(r.Stdio[:len(r.Stdio):len(r.Stdio)], r.Extra...)); err != nil {
 		return nil, err
 	}
 	if _, err := answer(conn); err != nil {
 		return nil, err
 	}
-	// What comes next is the process's end.
-	if err := unix.SetsockoptTimeval(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}); err != nil {
-		return nil, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
+	// What comes next is the process's end, however late. Who waits for it is not to have a thread wait in the kernel, where Close wouldn't
+	// wake it up, and where the descriptor's number could be another file's by the time it has.
+	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
 	}
-	return &engine.Process{Remote: &remote{conn}}, nil
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	return &engine.Process{Remote: &remote{os.NewFile(uintptr(fd), wire.Control)}}, nil
 }
 
-// remote is a process in a sandbox, by the connection that it was asked for.
+// remote is a process in a sandbox, by the connection that it was asked for, which doesn't block.
 type remote struct{ conn *os.File }
 
 func (p *remote) Wait() (unix.WaitStatus, error) {
-	end, err := wire.ReceiveEnd(int(p.conn.Fd()))
+	var end wire.End
+	err := wire.Await(p.conn, func(fd int) (err error) {
+		end, err = wire.ReceiveEnd(fd)
+		return err
+	})
 	switch {
 	case errors.Is(err, wire.ErrEnd), errors.Is(err, unix.ECONNRESET):
 		return unix.WaitStatus(unix.SIGKILL), nil // what the end of the sandbox is for its processes
@@ -57,7 +63,14 @@ func (p *remote) Wait() (unix.WaitStatus, error) {
 }
 
 func (p *remote) Signal(sig unix.Signal) error {
-	err := wire.SendBytes(int(p.conn.Fd()), string(binary.LittleEndian.AppendUint32(nil, uint32(sig))))
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	message := string(binary.LittleEndian.AppendUint32(nil, uint32(sig)))
+	if closed := raw.Control(func(fd uintptr) { err = wire.SendBytes(int(fd), message) }); closed != nil {
+		return closed
+	}
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return os.ErrProcessDone
 	}
