@@ -41,10 +41,7 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	if err == nil {
 		return nil
 	}
-	if left := removeBut(r.Image.Dir, append(before, logged)); left != nil {
-		err = errors.Join(err, left)
-	}
-	return err
+	return errors.Join(err, discard(r, append(before, logged)))
 }
 
 // namesIn returns the names in a directory.
@@ -58,11 +55,16 @@ func namesIn(dir *os.File) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// removeBut removes what a checkpoint that failed has left of an image, which would be none.
-func removeBut(dir *os.File, keep []string) error {
+// discard removes what a checkpoint that failed has left of an image, which would be none, but for these names. It stays if the container
+// has ended: all may have been saved before ctx ended, or CRIU, and then there is nothing else of it.
+func discard(r *engine.CheckpointRequest, keep []string) error {
+	if !proc.Alive(r.Init) || proc.Killed(r.Init) {
+		return nil
+	}
+	dir := r.Image.Dir
 	names, err := namesIn(dir)
 	for _, name := range names {
-		if slices.Contains(keep, name) {
+		if slices.Contains(keep, name) || !ofImage(name) {
 			continue
 		}
 		if e := unix.Unlinkat(int(dir.Fd()), name, 0); e != nil && e != unix.ENOENT {
@@ -70,6 +72,11 @@ func removeBut(dir *os.File, keep []string) error {
 		}
 	}
 	return err
+}
+
+// ofImage tells whether a file has a name that CRIU or hull gives one of an image. Others may be somebody else's, who has made them meanwhile.
+func ofImage(name string) bool {
+	return strings.HasSuffix(name, ".img") || slices.Contains([]string{"parent", "stats-dump", "irmap-cache", dumpLog, criu.StreamsFile}, name)
 }
 
 // checkpoint saves a container. logged is "", or the name of the log that the error names.
