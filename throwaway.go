@@ -223,8 +223,16 @@ func (t *throwaway) sweep() (stop func()) {
 		return func() {}
 	}
 	const soon = 20 * time.Millisecond
-	timer := time.AfterFunc(soon, cgroup.Sweep)
-	return func() { timer.Stop() }
+	done := make(chan struct{})
+	timer := time.AfterFunc(soon, func() {
+		defer close(done)
+		cgroup.Sweep()
+	})
+	return func() {
+		if !timer.Stop() {
+			<-done // nothing of it goes on when the command has ended
+		}
+	}
 }
 
 // memory adds to the result what the cgroup knows.
