@@ -68,7 +68,7 @@ const programLong = `hull runs containers as the Open Container Initiative speci
 
 hull run does it all: it creates a container, starts its program, waits for the end and cleans up. Engines take the steps one by one: create, start, kill, delete. The id of a container is chosen by the caller; it is unique below the directory of --root, and made of letters, digits and the characters _ + - . (not . or .. alone).
 
-Of the global options --isolation says something to create, run, do and restore, --criu to checkpoint and restore, and those that begin with "in a sandbox" to create and run. Other commands take them, and do without: engines put the same ones before every command.`
+Of the global options --isolation says something to create, run, do and restore, --criu to checkpoint and restore, those from --overlay to --host-uds to create and run, and --platform with its device to these two, do, doctor and features. What do and restore can't do of it they refuse. Other commands take these options, and do without: engines put the same ones before every command.`
 
 const programExit = `0 if all went well, 1 if not, 3 if there is no such command. run and exec have the status of the program in the container, or 128 and the number of the signal that ended it.`
 

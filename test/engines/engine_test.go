@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,18 +20,9 @@ import (
 const runtimeDir = "/run/programs" // where RUNTIME is in the namespaces
 
 var (
-	patience = slowness() * 90 * time.Second // with one command of an engine
-	soon     = slowness() * 20 * time.Second // with what an engine does by itself
+	patience = hulltest.Patient(90 * time.Second) // with one command of an engine
+	soon     = hulltest.Patient(20 * time.Second) // with what an engine does by itself
 )
-
-// slowness is how many times longer than else the tests wait: HULL_TEST_SLOWNESS says it of a machine that is busy or stands still now and then.
-func slowness() time.Duration {
-	n, err := strconv.Atoi(os.Getenv("HULL_TEST_SLOWNESS"))
-	if err != nil || n < 1 {
-		return 1
-	}
-	return time.Duration(n)
-}
 
 // A contestant is a runtime under test, as engines know it.
 type contestant struct{ name, path string }

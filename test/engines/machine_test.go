@@ -25,7 +25,6 @@ func cgroupManager() string {
 
 // inMachine runs the tests in such a machine.
 func inMachine(m *testing.M) (int, error) {
-	patience, soon = 5*patience, 5*soon
 	userHome = "/home/user"
 	for _, dir := range []string{runtimeDir, "/run/home"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -136,7 +136,7 @@ if [ -d /hull/engines ]; then
 	suite=engines stuck=2700
 	flags="$(cat /hull/engines/flags) -test.timeout 45m"
 	depth=' *' # their few tests are long
-	set -- HULL_TEST_ENGINES_MACHINE=yes HULL_TEST_REQUIRE=all
+	set -- HULL_TEST_ENGINES_MACHINE=yes HULL_TEST_REQUIRE=all HULL_TEST_PATIENCE=5
 	[ ! -d /hull/engines/newest ] || set -- "$@" HULL_TEST_CONTAINERD=/hull/engines/newest
 	program /hull/engines "" RUNTIME="/hull/engines/bin/$(cat /hull/engines/runtime)" "$@"
 fi
