@@ -818,3 +818,15 @@ func TestSandboxPodInNamespacesThatAreThere(t *testing.T) {
 		says(t, exec1(t, c, verb("hostname")), "pod (none)")
 	}
 }
+
+// What is the host's own is none of a pod's: a configuration that names it asks for what a sandbox can't share.
+func TestSandboxPodInNamespacesOfTheHost(t *testing.T) {
+	for _, ns := range []specs.LinuxNamespaceType{specs.IPCNamespace, specs.UTSNamespace} {
+		_, err := tryRun(t, newRuntime(t), ofCRIO("sandbox", "box"), args("true"), func(s *specs.Spec) {
+			s.Hostname = ""
+			i := slices.IndexFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+			s.Linux.Namespaces[i].Path = "/proc/self/ns/" + string(ns)
+		})
+		refused(t, err, hull.ErrUnsupported, "linux.namespaces[", "the host's "+string(ns)+" namespace")
+	}
+}

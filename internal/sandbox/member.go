@@ -82,6 +82,27 @@ func joined(s *specs.Spec) func(specs.LinuxNamespace) bool {
 	}
 }
 
+// checkJoined refuses namespaces by path that are hull's own or the host's: nothing of the host is in the one that stands for them inside,
+// and a kernel that was taken over would be among the host's programs.
+func (c *creation) checkJoined() error {
+	joins := joined(c.Spec)
+	for i, ns := range c.Spec.Linux.Namespaces {
+		if ns.Path == "" || ns.Type == specs.NetworkNamespace || !joins(ns) {
+			continue // the network's is looked at when it is taken over
+		}
+		field := fmt.Sprintf("linux.namespaces[%d].path", i)
+		named, err := os.Stat(ns.Path)
+		if err != nil {
+			return &fault.Error{Field: field, Err: err}
+		}
+		if isOwn(named, string(ns.Type)) {
+			return &fault.Error{Field: field, Kind: fault.Unsupported,
+				Err: fmt.Errorf("not possible in sandbox isolation: the host's %s namespace, with which its kernel shares nothing", ns.Type)}
+		}
+	}
+	return nil
+}
+
 // join makes a container in the sandbox of another. On the host a stub stands for its first process, in its cgroup; the sandbox
 // ends the container when that is gone.
 func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {

@@ -141,13 +141,19 @@ func checkOwn(netns *os.File) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"/proc/thread-self/ns/net", "/proc/1/ns/net"} {
-		if own, err := os.Stat(name); err == nil && os.SameFile(fi, own) {
-			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
-				Err: errors.New("not possible in sandbox isolation: the host's network namespace by its path, which its kernel would take over")}
-		}
+	if isOwn(fi, "net") {
+		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+			Err: errors.New("not possible in sandbox isolation: the host's network namespace by its path, which its kernel would take over")}
 	}
 	return nil
+}
+
+// isOwn tells whether a namespace, by its file's name below ns, is that of hull or of the host.
+func isOwn(ns os.FileInfo, name string) bool {
+	return slices.ContainsFunc([]string{"thread-self", "1"}, func(pid string) bool {
+		own, err := os.Stat("/proc/" + pid + "/ns/" + name)
+		return err == nil && os.SameFile(ns, own)
+	})
 }
 
 func link(i *netdev.Interface) wire.Link {

@@ -142,6 +142,9 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 		return c.join(ctx)
 	}
+	if err := c.checkJoined(); err != nil {
+		return nil, err
+	}
 	taken := e.take(c)
 	if taken == nil {
 		program, err := e.open()
