@@ -1,8 +1,10 @@
 package hull_test
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"hull"
 	"hull/hulltest"
+	"hull/internal/sandbox/wire"
 )
 
 // memoryLimit limits memory, without swap.
@@ -203,4 +206,122 @@ func TestSandboxMemberLimitsNotHeld(t *testing.T) {
 	if len(warnings) != 2 || !strings.HasPrefix(warnings[0], "linux.resources.cpu.shares: not held") || warnings[1] != warnings[0] {
 		t.Errorf("%q", warnings)
 	}
+}
+
+// What programs of a container say of themselves doesn't keep them from being killed when they have more memory than it may have. Unlike
+// Linux, the sandbox's kernel lets anybody lower oom_score_adj.
+func TestSandboxMemberMemoryOfThoseThatHide(t *testing.T) {
+	r, pod := newPod(t)
+	hold := func(adj, bytes string) []string {
+		return []string{"write", "/proc/self/oom_score_adj", adj, ",", "zombie", ",", "hold", bytes}
+	}
+	t.Run("never to be killed", func(t *testing.T) {
+		c := runningMember(t, r, pod, "never", memoryLimit(64<<20), args("do", hold("-1000", "200000000")...))
+		expect(t, "signal SIGKILL", wait(t, c.Init()))
+	})
+	t.Run("behind a zombie", func(t *testing.T) {
+		c := runningMember(t, r, pod, "zombie", memoryLimit(64<<20), args("do", hold("-999", "20000000")...))
+		got, err := tryExec(t, c, verb("do", hold("-999", "50000000")...))
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		expect(t, "signal SIGKILL", got.Status)
+		says(t, exec1(t, c, verb("echo", "goes on")), "goes on")
+	})
+}
+
+// Many programs that are too much together are ended soon, not one in a second.
+func TestSandboxMemberMemoryOfMany(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "many", memoryLimit(16<<20))
+	var all []*hull.Process
+	for range 12 {
+		spec := c.ProcessSpec()
+		spec.Args = hulltest.Args("hold", "20000000")
+		p, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		all = append(all, p)
+	}
+	began := time.Now()
+	for _, p := range all {
+		expect(t, "signal SIGKILL", wait(t, p))
+	}
+	if took, most := time.Since(began), hulltest.Patient(6*time.Second); took > most {
+		t.Errorf("it takes %v until all have ended", took)
+	}
+}
+
+// Whoever asks what a container uses while it ends gets an answer, or none: the others of its sandbox go on.
+func TestSandboxMemberCountAmidEnd(t *testing.T) {
+	r, pod := newPod(t)
+	address := &unix.SockaddrUnix{Name: filepath.Join(pod.Dir(), wire.Control)}
+	count := func() {
+		conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		defer unix.Close(conn)
+		if unix.Connect(conn, address) == nil && wire.Send(conn, wire.Request{Op: wire.Count, Container: "a"}) == nil {
+			var reply wire.Reply
+			_, _ = wire.Receive(conn, &reply, 0)
+		}
+	}
+	for range 20 {
+		c := runningMember(t, r, pod, "a", memoryLimit(64<<20))
+		over := make(chan struct{})
+		var asking sync.WaitGroup
+		for range 8 {
+			asking.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+						count()
+					}
+				}
+			})
+		}
+		err := c.Delete(t.Context(), hull.DeleteOptions{Force: true})
+		close(over)
+		asking.Wait()
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+	}
+	says(t, exec1(t, pod, verb("echo", "goes on")), "goes on")
+}
+
+// The first container may change the kernel's cgroups, if it has them to write to. The others' limits hold all the same, and nothing
+// ends for that.
+func TestSandboxMemberLimitsTakenAway(t *testing.T) {
+	writable := func(s *specs.Spec) {
+		i := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+		s.Mounts[i].Options = []string{"nosuid", "nodev", "noexec"} // not ro
+	}
+	r, pod := newPod(t, writable)
+	c := runningMember(t, r, pod, "a", memoryLimit(64<<20))
+	write := func(file, text string) {
+		t.Helper()
+		if got, err := tryExec(t, pod, verb("write", "/sys/fs/cgroup/"+file, text)); err != nil || got.Status != "0" {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	for range 3 {
+		write("cgroup.subtree_control", "-memory -cpu -pids")
+		time.Sleep(200 * time.Millisecond)
+	}
+	got, err := tryExec(t, c, verb("hold", "200000000"))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", got.Status)
+	write("container-1/memory.max", "max")
+	if got, err = tryExec(t, c, verb("hold", "200000000")); err != nil {
+		t.Fatal(errorText(err))
+	}
+	expect(t, "signal SIGKILL", got.Status)
+	wantStatus(t, pod, hull.Running)
 }

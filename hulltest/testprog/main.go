@@ -74,6 +74,7 @@ func verbs() []verb {
 		{"umask", "", 0, 0, umask},
 		{"uname", "", 0, 0, uname},
 		{"write", "FILE TEXT", 2, 2, write},
+		{"zombie", "", 0, 0, zombie},
 	}
 }
 

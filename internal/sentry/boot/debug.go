@@ -172,7 +172,7 @@ func (s *Sandbox) showFiles(w *bufio.Writer) {
 // that is alone; among several each has what is resident of its processes.
 func (c *container) usage() (*wire.Usage, error) {
 	if c.group != nil {
-		return c.group.usage(), nil
+		return c.group.usage()
 	}
 	u := new(wire.Usage)
 	if c.members.count() == 0 {

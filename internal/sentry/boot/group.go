@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
@@ -48,8 +50,11 @@ type group struct {
 	node  kernel.Cgroup2
 	ns    *kernel.CgroupNamespace // its root is the cgroup
 
-	together atomic.Bool // memory.oom.group: all of the container is killed at once
-	killed   atomic.Bool // the container's first process was, for want of memory
+	first  atomic.Pointer[kernel.ThreadGroup] // the container's first process, once there is one
+	killed atomic.Bool                        // it was, for want of memory
+
+	mu     sync.Mutex
+	limits limits // with mu: what hull has set, whatever a program that may write to cgroups has written to the files
 
 	changed chan struct{}
 	closing sync.Once
@@ -61,8 +66,18 @@ type group struct {
 const (
 	memoryMax = "memory.max"
 	cpuMax    = "cpu.max"
+	pidsMax   = "pids.max"
 	oomGroup  = "memory.oom.group"
 )
+
+// limits are those of a group, as its files say them.
+type limits struct {
+	memory, cpu, pids string
+	together          bool // all of the container is killed at once
+}
+
+// controllers are those of the kernel that the groups' limits need.
+const controllers = "+cpu +memory +pids"
 
 // enterGroup gives the container a cgroup with these limits.
 func (c *container) enterGroup(limits map[string]string) error {
@@ -85,7 +100,7 @@ func (c *container) newGroup() (*group, error) {
 	cgroup2fs.SetNSDelegate(k, true)
 	if c.cgroups.mount == nil {
 		c.cgroups.mount = cgroup2fs.NewInternalMount(k, k.VFS())
-		if err := c.cgroups.write(k, "cgroup.subtree_control", "+cpu +memory +pids"); err != nil {
+		if err := c.cgroups.write(k, "cgroup.subtree_control", controllers); err != nil {
 			return nil, err
 		}
 	}
@@ -126,19 +141,12 @@ func (l *groups) write(k *kernel.Kernel, path, value string) error {
 }
 
 // set sets limits.
-func (g *group) set(limits map[string]string) error {
-	for _, file := range slices.Sorted(maps.Keys(limits)) {
-		if file == oomGroup {
-			g.together.Store(limits[file] == "1")
-			continue
-		}
-		value := limits[file]
-		if file == cpuMax && strings.HasPrefix(value, " ") { // a period alone
-			quota, _, _ := strings.Cut(g.read(cpuMax), " ")
-			value = quota + value
-		}
-		if err := g.c.cgroups.write(g.c.kernel, g.name+"/"+file, value); err != nil {
-			return &fault.Error{Field: "linux.resources", Step: fmt.Sprintf("write %q to %s of the sandbox's kernel", value, file), Err: errno.Of(err)}
+func (g *group) set(files map[string]string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		if err := g.setOne(file, files[file]); err != nil {
+			return err
 		}
 	}
 	select {
@@ -146,6 +154,66 @@ func (g *group) set(limits map[string]string) error {
 	default:
 	}
 	return nil
+}
+
+// setOne sets one limit. mu is locked.
+func (g *group) setOne(file, value string) error {
+	var kept *string
+	switch file {
+	case oomGroup:
+		g.limits.together = value == "1"
+		return nil
+	case memoryMax:
+		kept = &g.limits.memory
+	case cpuMax:
+		kept = &g.limits.cpu
+		if strings.HasPrefix(value, " ") { // a period alone
+			quota, _, _ := strings.Cut(cmp.Or(g.limits.cpu, "max"), " ")
+			value = quota + value
+		}
+	case pidsMax:
+		kept = &g.limits.pids
+	default:
+		return fmt.Errorf("%q: no limit of a container of several", file)
+	}
+	err := g.write(file, value)
+	if err == nil {
+		*kept, err = g.read(file) // the kernel reads sizes with units, and says them without
+	}
+	if err != nil {
+		return &fault.Error{Field: "linux.resources", Step: fmt.Sprintf("write %q to %s of the sandbox's kernel", value, file), Err: errno.Of(err)}
+	}
+	return nil
+}
+
+// write writes to a file of the cgroup.
+func (g *group) write(file, value string) error {
+	return g.c.cgroups.write(g.c.kernel, g.name+"/"+file, value)
+}
+
+// now returns the limits that are to be held.
+func (g *group) now() limits {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limits
+}
+
+// repair gives the cgroup its files and limits back: the first container sees the whole tree, and may take controllers away.
+func (g *group) repair() {
+	if err := g.c.cgroups.write(g.c.kernel, "cgroup.subtree_control", controllers); err != nil {
+		log.Warningf("%s: cgroups of the kernel: %v", g.c.ID, err)
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for file, value := range map[string]string{memoryMax: g.limits.memory, cpuMax: g.limits.cpu, pidsMax: g.limits.pids} {
+		if value == "" {
+			continue
+		}
+		if err := g.write(file, value); err != nil {
+			log.Warningf("%s: %s of the cgroup: %v", g.c.ID, file, err)
+		}
+	}
 }
 
 // close ends watch. Nothing of the container is held up any more.
@@ -165,36 +233,48 @@ func (g *group) remove() {
 	}
 }
 
-// read returns what a file of the cgroup says.
-func (g *group) read(file string) string {
+// read returns what a file of the cgroup says. There may be none: the cgroup is removed while somebody asks for what the container uses, or
+// a controller was taken away.
+func (g *group) read(file string) (string, error) {
 	text, err := g.node.ReadControl(g.c.kernel.SupervisorContext(), file)
-	if err != nil {
-		panic(fmt.Sprintf("bug: cgroup of the kernel: %s: %v", file, err))
-	}
-	return strings.TrimSpace(text)
+	return strings.TrimSpace(text), err
 }
 
-func (g *group) number(file string) uint64 {
-	n, _ := strconv.ParseUint(g.read(file), 10, 64)
-	return n
+func (g *group) number(file string) (uint64, error) {
+	text, err := g.read(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(text, 10, 64)
 }
 
 // usage returns what the container's processes use, and have used.
-func (g *group) usage() *wire.Usage {
-	u := &wire.Usage{Memory: g.number("memory.current"), Pids: g.number("pids.current")}
-	u.CPU.User, u.CPU.Kernel = uint64(g.stat("user_usec")), uint64(g.stat("system_usec"))
-	return u
+func (g *group) usage() (*wire.Usage, error) {
+	memory, err := g.number("memory.current")
+	pids, perr := g.number("pids.current")
+	user, uerr := g.stat("user_usec")
+	system, serr := g.stat("system_usec")
+	if err := cmp.Or(err, perr, uerr, serr); err != nil {
+		if g.node.Deleted() {
+			err = errStopped()
+		}
+		return nil, err
+	}
+	u := &wire.Usage{Memory: memory, Pids: pids}
+	u.CPU.User, u.CPU.Kernel = uint64(user), uint64(system)
+	return u, nil
 }
 
 // stat returns a time of cpu.stat.
-func (g *group) stat(key string) time.Duration {
-	for line := range strings.Lines(g.read("cpu.stat")) {
+func (g *group) stat(key string) (time.Duration, error) {
+	text, err := g.read("cpu.stat")
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, key+" "); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-			return time.Duration(n) * time.Microsecond
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return time.Duration(n) * time.Microsecond, err
 		}
 	}
-	return 0
+	return 0, err
 }
 
 const (
@@ -207,11 +287,22 @@ func (g *group) watch() {
 	defer close(g.done)
 	held := throttle{group: g}
 	defer held.release()
+	eaters := eaters{group: g, free: held.release}
 	for {
-		memory, cpu := g.read(memoryMax), g.read(cpuMax)
+		limits, began := g.now(), time.Now()
+		next, err := eaters.hold(limits)
+		if err == nil {
+			var of time.Duration
+			of, err = held.hold(limits.cpu)
+			next = min(next, of)
+		}
+		if err != nil {
+			g.repair()
+			next = soonest
+		}
 		var wait <-chan time.Time
-		if next := min(g.holdMemory(memory), held.hold(cpu)); next != never {
-			wait = time.After(next)
+		if next != never {
+			wait = time.After(max(next, time.Since(began))) // to count takes long where much is mapped that is not there
 		}
 		select {
 		case <-g.over:
@@ -225,77 +316,118 @@ func (g *group) watch() {
 // never is when to look again at what is not limited.
 const never = time.Duration(1<<63 - 1)
 
-// holdMemory ends processes if the container has more memory than it may, and returns when to look again.
-func (g *group) holdMemory(limit string) time.Duration {
-	most, err := strconv.ParseUint(limit, 10, 64)
-	if err != nil {
-		return never // "max"
-	}
-	used := g.number("memory.current")
-	if used > most {
-		// What is kept of files is in the way of nobody.
-		g.c.kernel.MemoryFile().StartEvictions()
-		g.c.kernel.MemoryFile().WaitForEvictions()
-		used = g.number("memory.current")
-	}
-	if used > most {
-		g.killForMemory(most, used)
-		return soonest
-	}
-	if most-used < most/4 {
-		return soonest
-	}
-	return latest
+// eaters holds a limit of memory by killing processes.
+type eaters struct {
+	*group
+	free func()
+	more int // how many are killed at once the next time
 }
 
-// killForMemory kills the process that Linux would: the one with the most memory, of those that may be killed, where each
-// thousandth of oom_score_adj stands for as much of the limit.
-func (g *group) killForMemory(most, used uint64) {
-	var worst *kernel.ThreadGroup
-	var score int64
-	all := g.c.groups()
-	for _, tg := range all {
-		leader := tg.Leader()
-		adj := int64(leader.OOMScoreAdj())
-		if adj == -1000 {
-			continue
-		}
-		var n int64
-		leader.WithMuLocked(func(t *kernel.Task) {
-			if m := t.MemoryManager(); m != nil {
-				n = int64(m.ResidentSetSize()) + adj*int64(most)/1000
-			}
-		})
-		if worst == nil || n > score {
-			worst, score = tg, n
-		}
+// hold ends processes if the container has more memory than it may, and returns when to look again.
+func (e *eaters) hold(l limits) (time.Duration, error) {
+	most, err := strconv.ParseUint(l.memory, 10, 64)
+	if err != nil {
+		return never, nil // "max", or none
 	}
-	if worst == nil {
+	used, err := e.number("memory.current")
+	if err == nil && used > most {
+		// What is kept of files is in the way of nobody.
+		e.c.kernel.MemoryFile().StartEvictions()
+		e.c.kernel.MemoryFile().WaitForEvictions()
+		used, err = e.number("memory.current")
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case used > most:
+		e.kill(most, used, l.together)
+		return soonest, nil
+	}
+	e.more = 1
+	if most-used < most/4 {
+		return soonest, nil
+	}
+	return latest, nil
+}
+
+// kill kills the process that Linux would: the one with the most memory, where each thousandth of oom_score_adj stands for as much of
+// the limit. Those that say they may not be killed are the last, since here anybody may say so. If it was not enough it kills two the next
+// time, and so on: many that grow, or make others, can't be faster.
+func (e *eaters) kill(most, used uint64, together bool) {
+	first := e.first.Load()
+	if first == nil {
+		return // nothing runs yet
+	}
+	found := e.processes(most)
+	if len(found) == 0 {
 		return
 	}
-	victims := []*kernel.ThreadGroup{worst}
-	if g.together.Load() {
-		victims = all
+	victims := found[:min(max(e.more, 1), len(found))]
+	if together {
+		victims = found
 	}
-	log.Warningf("%s: %d bytes of memory, and at most %d are allowed: process %d is killed", g.c.ID, used, most,
-		g.c.kernel.RootPIDNamespace().IDOfThreadGroup(worst))
-	for _, tg := range victims {
-		if g.c.init != nil && tg == g.c.init.group {
-			g.killed.Store(true)
+	e.more = 2 * len(victims)
+	e.free() // or they would not end
+	log.Warningf("%s: %d bytes of memory, and at most %d are allowed: process %d is killed, with %d others", e.c.ID, used, most,
+		e.c.kernel.RootPIDNamespace().IDOfThreadGroup(victims[0].ThreadGroup), len(victims)-1)
+	for _, v := range victims {
+		if v.ThreadGroup == first {
+			e.killed.Store(true)
 		}
-		g.c.kill(tg)
+		e.c.kill(v.ThreadGroup)
 	}
-	// Nobody else is killed before they are gone, and their memory with them, unless that takes long: they may be paused.
-	for began := time.Now(); time.Since(began) < time.Second; {
-		if g.number("memory.current") <= most {
+	// Nobody else is killed before they are gone, unless that takes long: they may be paused. Their memory is given back a moment later.
+	for began, gone := time.Now(), false; time.Since(began) < time.Second; {
+		if now, err := e.number("memory.current"); err != nil || now <= most {
 			return
 		}
+		if !gone && !slices.ContainsFunc(victims, func(v eater) bool { return memoryOf(v.ThreadGroup) != nil }) {
+			gone, began = true, time.Now().Add(latest-time.Second)
+		}
 		select {
-		case <-g.over:
+		case <-e.over:
 			return
 		case <-time.After(soonest):
 		}
 	}
+}
+
+// eater is a process that has memory.
+type eater struct {
+	*kernel.ThreadGroup
+	never bool // it says that it may not be killed
+	score int64
+}
+
+// processes returns the container's that have memory, the one that is to be killed first at the front.
+func (e *eaters) processes(most uint64) (found []eater) {
+	for _, tg := range e.c.groups() {
+		m := memoryOf(tg)
+		if m == nil {
+			continue
+		}
+		adj := int64(tg.Leader().OOMScoreAdj())
+		found = append(found, eater{tg, adj == -1000, int64(m.ResidentSetSize()) + adj*int64(most)/1000})
+	}
+	slices.SortFunc(found, func(a, b eater) int {
+		if a.never != b.never {
+			if a.never {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(b.score, a.score)
+	})
+	return found
+}
+
+// memoryOf returns the memory of a process, or nil if it has ended. Its first thread may have, before the others.
+func memoryOf(tg *kernel.ThreadGroup) (m *mm.MemoryManager) {
+	tg.ForEachTask(func(t *kernel.Task) bool {
+		t.WithMuLocked(func(t *kernel.Task) { m = t.MemoryManager() })
+		return m == nil
+	})
+	return m
 }
 
 // throttle holds a limit of processor time by stopping the container's programs until they may go on. They may use what has come
@@ -311,14 +443,18 @@ type throttle struct {
 }
 
 // hold stops the programs, or lets them go on, and returns when to look again.
-func (t *throttle) hold(limit string) time.Duration {
+func (t *throttle) hold(limit string) (time.Duration, error) {
 	quota, period, ok := parseCPUMax(limit)
 	if !ok {
 		t.release()
 		t.limit = limit
-		return never
+		return never, nil
 	}
-	now, used := time.Now(), t.stat("usage_usec")
+	used, err := t.stat("usage_usec")
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
 	if limit != t.limit {
 		t.limit, t.left = limit, quota
 	} else {
@@ -335,10 +471,10 @@ func (t *throttle) hold(limit string) time.Duration {
 	t.used, t.at = used, now
 	if t.left <= 0 {
 		t.stop()
-		return soonest // for those that wake up meanwhile
+		return soonest, nil // for those that wake up meanwhile
 	}
 	t.release()
-	return min(max(t.left/time.Duration(runtime.GOMAXPROCS(0)), t.calm, soonest), latest)
+	return min(max(t.left/time.Duration(runtime.GOMAXPROCS(0)), t.calm, soonest), latest), nil
 }
 
 // parseCPUMax returns the quota and the period of a cpu.max, or false if there is no quota.

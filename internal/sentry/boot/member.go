@@ -252,7 +252,9 @@ func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, erro
 		err = s.notPaused()
 	}
 	if err == nil {
-		err = m.create()
+		if err = m.create(); err == nil {
+			m.group.first.Store(m.init.group)
+		}
 	}
 	if err != nil {
 		if m.init != nil { // what failed came after
