@@ -212,10 +212,21 @@ func (k *checker) process(p *specs.Process) {
 	_, err = task.Rlimits(p.Rlimits)
 	k.take(err)
 	k.refuse(p.SelinuxLabel != "", "process.selinuxLabel", "its kernel has no SELinux")
-	k.refuse(p.ApparmorProfile != "", "process.apparmorProfile", "its kernel has no AppArmor")
+	k.refuse(!unasked(p.ApparmorProfile), "process.apparmorProfile", fmt.Sprintf("%q: its kernel has no AppArmor", p.ApparmorProfile))
 	k.refuse(p.Scheduler != nil, "process.scheduler", "its kernel schedules as it does")
 	k.refuse(p.IOPriority != nil, "process.ioPriority", "its kernel has no priorities of input and output")
 	k.refuse(p.ExecCPUAffinity != nil, "process.execCPUAffinity", "processes of a sandbox have no processors of their own on the host")
+}
+
+// unasked says whether a profile is none that anybody has chosen: engines give theirs to every container where the host has AppArmor. What
+// those keep containers from is the host's /proc, /sys, mounts and processes, of which a sandbox has none.
+func unasked(profile string) bool {
+	switch profile {
+	case "", "unconfined", "docker-default", "cri-containerd.apparmor.d", "crio-default", "nerdctl-default":
+		return true
+	}
+	version, ok := strings.CutPrefix(profile, "containers-default-") // of Podman and Buildah
+	return ok && version != ""
 }
 
 // asItIs are settings that engines ask for and that are so anyway: the sandbox's kernel has no ports for the privileged, and

@@ -86,6 +86,20 @@ func TestSysctl(t *testing.T) {
 	}
 }
 
+// What engines give every container on a host with AppArmor is taken; what somebody has chosen is refused.
+func TestAppArmor(t *testing.T) {
+	for profile, ok := range map[string]bool{
+		"": true, "unconfined": true, "docker-default": true, "containers-default-0.50.1": true, "cri-containerd.apparmor.d": true, "crio-default": true,
+		"docker-default-of-mine": false, "containers-default": false, "mine": false,
+	} {
+		s := spec.Example(spec.Options{})
+		s.Process.ApparmorProfile = profile
+		if err := Check(s); (err == nil) != ok {
+			t.Errorf("%q: %v", profile, err)
+		}
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // refused are configurations that Check must refuse, by the field that it names.
