@@ -91,12 +91,12 @@ func (b *boot) boot(w io.Writer, console string, timeout time.Duration, paramete
 }
 
 // commandLine is the kernel's. It keeps away what takes time to start, which under load is minutes: apparmor.service
-// compiles profiles of programs that are not there.
+// compiles profiles of programs that are not there, and podman-auto-update.service, which is started at each boot, looks for images.
 func commandLine() string {
 	line := "loglevel=5 panic=-1 rw mitigations=off init_on_alloc=0 tsc=reliable systemd.unified_cgroup_hierarchy=1" +
 		" systemd.show_status=1 systemd.getty_auto=0"
 	for _, unit := range []string{
-		"apparmor.service", "e2scrub_reap.service", "getty@tty1.service", "systemd-update-utmp.service", "timers.target",
+		"apparmor.service", "e2scrub_reap.service", "getty@tty1.service", "podman-auto-update.service", "systemd-update-utmp.service", "timers.target",
 	} {
 		line += " systemd.mask=" + unit
 	}
