@@ -44,7 +44,11 @@ func (e *Env) deliver(p *hull.Process, a *attachment, sig unix.Signal) {
 		}
 	}
 	if e.globals.debug {
-		e.log.debug(fmt.Sprintf("forward %s to process %d", signalName(sig), p.Pid))
+		to := "the process in the sandbox"
+		if p.Pid != 0 {
+			to = fmt.Sprintf("process %d", p.Pid)
+		}
+		e.log.debug(fmt.Sprintf("forward %s to %s", signalName(sig), to))
 	}
 	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, unix.ESRCH) {
 		e.log.warn(fmt.Sprintf("forward %s: %v", signalName(sig), err))

@@ -12,8 +12,8 @@ import (
 	"hull/internal/sandbox/wire"
 )
 
-// attached tells whether a process needs none of the host's that stands for it, which takes as long to make as the process itself. A
-// terminal tells what stands for it of a new size.
+// attached tells whether a process needs none of the host's that stands for it. With a terminal it does: the kernel tells that one of a new
+// size.
 func attached(r *engine.ExecRequest) bool { return r.Attached && !r.Process.Terminal }
 
 // execRemote has the sandbox start a process for which there is none on this host.
