@@ -1,8 +1,6 @@
 package boot
 
 import (
-	"hull/internal/sentry/rootfs"
-	"hull/internal/sentry/stream"
 	"os"
 	"slices"
 	"sync"
@@ -12,6 +10,9 @@ import (
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+
+	"hull/internal/sentry/rootfs"
+	"hull/internal/sentry/stream"
 )
 
 // Container is what a container is made of. Who makes it takes over the descriptors.

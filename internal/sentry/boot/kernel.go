@@ -27,14 +27,13 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
 	"hull/internal/sentry/network"
 	"hull/internal/sentry/rootfs"
-
-	"hull/internal/sandbox/wire"
 )
 
-// kernel makes the application kernel, with nothing in it yet.
+// newKernel makes the application kernel, with nothing in it yet.
 func (s *Sandbox) newKernel() error {
 	cpus := runtime.NumCPU()
 	// Go looks every second at how many processors it may use, by a call that the filter would end the process for,

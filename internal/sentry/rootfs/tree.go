@@ -3,8 +3,6 @@ package rootfs
 import (
 	"errors"
 	"fmt"
-	"hull/internal/mnt"
-	"hull/internal/sentry/errno"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +17,9 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route" // and its protocol
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
+
+	"hull/internal/mnt"
+	"hull/internal/sentry/errno"
 )
 
 // Tree is a part of the host's files: a mount without what is mounted below.

@@ -4,7 +4,6 @@ package stream
 
 import (
 	"fmt"
-	"hull/internal/sentry/errno"
 	"slices"
 	"sync"
 
@@ -16,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"hull/internal/sentry/errno"
 )
 
 // Count is how many standard streams a process has.
