@@ -33,6 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 )
 
 // Name is the program that Find looks for.
@@ -69,15 +70,11 @@ type Conn struct{ socket *os.File }
 // the process that has made the pair.
 func NewConn(socket *os.File) (*Conn, error) {
 	defer socket.Close()
-	fd, err := unix.FcntlInt(socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	f, err := linux.Pollable(socket, "criu") // so that it has deadlines
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+		return nil, err
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // so that it has deadlines
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl F_SETFL", err)
-	}
-	return &Conn{os.NewFile(uintptr(fd), "criu")}, nil
+	return &Conn{f}, nil
 }
 
 // Close ends the connection. A CRIU that is at work takes back what it has done as soon as it notices.

@@ -106,6 +106,20 @@ func ReadFile(path string, buf []byte) ([]byte, error) {
 	}
 }
 
+// Pollable returns a file that Go's poller waits for, so that it has deadlines and can be closed while it is used, in place of one
+// that is open already, and that the poller may not: os.File.Fd has made it block, or another process.
+func Pollable(f *os.File, name string) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // InUserNamespace tells whether this program is in a user namespace that isn't the initial one: its root may then be one of an
 // ordinary user's.
 func InUserNamespace() bool {

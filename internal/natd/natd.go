@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/nat"
 	"hull/internal/stub"
 )
@@ -292,14 +293,9 @@ func (d *daemon) attachSandbox(socket *os.File, p prepared) (nat.Message, error)
 		return nil, p.err
 	}
 	p.stub.Kill()
-	fd, err := unix.FcntlInt(socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	link, err := linux.Pollable(socket, "sandbox")
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-	}
-	link := os.NewFile(uintptr(fd), "sandbox")
-	if err := unix.SetNonblock(fd, true); err != nil { // Fd has made it blocking
-		link.Close()
-		return nil, os.NewSyscallError("fcntl F_SETFL", err)
+		return nil, err
 	}
 	if err := d.serve(link, p.stack); err != nil {
 		link.Close()

@@ -8,6 +8,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/proc"
 	"hull/internal/stub"
 )
@@ -54,16 +55,7 @@ func (Engine) Dial(_ *engine.Container, init engine.Init, port uint16) (*os.File
 		return nil, stub.ErrGone
 	}
 	defer files[0].Close()
-	// Go's poller takes it only if it doesn't block.
-	fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl F_SETFL", err)
-	}
-	return os.NewFile(uintptr(fd), "connection"), nil
+	return linux.Pollable(files[0], "connection")
 }
 
 type attempt struct{ socket, connected stub.Result }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/engine"
+	"hull/internal/linux"
 	"hull/internal/sandbox/wire"
 )
 
@@ -31,15 +32,11 @@ func execRemote(r *engine.ExecRequest) (*engine.Process, error) {
 	}
 	// What comes next is the process's end, however late. Who waits for it is not to have a thread wait in the kernel, where Close wouldn't
 	// wake it up, and where the descriptor's number could be another file's by the time it has.
-	fd, err := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	f, err := linux.Pollable(conn, wire.Control)
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+		return nil, err
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl F_SETFL", err)
-	}
-	return &engine.Process{Remote: &remote{os.NewFile(uintptr(fd), wire.Control)}}, nil
+	return &engine.Process{Remote: &remote{f}}, nil
 }
 
 // remote is a process in a sandbox, by the connection that it was asked for, which doesn't block.

@@ -15,6 +15,7 @@ import (
 
 	"hull"
 	"hull/internal/containerd"
+	"hull/internal/linux"
 )
 
 // Streams are the standard streams of one process, without a terminal or with one.
@@ -192,7 +193,8 @@ func (st *Streams) CloseProcess() {
 func (st *Streams) Run(master *os.File) error {
 	st.CloseProcess()
 	if master != nil {
-		console, err := pollable(master)
+		console, err := linux.Pollable(master, master.Name())
+		master.Close()
 		if err != nil {
 			return err
 		}
@@ -203,20 +205,6 @@ func (st *Streams) Run(master *os.File) error {
 		go st.copyIn(master != nil)
 	}
 	return nil
-}
-
-// pollable returns a file that Go's poller waits for, in place of one that it may not.
-func pollable(f *os.File) (*os.File, error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl O_NONBLOCK", err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // copyIn copies standard input to its end.
