@@ -199,9 +199,7 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	b.OnErr(b.Assert(sig.Arg(), ^uint64(0), 0, unix.EINTR, "no signal"), 0, died)
 	b.Call(unix.SYS_EXIT_GROUP, code.Arg())
 	b.Mark(died)
-	if limit != "" {
-		endForMemory(b, sig, limit)
-	}
+	endForMemory(b, sig, limit)
 	b.Ignore(b.Call(unix.SYS_RT_SIGACTION, sig.Arg(), b.Const(make([]byte, 32)).Arg(), stub.Int(0), stub.Int(8)), 0)
 	self := b.Call(unix.SYS_GETPID)
 	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), sig.Arg()), 0)
@@ -224,17 +222,19 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 
 // endForMemory emits what has the stub end for want of memory if the container has. Its limit is not the host's kernel's, but what
 // counts such ends, wakes who waits for one, and is asked for the reason by engines is (memory.events, memory.oom_control): so the
-// stub has that kernel leave it hardly any memory, and takes more. If that can't be, it ends by the signal alone.
+// stub has that kernel leave it hardly any memory, and takes more. If that can't be, or there is no limit, it ends by the signal alone.
 func endForMemory(b *stub.Batch, sig stub.Result, limit string) {
 	const left, more = "2097152", 4 << 20
 	other, kill := b.Label(), b.Label()
 	b.OnErr(b.Assert(sig.Arg(), wire.ForMemory, wire.ForMemory, unix.EINTR, "memory"), 0, other)
-	file := b.Call(unix.SYS_OPENAT, stub.Int(unix.AT_FDCWD), b.String(limit).Arg(), stub.Int(unix.O_WRONLY|unix.O_CLOEXEC), stub.Int(0))
-	b.OnErr(file, 0, kill)
-	b.OnErr(b.Call(unix.SYS_WRITE, file.Arg(), b.String(left).Arg(), stub.Int(len(left))), 0, kill)
-	// MAP_LOCKED: or it could be swapped out.
-	b.Ignore(b.Call(unix.SYS_MMAP, stub.Int(0), stub.Int(more), stub.Int(unix.PROT_READ|unix.PROT_WRITE),
-		stub.Int(unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE|unix.MAP_LOCKED), stub.Int(-1), stub.Int(0)), 0)
+	if limit != "" {
+		file := b.Call(unix.SYS_OPENAT, stub.Int(unix.AT_FDCWD), b.String(limit).Arg(), stub.Int(unix.O_WRONLY|unix.O_CLOEXEC), stub.Int(0))
+		b.OnErr(file, 0, kill)
+		b.OnErr(b.Call(unix.SYS_WRITE, file.Arg(), b.String(left).Arg(), stub.Int(len(left))), 0, kill)
+		// MAP_LOCKED: or it could be swapped out.
+		b.Ignore(b.Call(unix.SYS_MMAP, stub.Int(0), stub.Int(more), stub.Int(unix.PROT_READ|unix.PROT_WRITE),
+			stub.Int(unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE|unix.MAP_LOCKED), stub.Int(-1), stub.Int(0)), 0)
+	}
 	b.Mark(kill)
 	self := b.Call(unix.SYS_GETPID)
 	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), stub.Int(int(unix.SIGKILL))), 0)
