@@ -72,7 +72,7 @@ func (i *Importer) Extra(ctx context.Context, table *kernel.FDTable, extra []int
 		number := Count + n
 		f, err := i.file(ctx, number, fd)
 		if err != nil {
-			for _, fd := range extra[n:] {
+			for _, fd := range extra[n+1:] { // that one is gone
 				unix.Close(fd)
 			}
 			return fmt.Errorf("descriptor %d: %w", number, errno.Of(err))
@@ -141,8 +141,8 @@ func (s *Sockets) Open(ctx context.Context) bool {
 	return len(s.list) > 0
 }
 
-// file makes a file of a descriptor. Those of the container's first process, which is not there yet, are there again when it
-// is restored; those of others are not.
+// file makes a file of a descriptor, which it takes over. Those of the container's first process, which is not there yet, are there
+// again when it is restored; those of others are not.
 func (i *Importer) file(ctx context.Context, number, fd int) (*vfs.FileDescription, error) {
 	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
 		unix.Close(fd)
