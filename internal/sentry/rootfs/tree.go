@@ -13,11 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
-	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"       // sockets of the family
-	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route" // and its protocol
-	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
-	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
-
 	"hull/internal/mnt"
 	"hull/internal/sentry/errno"
 )
