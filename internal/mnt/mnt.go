@@ -88,6 +88,14 @@ func Parse(i int, s specs.Mount, bundle string) (Mount, error) {
 	return m, nil
 }
 
+// Warnings tells of what is tolerated but not applied.
+func (m *Mount) Warnings() (warnings []string) {
+	for _, o := range m.Ignored {
+		warnings = append(warnings, fmt.Sprintf("%s: option %q ignored: a bind mount has no file system of its own", m.Field, o))
+	}
+	return warnings
+}
+
 // idmap makes it an idmapped mount. Both options together mean the recursive one.
 func (m *Mount) idmap(recursive bool) {
 	if m.IDMap == nil {
@@ -117,7 +125,7 @@ func (m *Mount) check(s specs.Mount) error {
 	case m.Bind && s.Source == "" && !m.Remount:
 		return m.wrong("source", "a bind mount needs one")
 	case s.Type == "" && !m.Bind && !m.Remount:
-		return m.wrong("type", "missing")
+		return m.wrong("type", "missing: want a file system such as tmpfs, or the option bind or rbind")
 	case m.CopyUp && m.Type != "tmpfs":
 		return m.wrong(optionField(s, "tmpcopyup"), "tmpcopyup is for the type tmpfs")
 	}

@@ -122,7 +122,7 @@ func TestParseRefuses(t *testing.T) {
 		{specs.Mount{Type: "proc"}, `mounts[3] "": destination: missing`},
 		{specs.Mount{Destination: "/", Type: "tmpfs"}, `mounts[3] "/": destination: nothing can be mounted over the container's root`},
 		{specs.Mount{Destination: "/a/..", Type: "tmpfs"}, `mounts[3] "/a/..": destination: nothing can be mounted over the container's root`},
-		{specs.Mount{Destination: "/a"}, `mounts[3] "/a": type: missing`},
+		{specs.Mount{Destination: "/a"}, `mounts[3] "/a": type: missing: want a file system such as tmpfs, or the option bind or rbind`},
 		{specs.Mount{Destination: "/a", Options: []string{"bind"}}, `mounts[3] "/a": source: a bind mount needs one`},
 		{specs.Mount{Destination: "/a", Type: "proc", Options: []string{"tmpcopyup"}}, `mounts[3] "/a": options[0]: tmpcopyup is for the type tmpfs`},
 		{specs.Mount{Destination: "/a", Type: "tmpfs", Options: []string{"idmap"}}, `mounts[3] "/a": uidMappings: only a bind mount can be idmapped`},

@@ -126,7 +126,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 	_, err := New(Config{Spec: s, Bundle: "/bundle"})
 	const want = `root.path: missing
-mounts[0] "/a": type: missing
+mounts[0] "/a": type: missing: want a file system such as tmpfs, or the option bind or rbind
 mounts[1] "/proc": the file system at /proc must be proc, not "tmpfs"
 mounts[2] "/proc/sys/kernel": nothing can be mounted inside /proc but files like /proc/cpuinfo
 mounts[3] "/proc/uptime": nothing can be mounted inside /proc but files like /proc/cpuinfo

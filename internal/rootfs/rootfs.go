@@ -229,9 +229,7 @@ func checkHostNS(l *specs.Linux) (errs []error) {
 // Warnings returns what is tolerated but not applied.
 func (p *Plan) Warnings() (warnings []string) {
 	for i := range p.mounts {
-		for _, o := range p.mounts[i].Ignored {
-			warnings = append(warnings, fmt.Sprintf("%s: option %q ignored: a bind mount has no file system of its own", p.mounts[i].Field, o))
-		}
+		warnings = append(warnings, p.mounts[i].Warnings()...)
 	}
 	if p.cfg.NoLabels && p.cfg.Spec.Linux != nil && p.cfg.Spec.Linux.MountLabel != "" {
 		warnings = append(warnings, "linux.mountLabel: not applied: this host's kernel has no SELinux, or has it disabled")

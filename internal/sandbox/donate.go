@@ -39,7 +39,13 @@ func (c *creation) giveRoot() error {
 	}
 	trees, err := donate(nil, "root.path", c.Root(), "/", points, attr, mnt.Attr{}, nil, true)
 	c.giveTrees(trees)
-	return err
+	if err != nil {
+		return err
+	}
+	if st, err := trees[0].file.Stat(); err == nil && !st.IsDir() {
+		return &fault.Error{Field: "root.path", Step: "open_tree " + strconv.Quote(c.Root()), Err: unix.ENOTDIR}
+	}
+	return nil
 }
 
 // giveBinds passes the sources of bind mounts, in their order, each followed by what is mounted below.
@@ -55,6 +61,9 @@ func (c *creation) giveBinds(mounts []specs.Mount) error {
 		}
 		if !m.Bind {
 			continue
+		}
+		for _, w := range m.Warnings() {
+			c.Warn(w)
 		}
 		trees, err := donate(nil, m.Field, m.Source, m.Destination, points, m.Attr, m.Rec, idMaps(&m, c.Spec), m.Recursive)
 		c.giveTrees(trees)
