@@ -567,9 +567,9 @@ func TestProgramThatCannotBe(t *testing.T) {
 		{"no program", func(p *specs.Process) { p.Args = []string{"/etc/text"} }, unix.ENOEXEC, []string{"#!"}},
 		{"cwd missing", func(p *specs.Process) { p.Cwd = "/nowhere" }, unix.ENOENT, []string{"process.cwd", `"/nowhere"`}},
 		{"cwd is a file", func(p *specs.Process) { p.Cwd = "/etc/plain" }, unix.ENOTDIR, []string{"process.cwd", "/etc/plain"}},
-		{"rlimit that can't be raised", func(p *specs.Process) {
+		{"more open files than the host lets anyone have", func(p *specs.Process) {
 			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1 << 40, Hard: 1 << 40}}
-		}, unix.EPERM, []string{`process.rlimits[0] "RLIMIT_NOFILE"`, "CAP_SYS_RESOURCE"}},
+		}, unix.EPERM, []string{`process.rlimits[0] "RLIMIT_NOFILE"`, "sysctl fs.nr_open"}},
 		{"rlimit twice", func(p *specs.Process) {
 			p.Rlimits = append(p.Rlimits, p.Rlimits[0])
 		}, hull.ErrBadSpec, []string{"process.rlimits"}},

@@ -137,7 +137,7 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 	if err != nil {
 		return nil, err
 	}
-	if err := oci.Startable(cfg.Spec); err != nil {
+	if err := oci.Startable(cfg); err != nil {
 		return nil, err
 	}
 	if err := o.handover().check(cfg.Spec.Process); err != nil {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"hull"
 )
@@ -184,6 +186,8 @@ func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 		new(globals).register(options)
 		if f := options.lookup(string(unknown)); f != nil {
 			mistake.Hint = fmt.Sprintf("it goes before the command: %s %s %s", e.Name, asTyped(unknown, f), mistake.Op)
+		} else if hint := habit(mistake.Op, string(unknown)); hint != "" {
+			mistake.Hint = hint
 		}
 		return mistake
 	}
@@ -199,6 +203,17 @@ func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 		break
 	}
 	return mistake
+}
+
+// habit says how a command of hull's does what its like in docker(1) or kill(1) does by that option, or "".
+func habit(command, option string) string {
+	switch {
+	case command == "exec" && slices.Contains([]string{"-i", "-it", "-ti", "--interactive"}, option):
+		return "the input is always passed on; a terminal takes --tty alone"
+	case command == "kill" && option != "" && !strings.HasPrefix(option, "--"):
+		return "the signal goes behind the container's id, without a dash: kill web1 KILL"
+	}
+	return ""
 }
 
 // asTyped returns an option as help has it, with what stands for its value.

@@ -94,11 +94,14 @@ func (g *globals) resolve(name string) error {
 	if !g.rootSet {
 		return nil
 	}
+	if g.root == "" { // a script's unset variable: it would be the working directory
+		return errors.New(`--root "": want a directory`)
+	}
 	root, err := filepath.Abs(g.root)
 	if err != nil {
 		return fmt.Errorf("--root: %w", err)
 	}
-	// Also "", "." and "../.." where they lead there. delete would take states away from among the root's directories.
+	// Also "." and "../.." where they lead there. delete would take states away from among the root's directories.
 	if root == "/" {
 		return errors.New("--root: must not be /")
 	}

@@ -2,6 +2,7 @@ package native
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -484,7 +485,23 @@ func (t *process) explain(err error) error {
 	case e.Field == "process.scheduler" && errors.Is(err, unix.EPERM):
 		e.Hint = t.schedulerHint()
 	case strings.HasPrefix(e.Field, "process.rlimits") && errors.Is(err, unix.EPERM):
-		e.Hint = "raising a hard limit needs CAP_SYS_RESOURCE"
+		e.Hint = t.limitHint(e.Field)
 	}
 	return err
+}
+
+// limitHint says what keeps the limit that field names from being set. Beyond fs.nr_open nobody may have open files,
+// whatever the rights (kernel/sys.c, do_prlimit).
+func (t *process) limitHint(field string) string {
+	for i, l := range t.rlimits {
+		if l.Resource != unix.RLIMIT_NOFILE || t.limitField(i) != field {
+			continue
+		}
+		text, err := os.ReadFile("/proc/sys/fs/nr_open")
+		most, parseErr := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+		if err == nil && parseErr == nil && l.Limit.Max > most {
+			return fmt.Sprintf("this host lets a process have %d open files at most: sysctl fs.nr_open", most)
+		}
+	}
+	return "raising a hard limit needs CAP_SYS_RESOURCE"
 }

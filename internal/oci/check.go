@@ -30,9 +30,13 @@ func CheckProcess(p *specs.Process) (warnings []string, err error) {
 
 // Startable returns what keeps a configuration without mistakes from being started: a configuration may be without a
 // process, but no container can be started that way (config.md, "Process").
-func Startable(s *specs.Spec) error {
-	if s.Process == nil {
-		return fault.Spec("process", "missing: there is nothing to start")
+func Startable(c *Config) error {
+	if c.Spec.Process == nil {
+		missing := fault.Spec("process", "missing: there is nothing to start")
+		if len(c.unknown) > 0 {
+			missing.Hint = c.unknown.hint(File)
+		}
+		return missing
 	}
 	return nil
 }

@@ -37,11 +37,11 @@ func TestCheck(t *testing.T) {
 	if warnings, err := Check(s); err != nil || len(warnings) > 0 {
 		t.Errorf("warnings %q, error %v", warnings, err)
 	}
-	if err := Startable(s); err == nil || err.Error() != "process: missing: there is nothing to start" {
+	if err := Startable(&Config{Spec: s}); err == nil || err.Error() != "process: missing: there is nothing to start" {
 		t.Errorf("Startable: %v", err)
 	}
 	s.Process = &specs.Process{Args: []string{"a"}, Cwd: "/"}
-	if err := Startable(s); err != nil {
+	if err := Startable(&Config{Spec: s}); err != nil {
 		t.Error(err)
 	}
 	timeout := math.MaxInt

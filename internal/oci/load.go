@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -31,6 +32,25 @@ type Config struct {
 
 	Warnings []string // what hull takes though it is probably not meant: one line each, with the field
 	Notes    []string // properties that hull doesn't know: for --debug
+
+	unknown unknown
+}
+
+// unknown has the names of the first properties that hull doesn't know. Of a file with a mistake they are told: what is
+// missing may be there, mistyped.
+type unknown []string
+
+func (u *unknown) add(name func() string) {
+	if len(*u) < 3 {
+		*u = append(*u, name())
+	}
+}
+
+func (u unknown) hint(file string) string {
+	if len(u) == 0 {
+		return "in " + file
+	}
+	return "in " + file + ", of which hull doesn't know " + strings.Join(u, ", ")
 }
 
 // Load reads and checks the configuration of a bundle.
@@ -73,7 +93,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Config{Spec: &s, Raw: data, Warnings: d.warnings, Notes: d.notes}, nil
+	return &Config{Spec: &s, Raw: data, Warnings: d.warnings, Notes: d.notes, unknown: d.unknown}, nil
 }
 
 // ParseProcess reads and checks a file that holds only a process, as exec --process takes it. Fields are named as in a
@@ -120,7 +140,7 @@ func parse[T any](file string, data []byte, v *T, read func(*decoder, *T), check
 	var err error
 	d.warnings, err = k.result()
 	if n := len(k.mistakes); err != nil && n > 0 && k.mistakes[n-1].Hint == "" {
-		k.mistakes[n-1].Hint = "in " + file // once, below all mistakes
+		k.mistakes[n-1].Hint = d.unknown.hint(file) // once, below all mistakes
 	}
 	return d, err
 }

@@ -39,6 +39,7 @@ type decoder struct {
 	more     int // mistakes beyond maxMistakes
 	warnings []string
 	notes    []string
+	unknown  unknown      // the properties that notes tells of
 	stopped  *fault.Error // the mistake that ended reading
 }
 
@@ -258,6 +259,7 @@ func (d *decoder) object(field func(key string) bool) {
 		}
 		right := otherCase(d.path)
 		if right == "" {
+			d.unknown.add(d.field)
 			d.tell(&d.notes, "unknown property, not read")
 			d.skip()
 			return
