@@ -103,7 +103,8 @@ func (r *Runtime) explainTaken(id string, err error) error {
 	}
 	c, oerr := r.open(id)
 	if oerr != nil {
-		return err
+		e.Hint = fault.Hint(oerr) // a hull that was killed while it made the container has left a directory alone
+		return e
 	}
 	switch status, serr := c.status(); {
 	case serr != nil:
