@@ -117,7 +117,8 @@ func crictlAt(t testing.TB, socket string) client {
 		t.Skip("needs crictl, which make test-engines builds")
 	}
 	socket = "unix://" + socket
-	return client{argv: []string{filepath.Join(bin, "crictl"), "--runtime-endpoint", socket, "--image-endpoint", socket}}
+	// By itself it gives up after 2 s.
+	return client{argv: []string{filepath.Join(bin, "crictl"), "--timeout", patience.String(), "--runtime-endpoint", socket, "--image-endpoint", socket}}
 }
 
 // networkReady has crictl info print "true" when pods can have a network.
