@@ -289,7 +289,7 @@ func (g *group) watch() {
 	defer held.release()
 	eaters := eaters{group: g, free: held.release}
 	for {
-		limits, began := g.now(), time.Now()
+		limits := g.now()
 		next, err := eaters.hold(limits)
 		if err == nil {
 			var of time.Duration
@@ -302,7 +302,7 @@ func (g *group) watch() {
 		}
 		var wait <-chan time.Time
 		if next != never {
-			wait = time.After(max(next, time.Since(began))) // to count takes long where much is mapped that is not there
+			wait = time.After(next)
 		}
 		select {
 		case <-g.over:
@@ -319,9 +319,14 @@ const never = time.Duration(1<<63 - 1)
 // eaters holds a limit of memory by killing processes.
 type eaters struct {
 	*group
-	free func()
-	more int // how many are killed at once the next time
+	free  func() // lets programs go that are stopped for their quota
+	more  int    // how many are killed at once the next time
+	above uint64 // what was used at the last look, if that was too much; or 0
+	looks int    // how often it was, while memory of files was given back
 }
+
+// evictions is for how many looks memory of files may be given back before a process is killed.
+const evictions = 10
 
 // hold ends processes if the container has more memory than it may, and returns when to look again.
 func (e *eaters) hold(l limits) (time.Duration, error) {
@@ -329,25 +334,31 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	if err != nil {
 		return never, nil // "max", or none
 	}
+	began := time.Now()
 	used, err := e.number("memory.current")
-	if err == nil && used > most {
-		// What is kept of files is in the way of nobody.
-		e.c.kernel.MemoryFile().StartEvictions()
-		e.c.kernel.MemoryFile().WaitForEvictions()
-		used, err = e.number("memory.current")
-	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case used > most:
+	}
+	soonest := max(soonest, time.Since(began)) // to count takes long where much is mapped that is not there
+	last := e.above
+	e.above = used
+	switch {
+	case used <= most:
+		e.above, e.looks, e.more = 0, 0, 1
+	case last == 0, used < last && e.looks < evictions:
+		// What is kept of files is in the way of nobody, if it goes soon. It is not waited for by WaitForEvictions: that panics where others
+		// begin as the last one ends, which programs can bring about.
+		e.c.kernel.MemoryFile().StartEvictions()
+		e.looks++
+		return soonest, nil
+	default:
 		e.kill(most, used, l.together)
 		return soonest, nil
 	}
-	e.more = 1
 	if most-used < most/4 {
 		return soonest, nil
 	}
-	return latest, nil
+	return max(latest, soonest), nil
 }
 
 // kill kills the process that Linux would: the one with the most memory, where each thousandth of oom_score_adj stands for as much of
