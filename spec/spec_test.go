@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"io/fs"
 	"os"
@@ -18,10 +17,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"hull/hulltest/golden"
 	"hull/internal/oci"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var variants = []struct {
 	name string
@@ -39,15 +37,7 @@ func TestExample(t *testing.T) {
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			got := printed(t, Example(v.o))
-			file := filepath.Join("testdata", v.name+".json")
-			if *update {
-				must(t, os.WriteFile(file, got, 0o666))
-			}
-			want, err := os.ReadFile(file)
-			must(t, err)
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			golden.Compare(t, filepath.Join("testdata", v.name+".json"), string(got))
 		})
 	}
 }

@@ -1,18 +1,15 @@
 package cgroup
 
 import (
-	"flag"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"hull/hulltest/golden"
+)
 
 // everything sets all of linux.resources that a plan has.
 func everything() *specs.LinuxResources {
@@ -53,25 +50,8 @@ func TestPlanGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "plan-v1.txt", planV1(everything()).String())
-	golden(t, "plan-v2.txt", v2.String())
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s: %s", name, diff)
-	}
+	golden.Compare(t, "testdata/plan-v1.txt", planV1(everything()).String())
+	golden.Compare(t, "testdata/plan-v2.txt", v2.String())
 }
 
 // What r leaves out of a pair that v2 has in one file stays as the cgroup has it.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"hull/hulltest/golden"
 	"hull/internal/cgroup/systemd"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,14 +79,14 @@ func TestLimitProperties(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "unit-v2.txt", render(props))
+	golden.Compare(t, "testdata/unit-v2.txt", render(props))
 	g = &Group{mode: V1}
 	r.Unified = nil
 	props, err = g.limitProperties(r, 252)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "unit-v1.txt", render(props))
+	golden.Compare(t, "testdata/unit-v1.txt", render(props))
 }
 
 func TestIdleProperty(t *testing.T) {

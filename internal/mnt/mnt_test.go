@@ -2,9 +2,7 @@ package mnt
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,10 +11,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest/golden"
 	"hull/internal/fault"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // TestOptions compares what every option means, alone and as a bind mount's and a file system's, with a golden file.
 func TestOptions(t *testing.T) {
@@ -38,23 +35,7 @@ func TestOptions(t *testing.T) {
 		}
 		fmt.Fprintln(&w)
 	}
-	golden(t, "testdata/options.golden", w.String())
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
+	golden.Compare(t, "testdata/options.golden", w.String())
 }
 
 // The table of config.md, "Linux mount options", of version 1.3.0.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/hulltest/golden"
 )
 
 // fieldsOfType lists the paths of all fields below a type, in the notation of Claim.Field. It doesn't descend into what
@@ -201,11 +203,7 @@ func TestDocs(t *testing.T) {
 		t.Fatalf("%s has no place for the claims", file)
 	}
 	want := head + begin + summary() + end + tail
-	if *update {
-		must(t, os.WriteFile(file, []byte(want), 0o666))
-	} else if diff := cmp.Diff(want, doc); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
+	golden.Compare(t, file, want)
 }
 
 // summary lists the applied fields by package, and the others with their reasons, leaving out what is below a field of

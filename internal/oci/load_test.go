@@ -2,7 +2,6 @@ package oci
 
 import (
 	"errors"
-	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,12 +9,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"hull/hulltest/golden"
 	"hull/internal/fault"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestBadFiles compares every message about each bad file with the golden file beside it.
 func TestBadFiles(t *testing.T) {
@@ -28,7 +24,7 @@ func TestBadFiles(t *testing.T) {
 			if !errors.Is(err, fault.BadSpec) && !errors.Is(err, fault.Unsupported) {
 				t.Errorf("%v is neither BadSpec nor Unsupported", err)
 			}
-			golden(t, file, err.Error()+"\n")
+			golden.Compare(t, strings.TrimSuffix(file, ".json")+".txt", err.Error()+"\n")
 		})
 	}
 }
@@ -48,7 +44,7 @@ func TestGoodFiles(t *testing.T) {
 			for _, n := range c.Notes {
 				b.WriteString("note: " + n + "\n")
 			}
-			golden(t, file, b.String())
+			golden.Compare(t, strings.TrimSuffix(file, ".json")+".txt", b.String())
 		})
 	}
 }
@@ -60,19 +56,6 @@ func glob(t *testing.T, pattern string) []string {
 		t.Fatalf("%s: %d files, %v", pattern, len(files), err)
 	}
 	return files
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	file = strings.TrimSuffix(file, ".json") + ".txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(read(t, file)), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
 }
 
 // TestTruncated cuts a configuration short at every byte: each is a mistake in the syntax, none a panic.

@@ -3,7 +3,6 @@ package rootfs
 import (
 	"encoding/binary"
 	"errors"
-	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -12,11 +11,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest/golden"
 	"hull/internal/fault"
 	"hull/internal/stub"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 var newest = Features{Openat2: true, CloseRange: true, MountSetattr: true}
 
@@ -61,24 +59,8 @@ func TestPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "testdata/"+strings.ReplaceAll(tt.name, " ", "-")+".golden", p.String())
+			golden.Compare(t, "testdata/"+strings.ReplaceAll(tt.name, " ", "-")+".golden", p.String())
 		})
-	}
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }
 

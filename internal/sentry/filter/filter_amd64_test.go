@@ -1,21 +1,18 @@
 package filter
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/hulltest/golden"
 	"hull/internal/seccomp"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 // lines returns what a profile allows, sorted.
 func lines(p *specs.LinuxSeccomp) string {
@@ -48,20 +45,7 @@ func lines(p *specs.LinuxSeccomp) string {
 // What a filter allows is widened on purpose, or not at all: what one platform needs is not allowed for the other.
 func TestProfiles(t *testing.T) {
 	for name, p := range map[string]Process{"systrap": {}, "kvm": {KVM: true}} {
-		file := "testdata/" + name + ".txt"
-		got := lines(p.profile())
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
-		}
+		golden.Compare(t, "testdata/"+name+".txt", lines(p.profile()))
 	}
 }
 
