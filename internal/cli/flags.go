@@ -31,7 +31,7 @@ type globals struct {
 func (g *globals) register(fs *optionSet) {
 	g.options = fs
 	fs.stringVar(&g.root, "root", "", "the state of each container is kept in `DIR`; a command knows those of its own alone. It should be on a tmpfs: none "+
-		"of them is left after a reboot (default /run/hull, or $XDG_RUNTIME_DIR/hull for other users than root, /run/user/UID/hull if that is not set)")
+		"of them is left after a reboot (default /run/hull, or $XDG_RUNTIME_DIR/hull for other users than root, /run/user/UID/hull if that is not set and there is a /run/user/UID)")
 	fs.stringVar(&g.log, "log", "", "append what goes wrong to `FILE`, beside telling it on standard error")
 	fs.stringVar(&g.logFormat, "log-format", "text", "`FORMAT` of that file, text or json")
 	fs.offer("text", "json")

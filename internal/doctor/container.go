@@ -112,7 +112,7 @@ func (e *examination) platforms() Finding {
 	}
 	o := hull.SandboxOptions{Platform: e.options.Platform, PlatformDevice: e.options.PlatformDevice}
 	if err := e.command(hull.Sandbox, o, hull.NetworkNone, func(string) {}); err != nil {
-		f.State, f.Text, f.Cure = Limited, "programs in a sandbox run by systrap alone: "+err.Error(), fault.Hint(err)
+		f.State, f.Text, f.Cure = Limited, "programs in a sandbox run by systrap alone: "+reason(err), fault.Hint(err)
 		return f
 	}
 	f.Text = "programs in a sandbox run by systrap, and by the host's KVM with --platform kvm"

@@ -76,9 +76,19 @@ func release() string {
 	return unix.ByteSliceToString(name.Release[:])
 }
 
+// reason is an error without what was asked for, which is doctor's affair: "do" is no word of who called it.
+func reason(err error) string {
+	if e, ok := err.(*fault.Error); ok {
+		without := *e
+		without.Op, without.ID = "", ""
+		return without.Error()
+	}
+	return err.Error()
+}
+
 // failed is a finding of something that was tried.
 func failed(name, what string, err error) Finding {
-	return Finding{Name: name, State: Missing, Text: what + ": " + err.Error(), Cure: fault.Hint(err)}
+	return Finding{Name: name, State: Missing, Text: what + ": " + reason(err), Cure: fault.Hint(err)}
 }
 
 // command returns a program over the host's files, to see whether such a one runs. What hull warns of goes to warn.
