@@ -99,6 +99,8 @@ func TestLoad(t *testing.T) {
 		}, "read $B/config.json: 16777217 bytes, want at most 16777216", fault.BadSpec, false},
 		{"empty", func(t *testing.T, b string) { put(t, b, nil) },
 			"$B/config.json line 1, column 1: the file is empty", fault.BadSpec, false},
+		{"comma too many", func(t *testing.T, b string) { put(t, b, []byte(`{"ociVersion":"1.0.0",}`)) },
+			"$B/config.json line 1, column 23: got '}', want another value behind the comma", fault.BadSpec, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

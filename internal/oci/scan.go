@@ -190,7 +190,7 @@ func (d *decoder) next(end byte, first bool) bool {
 	}
 	d.pos++
 	if d.peek() == end {
-		d.unexpected("a value, not a comma before the end,")
+		d.unexpected("another value behind the comma")
 		return false
 	}
 	return true
