@@ -97,6 +97,14 @@ func TestSandboxHostSocketsSaved(t *testing.T) {
 	c, _ := runSaved(t, r, savedBundle(t))
 	err := c.Checkpoint(t.Context(), hull.CheckpointOptions{ImageOptions: hull.ImageOptions{Path: filepath.Join(t.TempDir(), "image")}})
 	refused(t, err, hull.ErrUnsupported, "host-uds")
+}
+
+// Sockets of the host's and its network together are refused, with the cure.
+func TestSandboxHostSocketsOnHostNetwork(t *testing.T) {
+	r := newRuntime(t)
+	r.Sandbox.HostUDS = "open"
+	_, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, noNamespace(specs.NetworkNamespace))})
+	refused(t, err, hull.ErrUnsupported, "host-uds")
 	if !strings.Contains(hull.Hint(err), "linux.namespaces") {
 		t.Errorf("%v: no cure, but %q", err, hull.Hint(err))
 	}

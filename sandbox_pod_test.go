@@ -452,7 +452,8 @@ func cri(name, shm string) func(*specs.Spec) {
 			specs.Mount{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind"}},
 			specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: "/etc/resolv.conf", Options: []string{"rbind", "rprivate", "ro"}},
 		)
-		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(2))}}
+		// Kubernetes gives a pause container 2, of its pod's cgroup, in which nobody else runs. Without such a one that would be 2 beside the whole machine.
+		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(1024))}}
 		s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
 		s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"}
 	}
