@@ -197,7 +197,8 @@ func (c *Cmd) tooLittle(err error, g *cgroup.Group) error {
 
 // end waits for the program and takes the container away.
 func (t *throwaway) end(c *Cmd) error {
-	defer t.sweep()()
+	// There is nothing else to do now.
+	cgroup.Sweep()
 	var merr error
 	memory := sync.OnceFunc(func() { merr = t.memory(c) })
 	ended, err := t.supervisor.Wait(c.Stopped, memory)
@@ -213,26 +214,6 @@ func (t *throwaway) end(c *Cmd) error {
 	r.NetworkPath = t.network.path()
 	r.Refused, r.RefusedMore = t.network.end()
 	return errors.Join(err, merr, t.files.end(), t.remove(c.ctx))
-}
-
-// sweep removes what others that were killed have left: at once beside a cgroup of its own, or else when there is nothing else to do, which
-// a command that ends soon would have to wait for.
-func (t *throwaway) sweep() (stop func()) {
-	if t.group.Tracks() {
-		cgroup.Sweep()
-		return func() {}
-	}
-	const soon = 20 * time.Millisecond
-	done := make(chan struct{})
-	timer := time.AfterFunc(soon, func() {
-		defer close(done)
-		cgroup.Sweep()
-	})
-	return func() {
-		if !timer.Stop() {
-			<-done // nothing of it goes on when the command has ended
-		}
-	}
 }
 
 // memory adds to the result what the cgroup knows.
