@@ -256,14 +256,14 @@ func TestSandboxMemberMemoryOfMany(t *testing.T) {
 // Whoever asks what a container uses while it ends gets an answer, or none: the others of its sandbox go on.
 func TestSandboxMemberCountAmidEnd(t *testing.T) {
 	r, pod := newPod(t)
-	address := &unix.SockaddrUnix{Name: filepath.Join(pod.Dir(), wire.Control)}
+	socket := filepath.Join(pod.Dir(), wire.Control)
 	count := func() {
 		conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return
 		}
 		defer unix.Close(conn)
-		if unix.Connect(conn, address) == nil && wire.Send(conn, wire.Request{Op: wire.Count, Container: "a"}) == nil {
+		if unix.Connect(conn, &unix.SockaddrUnix{Name: socket}) == nil && wire.Send(conn, wire.Request{Op: wire.Count, Container: "a"}) == nil {
 			var reply wire.Reply
 			_, _ = wire.Receive(conn, &reply, 0)
 		}
