@@ -21,19 +21,15 @@ func measureDo(ctx context.Context, b *bench) error {
 	if err := b.findDoers(); err != nil {
 		return err
 	}
-	hullThere, err := b.readable(b.doers[0].path)
-	if err != nil {
-		return err
-	}
 	tree := filepath.Join(b.stage.dir, "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err
 	}
 	here := []string{"--root=" + filepath.Join(b.stage.dir, "runsc"), "--ignore-cgroups", "--platform=systrap", "--network=none"}
-	command := func(c *contestant, hullPath string, user bool) []string {
+	command := func(c *contestant, user bool) []string {
 		switch c.role {
 		case hull:
-			return []string{hullPath, "do", "--cwd", tree, "true"}
+			return []string{c.path, "do", "--cwd", tree, "true"}
 		case bubblewrap:
 			args := []string{c.path, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup",
 				"--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--die-with-parent", "--chdir", "/"}
@@ -48,7 +44,7 @@ func measureDo(ctx context.Context, b *bench) error {
 	root := action{
 		b.figure(doTable, "`do` of true, as root", milliseconds, budget{bubblewrap, 1.5}, budget{runsc, 0.25}),
 		func(ctx context.Context, c *contestant) (time.Duration, error) {
-			return spend(ctx, command(c, c.path, false))
+			return spend(ctx, command(c, false))
 		},
 	}
 	if err := b.alternate(ctx, b.doers, b.rounds, root); err != nil {
@@ -63,7 +59,7 @@ func measureDo(ctx context.Context, b *bench) error {
 	return b.alternate(ctx, rootless, b.rounds, action{
 		b.figure(doTable, "`do` of true, as an ordinary user", milliseconds, budget{bubblewrap, 1.5}),
 		func(ctx context.Context, c *contestant) (time.Duration, error) {
-			return spendAs(ctx, ordinary, command(c, hullThere, true))
+			return spendAs(ctx, ordinary, command(c, true))
 		},
 	})
 }
@@ -95,19 +91,6 @@ func (b *bench) findDoers() error {
 	}
 	b.doers = append(b.doers, sc)
 	return nil
-}
-
-// readable copies a program to where an ordinary user can run it.
-func (b *bench) readable(program string) (string, error) {
-	data, err := os.ReadFile(program)
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(b.stage.dir, "bin", filepath.Base(program))
-	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
-		return "", err
-	}
-	return path, os.WriteFile(path, data, 0o755)
 }
 
 // spendAs is spend by another user.
