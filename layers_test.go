@@ -53,7 +53,7 @@ var layers = [][]string{
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd", "hull/internal/sklookup"},
 	{"hull/internal/stub", "hull/internal/sigaction", "hull/internal/mountinfo"},
 	{"hull/internal/linux", "hull/internal/elf", "hull/internal/install", "hull/internal/adopt", "hull/internal/sentry/errno"},
-	{"hull/internal/fault", "hull/internal/ttrpc"},
+	{"hull/internal/fault", "hull/internal/ttrpc", "hull/internal/typo"},
 }
 
 func layer(path string) int {

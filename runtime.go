@@ -222,11 +222,6 @@ func (r *Runtime) load(bundle string, s *specs.Spec) (*oci.Config, error) {
 	for _, w := range cfg.Warnings {
 		r.warn(w)
 	}
-	if r.Trace != nil {
-		for _, n := range cfg.Notes {
-			r.Trace(n)
-		}
-	}
 	return cfg, nil
 }
 

@@ -121,7 +121,7 @@ func (f *execFlags) exec(env *Env, args []string) (status int, err error) {
 
 func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.ExecOptions, error) {
 	var o hull.ExecOptions
-	p, err := f.processSpec(c, args)
+	p, err := f.processSpec(env, c, args)
 	if err != nil {
 		return o, err
 	}
@@ -145,9 +145,9 @@ func (f *execFlags) options(env *Env, c *hull.Container, args []string) (hull.Ex
 	}, nil
 }
 
-func (f *execFlags) processSpec(c *hull.Container, args []string) (*specs.Process, error) {
+func (f *execFlags) processSpec(env *Env, c *hull.Container, args []string) (*specs.Process, error) {
 	if f.process != "" {
-		return readProcess(f.process)
+		return readProcess(env, f.process)
 	}
 	p := c.ProcessSpec()
 	if p == nil {
@@ -160,7 +160,7 @@ func (f *execFlags) processSpec(c *hull.Container, args []string) (*specs.Proces
 	return p, f.change(p)
 }
 
-func readProcess(file string) (*specs.Process, error) {
+func readProcess(env *Env, file string) (*specs.Process, error) {
 	// Not by size: it may be a pipe of the shell's, <(…).
 	r, err := os.Open(file)
 	if err != nil {
@@ -171,7 +171,10 @@ func readProcess(file string) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := oci.ParseProcess("--process "+file, data) // Exec gives the warnings
+	p, warnings, err := oci.ParseProcess("--process "+file, data)
+	for _, w := range warnings {
+		env.log.warn(w)
+	}
 	return p, err
 }
 

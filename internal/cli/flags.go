@@ -32,7 +32,7 @@ func (g *globals) register(fs *optionSet) {
 	g.options = fs
 	fs.stringVar(&g.root, "root", "", "the state of each container is kept in `DIR`; a command knows those of its own alone. It should be on a tmpfs: none "+
 		"of them is left after a reboot (default /run/hull, or $XDG_RUNTIME_DIR/hull for other users than root, /run/user/UID/hull if that is not set and there is a /run/user/UID)")
-	fs.stringVar(&g.log, "log", "", "append what goes wrong to `FILE`, beside telling it on standard error")
+	fs.stringVar(&g.log, "log", "", "append what goes wrong to `FILE`, beside telling it on standard error; warnings are told there only if it is a terminal then")
 	fs.stringVar(&g.logFormat, "log-format", "text", "`FORMAT` of that file, text or json")
 	fs.offer("text", "json")
 	fs.boolVar(&g.debug, "debug", "log each step that is made for a container, with the field of config.json it "+

@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"hull"
+	"hull/internal/tty"
 )
 
 // logger writes what should be known: for people on standard error, and for the engine that called hull to the file of
-// --log, in the form that engines read:
+// --log, in the form that engines read, of which they take the last line of level error:
 //
 //	time="2026-01-02T15:04:05Z" level=error msg="create web1: …"
 //	{"level":"error","msg":"create web1: …","time":"2026-01-02T15:04:05Z"}
@@ -23,6 +24,7 @@ type logger struct {
 	file   io.Writer // of --log; or nil
 	json   bool
 	quiet  bool // warnings go to the file alone
+	person bool // standard error is a terminal
 }
 
 // open opens the file of --log. It is never closed: the last line is written as the program ends.
@@ -37,6 +39,9 @@ func (l *logger) open(g globals) error {
 		return fmt.Errorf("--log: %w", err)
 	}
 	l.file = f
+	if stderr, ok := l.stderr.(*os.File); ok {
+		l.person = tty.Is(stderr)
+	}
 	return nil
 }
 
@@ -49,12 +54,14 @@ func (l *logger) debug(line string) {
 	l.tell("debug: ", line)
 }
 
-// warn logs what was tolerated.
+// warn logs what was tolerated. With a log file, standard error has it only if a person is there to read it: that of create,
+// run and exec is the container's, too, so that engines have it in the container's log; and conmon takes its first bytes for
+// the reason when create fails.
 func (l *logger) warn(line string) {
 	if l.file != nil {
 		l.entry(l.file, "warning", line)
 	}
-	if l.quiet {
+	if l.quiet || l.file != nil && !l.person {
 		return
 	}
 	l.tell("warning: ", line)

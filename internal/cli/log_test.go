@@ -55,20 +55,23 @@ func TestLevels(t *testing.T) {
 	tests := []struct {
 		name         string
 		json, file   bool
+		person       bool
 		stderr, want string
 	}{
-		{"text on standard error", false, false, `hull: debug: mounts\[2\] "/proc"\nhull: warning: w\nhull: e\n`, ``},
-		{"text in a file", false, true, `hull: warning: w\nhull: e\n`,
+		{"text on standard error", false, false, false, `hull: debug: mounts\[2\] "/proc"\nhull: warning: w\nhull: e\n`, ``},
+		{"text in a file", false, true, false, `hull: e\n`,
 			`time="T" level=debug msg="mounts\[2\] \\"/proc\\""\ntime="T" level=warning msg="w"\ntime="T" level=error msg="e"\n`},
-		{"JSON in a file", true, true, `hull: warning: w\nhull: e\n`,
+		{"JSON in a file", true, true, false, `hull: e\n`,
 			`{"level":"debug","msg":"mounts\[2\] \\"/proc\\"","time":"T"}\n{"level":"warning","msg":"w","time":"T"}\n{"level":"error","msg":"e","time":"T"}\n`},
-		{"JSON on standard error", true, false,
+		{"text in a file and on a terminal", false, true, true, `hull: warning: w\nhull: e\n`,
+			`time="T" level=debug msg="mounts\[2\] \\"/proc\\""\ntime="T" level=warning msg="w"\ntime="T" level=error msg="e"\n`},
+		{"JSON on standard error", true, false, false,
 			`{"level":"debug","msg":"mounts\[2\] \\"/proc\\"","time":"T"}\n{"level":"warning","msg":"w","time":"T"}\n{"level":"error","msg":"e","time":"T"}\n`, ``},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var stderr, file bytes.Buffer
-			l := &logger{name: "hull", stderr: &stderr, json: test.json}
+			l := &logger{name: "hull", stderr: &stderr, json: test.json, person: test.person}
 			if test.file {
 				l.file = &file
 			}

@@ -66,8 +66,8 @@ func TestEveryFieldIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, d := decodeOnly(data)
-		if len(d.mistakes) > 0 || d.stopped != nil || len(d.notes) > 0 {
-			t.Fatalf("mistakes %v, stopped %v, notes %q", d.mistakes, d.stopped, d.notes)
+		if len(d.mistakes) > 0 || d.stopped != nil || len(d.warnings) > 0 {
+			t.Fatalf("mistakes %v, stopped %v, warnings %q", d.mistakes, d.stopped, d.warnings)
 		}
 		if diff := cmp.Diff(&want, got); diff != "" {
 			t.Errorf("written and read back (-want +got):\n%s", diff)

@@ -1,6 +1,10 @@
 package oci
 
-import "strings"
+import (
+	"strings"
+
+	"hull/internal/typo"
+)
 
 // How hull treats a field.
 type How uint8
@@ -23,8 +27,8 @@ type Claim struct {
 // Claims returns the claims of all fields. Sections for other platforms are claimed as a whole.
 func Claims() []Claim { return claims[:] }
 
-// otherCase returns the known field that differs from path only in case, or "".
-func otherCase(path []step) string {
+// claimed writes a path as Claim.Field has it.
+func claimed(path []step) string {
 	var b strings.Builder
 	for i, s := range path {
 		if s.kind == property && i > 0 {
@@ -39,12 +43,44 @@ func otherCase(path []step) string {
 			b.WriteString("[]")
 		}
 	}
-	name := b.String()
+	return b.String()
+}
+
+// otherCase returns the known field that differs from path only in case, or "".
+func otherCase(path []step) string {
+	name := claimed(path)
 	for i := range claims {
 		field := claims[i].Field
 		if bare := strings.TrimRight(field, "[]{}"); strings.EqualFold(bare, name) {
 			return bare[strings.LastIndexByte(bare, '.')+1:]
 		}
+	}
+	return ""
+}
+
+// meant returns the field that the author of an unknown property may have had in mind, or "": one of the same object that is
+// written nearly so, by its name alone; or the only one that has this name elsewhere, with its path.
+func meant(path []step) string {
+	last := path[len(path)-1].name
+	object := ""
+	if len(path) > 1 {
+		object = claimed(path[:len(path)-1]) + "."
+	}
+	var siblings, elsewhere []string
+	for i := range claims {
+		field := strings.TrimRight(claims[i].Field, "[]{}")
+		if rest, ok := strings.CutPrefix(field, object); ok && !strings.Contains(rest, ".") {
+			siblings = append(siblings, rest)
+		}
+		if field[strings.LastIndexByte(field, '.')+1:] == last && claims[i].How != Refused {
+			elsewhere = append(elsewhere, field)
+		}
+	}
+	if name := typo.Nearest(last, siblings); name != "" {
+		return name
+	}
+	if len(elsewhere) == 1 && !strings.ContainsAny(elsewhere[0], "[{") {
+		return elsewhere[0]
 	}
 	return ""
 }

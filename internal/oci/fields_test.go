@@ -123,8 +123,8 @@ func TestClaimsSayWhy(t *testing.T) {
 func TestRenamed(t *testing.T) {
 	for _, name := range []string{"enableCMT", "enableMBM", "enableMonitoring"} {
 		s, d := decodeOnly([]byte(`{"linux":{"intelRdt":{"` + name + `":true}}}`))
-		if len(d.notes) > 0 || !s.Linux.IntelRdt.EnableMonitoring {
-			t.Errorf("%s: notes %q, %+v", name, d.notes, s.Linux.IntelRdt)
+		if len(d.warnings) > 0 || !s.Linux.IntelRdt.EnableMonitoring {
+			t.Errorf("%s: warnings %q, %+v", name, d.warnings, s.Linux.IntelRdt)
 		}
 	}
 	s, _ := decodeOnly([]byte(`{"linux":{"intelRdt":{"enableCMT":true,"enableMBM":false}}}`))
@@ -144,8 +144,8 @@ func TestOtherCase(t *testing.T) {
 		i := strings.LastIndexByte(bare, '.') + 1
 		doc := document(bare[:i] + strings.ToUpper(bare[i:]))
 		_, d := decodeOnly([]byte(doc))
-		if len(d.mistakes) > 0 || len(d.notes) > 0 || d.stopped != nil {
-			t.Errorf("%s: mistakes %v, notes %q, stopped %v", doc, d.mistakes, d.notes, d.stopped)
+		if len(d.mistakes) > 0 || d.stopped != nil {
+			t.Errorf("%s: mistakes %v, warnings %q, stopped %v", doc, d.mistakes, d.warnings, d.stopped)
 		}
 		if len(d.warnings) != 1 || !strings.HasSuffix(d.warnings[0], ": taken for "+bare[i:]+", as the specification writes it") {
 			t.Errorf("%s: warnings %q", doc, d.warnings)

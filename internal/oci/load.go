@@ -30,8 +30,9 @@ type Config struct {
 	Spec *specs.Spec
 	Raw  []byte // the bytes it was read from
 
-	Warnings []string // what hull takes though it is probably not meant: one line each, with the field
-	Notes    []string // properties that hull doesn't know: for --debug
+	// Warnings are what hull takes though it is probably not meant, properties that it doesn't know among them: one line each,
+	// with the field.
+	Warnings []string
 
 	unknown unknown
 }
@@ -40,10 +41,14 @@ type Config struct {
 // missing may be there, mistyped.
 type unknown []string
 
-func (u *unknown) add(name func() string) {
-	if len(*u) < 3 {
-		*u = append(*u, name())
+func (u *unknown) add(name, meant string) {
+	if len(*u) == 3 {
+		return
 	}
+	if meant != "" {
+		name += " (" + meant + "?)"
+	}
+	*u = append(*u, name)
 }
 
 func (u unknown) hint(file string) string {
@@ -93,29 +98,31 @@ func Parse(file string, data []byte) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Config{Spec: &s, Raw: data, Warnings: d.warnings, Notes: d.notes, unknown: d.unknown}, nil
+	return &Config{Spec: &s, Raw: data, Warnings: d.warnings, unknown: d.unknown}, nil
 }
 
 // ParseProcess reads and checks a file that holds only a process, as exec --process takes it. Fields are named as in a
-// whole configuration.
+// whole configuration. The warnings are about the names of properties alone: those about their values are CheckProcess's.
 func ParseProcess(file string, data []byte) (p *specs.Process, warnings []string, err error) {
 	p = &specs.Process{}
-	d, err := parse(file, data, p, readProcess, func(k *checker) { k.process(p) }, "process")
+	d, err := parse(file, data, p, readProcess, func(k *checker) {
+		k.process(p)
+		k.warnings, k.moreWarnings = nil, 0
+	}, "process")
 	if err != nil {
 		return nil, nil, err
 	}
 	return p, d.warnings, nil
 }
 
-// ParseResources reads and checks a file that holds only linux.resources, as update --resources takes it. Unlike those of a
-// whole configuration, properties that hull doesn't know are among the warnings: the file is there for what it changes.
+// ParseResources reads and checks a file that holds only linux.resources, as update --resources takes it.
 func ParseResources(file string, data []byte) (r *specs.LinuxResources, warnings []string, err error) {
 	r = &specs.LinuxResources{}
 	d, err := parse(file, data, r, readResources, func(k *checker) { k.resources(r) }, "linux", "resources")
 	if err != nil {
 		return nil, nil, err
 	}
-	return r, append(d.warnings, d.notes...), nil
+	return r, d.warnings, nil
 }
 
 // parse reads a file that is an object, which has its place at path in a configuration, and checks what was read.

@@ -29,7 +29,7 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestGoodFiles does the same with the warnings and notes about good files.
+// TestGoodFiles does the same with the warnings about good files.
 func TestGoodFiles(t *testing.T) {
 	for _, file := range glob(t, "testdata/good/*.json") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -40,9 +40,6 @@ func TestGoodFiles(t *testing.T) {
 			var b strings.Builder
 			for _, w := range c.Warnings {
 				b.WriteString("warning: " + w + "\n")
-			}
-			for _, n := range c.Notes {
-				b.WriteString("note: " + n + "\n")
 			}
 			golden.Compare(t, strings.TrimSuffix(file, ".json")+".txt", b.String())
 		})
@@ -147,11 +144,12 @@ func TestHugeBytes(t *testing.T) {
 }
 
 func TestParseProcess(t *testing.T) {
-	p, warnings, err := ParseProcess("p.json", []byte(`{"args":["a"],"cwd":"/","user":{"username":"u"}}`))
+	p, warnings, err := ParseProcess("p.json", []byte(`{"args":["a"],"cwd":"/","user":{"username":"u"},"noNewPrivilges":true}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Args[0] != "a" || len(warnings) != 1 {
+	// That of the user's name comes from CheckProcess.
+	if p.Args[0] != "a" || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "process.noNewPrivilges: unknown property") {
 		t.Errorf("%+v, warnings %q", p, warnings)
 	}
 	_, _, err = ParseProcess("p.json", []byte(`{"args":[1],"cwd":"x"}`))
@@ -177,7 +175,7 @@ func TestParseResources(t *testing.T) {
 		t.Error("access a: no mistake")
 	}
 	_, warnings, err = ParseResources("-", []byte(`{"memroy":{"limit":1}}`))
-	if want := `linux.resources.memroy: unknown property, not read`; err != nil || len(warnings) != 1 || warnings[0] != want {
+	if want := `linux.resources.memroy: unknown property, not read: did you mean memory?`; err != nil || len(warnings) != 1 || warnings[0] != want {
 		t.Errorf("unknown property: %v, warnings %q", err, warnings)
 	}
 	if *r.Memory.Limit != 4096 || *r.Pids.Limit != -1 {
@@ -188,6 +186,30 @@ func TestParseResources(t *testing.T) {
 		"linux.resources.devices[0].access: got \"x\", want letters of r, w and m"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %v", err, want)
+	}
+}
+
+// TestUnknownProperty tells of each, and what may be meant by it.
+func TestUnknownProperty(t *testing.T) {
+	for _, tt := range []struct{ config, want string }{
+		{`"hooks":{"prestar":[]}`, `hooks.prestar: unknown property, not read: did you mean prestart?`},
+		{`"hooks":{"prestart":[{"path":"/x","tiemout":5}]}`, `hooks.prestart[0].tiemout: unknown property, not read: did you mean timeout?`},
+		{`"process":{"args":["a"],"cwd":"/","noNewPrivilges":true}`, `process.noNewPrivilges: unknown property, not read: did you mean noNewPrivileges?`},
+		{`"linux":{"resource":{}}`, `linux.resource: unknown property, not read: did you mean resources?`},
+		{`"linux":{"capabilities":{}}`, `linux.capabilities: unknown property, not read: did you mean process.capabilities?`},
+		{`"hook":{}`, `hook: unknown property, not read: did you mean hooks?`},
+		{`"maskedPaths":[]`, `maskedPaths: unknown property, not read: did you mean linux.maskedPaths?`},
+		{`"linux":{"path":"x"}`, `linux.path: unknown property, not read`}, // others of that name are many
+		{`"org.example":{"x":1}`, `"org.example": unknown property, not read`},
+	} {
+		c, err := Parse("config.json", []byte(`{"ociVersion":"1.0.0","root":{"path":"r"},`+tt.config+`}`))
+		if err != nil {
+			t.Errorf("%s: %v", tt.config, err)
+			continue
+		}
+		if len(c.Warnings) != 1 || c.Warnings[0] != tt.want {
+			t.Errorf("%s: warnings %q\nwant %q", tt.config, c.Warnings, tt.want)
+		}
 	}
 }
 

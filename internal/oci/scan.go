@@ -38,8 +38,7 @@ type decoder struct {
 	mistakes []*fault.Error
 	more     int // mistakes beyond maxMistakes
 	warnings []string
-	notes    []string
-	unknown  unknown      // the properties that notes tells of
+	unknown  unknown      // properties among the warnings
 	stopped  *fault.Error // the mistake that ended reading
 }
 
@@ -259,22 +258,34 @@ func (d *decoder) object(field func(key string) bool) {
 		}
 		right := otherCase(d.path)
 		if right == "" {
-			d.unknown.add(d.field)
-			d.tell(&d.notes, "unknown property, not read")
+			d.strange()
 			d.skip()
 			return
 		}
 		// encoding/json, and so most runtimes, read it: also beside the one in the right case, to which it adds.
-		d.tell(&d.warnings, "taken for "+right+", as the specification writes it")
+		d.warn(func() string { return "taken for " + right + ", as the specification writes it" })
 		d.path[len(d.path)-1].name = right
 		field(right)
 	})
 }
 
-// tell adds a line about the property at hand to the notes or the warnings.
-func (d *decoder) tell(lines *[]string, what string) {
-	if len(d.notes)+len(d.warnings) < maxMistakes {
-		*lines = append(*lines, d.field()+": "+what)
+// strange tells of a property that hull doesn't know, and which one may be meant. It may also be one of a newer specification, or of
+// another runtime: the extensibility rule is for these.
+func (d *decoder) strange() {
+	d.warn(func() string {
+		right := meant(d.path)
+		d.unknown.add(d.field(), right)
+		if right == "" {
+			return "unknown property, not read"
+		}
+		return "unknown property, not read: did you mean " + right + "?"
+	})
+}
+
+// warn adds what is to be said of the property at hand to the warnings, until there are too many.
+func (d *decoder) warn(what func() string) {
+	if len(d.warnings) < maxMistakes {
+		d.warnings = append(d.warnings, d.field()+": "+what())
 	}
 }
 
