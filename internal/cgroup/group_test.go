@@ -379,6 +379,31 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// Who names a unit gets no directory of that name, which would be outside of the slice.
+func TestUnitWithoutSystemd(t *testing.T) {
+	for path, refused := range map[string]bool{
+		"kubepods-pod1.slice:cri-containerd:c1": true,
+		":hull:c1":                              true,
+		"machine.slice::c1.slice":               true,
+		"/machine.slice:hull:c1":                false,
+		"machine.slice/c1":                      false,
+		"a:b:c":                                 false,
+		"machine.slice:c1":                      false,
+	} {
+		err := (&Group{mode: Detect()}).locate(Config{Path: path, ID: "c1"})
+		if got := errors.Is(err, fault.BadSpec); got != refused {
+			t.Errorf("%q: %v, refused: want %t", path, err, refused)
+		} else if refused {
+			if want := "linux.cgroupsPath: " + quote(path) + " is a unit"; !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("%q: %v", path, err)
+			}
+			if hint := fault.Hint(err); !strings.Contains(hint, "--systemd-cgroup") {
+				t.Errorf("%q: the hint is %q", path, hint)
+			}
+		}
+	}
+}
+
 // A cgroup that is known by a configuration alone may not be one with others in it than a container's.
 func TestNamedRefuses(t *testing.T) {
 	hulltest.Require(t, hulltest.Root)

@@ -131,6 +131,13 @@ func parseUnit(path, id string, rootless bool) (unit, error) {
 	return u, nil
 }
 
+// isUnitPath tells whether a linux.cgroupsPath is in systemd's form. A directory could have such a name; but who writes one asks for
+// the slice, whose limits the container would get out of.
+func isUnitPath(path string) bool {
+	slice, rest, _ := strings.Cut(path, ":")
+	return (slice == "" || strings.HasSuffix(slice, sliceSuffix)) && strings.Count(rest, ":") == 1 && !strings.Contains(path, "/")
+}
+
 // expandSlice returns a slice's path: a "-" in its name stands for a level, so that "a-b.slice" is
 // "/a.slice/a-b.slice" (systemd.slice(5)).
 func expandSlice(slice string) (string, error) {

@@ -80,6 +80,9 @@ func containerdConfig(all []contestant, pods bool) string {
 			}
 			if pods {
 				fmt.Fprintf(&b, "  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q]\n    runtime_type = %q\n    sandboxer = \"shim\"\n", c.name+podsSuffix, c.path)
+				if emulated {
+					fmt.Fprintf(&b, "    [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.%q.options]\n      systemd_cgroup = true\n", c.name+podsSuffix)
+				}
 			}
 			continue
 		}
