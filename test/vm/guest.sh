@@ -105,7 +105,9 @@ check apparmor apparmor_parser --add /hull/apparmor
 
 suite=root-cgroupfs
 life "" cgroupfs HULL_TEST_REQUIRE=root,cgroup2,timens,apparmor
-packages . "" HULL_TEST_BINARY=/hull/bin/runtime HULL_TEST_SANDBOX_BINARY=/hull/bin/hull-sandbox HULL_TEST_REQUIRE=root,cgroup2,systemd,userns,timens,overlay,busybox
+sandbox=
+[ ! -f /hull/bin/hull-sandbox ] || sandbox=HULL_TEST_SANDBOX_BINARY=/hull/bin/hull-sandbox
+packages . "" HULL_TEST_BINARY=/hull/bin/runtime $sandbox HULL_TEST_REQUIRE=root,cgroup2,systemd,userns,timens,overlay,busybox
 
 suite=root-systemd
 life "" systemd HULL_TEST_REQUIRE=root,cgroup2,timens,apparmor

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,9 @@ import (
 // difference to. All of them take a quarter of an hour in the machine.
 const rootTests = "Limit|Stats|OOM|Cgroup|Memory|LifeCycle|SignalAll|Pause|Freez|Delete|NamespacesByPath|TimeOffsets|Device|Idmapped|" +
 	"NothingGets|DeletedDirectory|Scratch|SandboxPool(Once|Killed)$|^TestSandboxPool$/^(LifeCycle|PauseAndResume|PidsLimitHolds)$"
+
+// sandboxTests are the tests of package hull that need hull-sandbox.
+const sandboxTests = "^TestSandbox"
 
 // kernelPackages are those whose tests depend on what the kernel is and has; those of others pass on every machine alike.
 var kernelPackages = []string{
@@ -117,6 +121,7 @@ type selection struct {
 	packages []string
 	run      string // a pattern of go test -run, or "" for all
 	rootRun  string // the same for package hull, if run is ""
+	skip     string // a pattern of go test -skip, or ""
 }
 
 // pattern returns the one for a package.
@@ -129,6 +134,18 @@ func (s selection) pattern(pkg string) string {
 		return engineTests
 	}
 	return s.run
+}
+
+// flags returns those of a package's test program.
+func (s selection) flags(pkg string) string {
+	var flags []string
+	if pattern := s.pattern(pkg); pattern != "" {
+		flags = append(flags, "-test.run "+pattern)
+	}
+	if s.skip != "" {
+		flags = append(flags, "-test.skip "+s.skip)
+	}
+	return strings.Join(flags, " ")
 }
 
 func run(vm *machine, runtime string, tests selection) error {

@@ -23,6 +23,23 @@ func TestPattern(t *testing.T) {
 	}
 }
 
+// Each flag is a word: guest.sh splits them.
+func TestFlags(t *testing.T) {
+	for _, tt := range []struct {
+		tests     selection
+		pkg, want string
+	}{
+		{selection{}, "hull", ""},
+		{selection{rootRun: "A"}, "hull", "-test.run A"},
+		{selection{rootRun: "A", skip: "B"}, "hull", "-test.run A -test.skip B"},
+		{selection{skip: sandboxTests}, "hull/internal/stub", "-test.skip " + sandboxTests},
+	} {
+		if got := tt.tests.flags(tt.pkg); got != tt.want {
+			t.Errorf("%+v for %s: %q, want %q", tt.tests, tt.pkg, got, tt.want)
+		}
+	}
+}
+
 // A kernel is one package or, since Linux 7, three.
 func TestKernelParts(t *testing.T) {
 	const old = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-50-cloud-amd64\n"
