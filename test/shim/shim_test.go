@@ -52,6 +52,7 @@ type daemon struct {
 	events chan proto.Message
 	ttrpc  string        // address of the service that takes events
 	server *ttrpc.Server // of that service
+	logged chan string   // lines of shims' logs, for who wants them
 }
 
 func newDaemon(t testing.TB) *daemon {
@@ -175,6 +176,9 @@ func (d *daemon) openLog(bundle string) {
 		defer close(done)
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			d.t.Log(lines.Text())
+			if d.logged != nil {
+				d.logged <- lines.Text()
+			}
 		}
 	}()
 	d.t.Cleanup(func() { f.Close(); <-done })
