@@ -236,7 +236,7 @@ func capabilities(names []string, uid uint32) (*specs.LinuxCapabilities, error) 
 		}
 		if _, ok := caps.Number(full); !ok {
 			return nil, &fault.Error{Step: fmt.Sprintf("capability %q", name), Kind: fault.BadUsage,
-				Err: errors.New("there is none of this name"), Hint: "capabilities(7) lists them"}
+				Err: errors.New("there is none of this name"), Hint: caps.Hint(name)}
 		}
 		if !slices.Contains(set, full) {
 			set = append(set, full)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"hull/internal/typo"
 )
 
 // names holds the names of capabilities(7) without their prefix, by number (include/uapi/linux/capability.h).
@@ -116,6 +118,25 @@ func (s Set) Names() []string {
 
 // String returns the names separated by commas.
 func (s Set) String() string { return strings.Join(s.Names(), ",") }
+
+// Meant returns the name of the capability that is meant by one that doesn't exist, if it is written nearly so; or "". Case and a
+// missing CAP_ are such slips.
+func Meant(name string) string {
+	bare := strings.TrimPrefix(strings.ToUpper(name), prefix)
+	if meant := typo.Nearest(bare, names[:]); meant != "" {
+		return prefix + meant
+	}
+	return ""
+}
+
+// Hint says of a name that is none how it is written, or where to look.
+func Hint(name string) string {
+	const where = "capabilities(7) lists them"
+	if meant := Meant(name); meant != "" {
+		return "did you mean " + meant + "? " + where
+	}
+	return where
+}
 
 // Names returns the names of all capabilities that hull knows, by number, whatever the kernel has.
 func Names() []string { return upTo(unix.CAP_LAST_CAP).Names() }

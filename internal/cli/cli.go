@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"hull"
+	"hull/internal/typo"
 )
 
 // The exit statuses of hull itself, beside the one of the container's program.
@@ -81,8 +82,7 @@ func (e *Env) run(args []string) error {
 		return err
 	}
 	if c == nil {
-		err := fmt.Errorf("unknown command %q", args[0])
-		return statusError{exitUnknownCommand, e.usage("", err)}
+		return e.unknownCommand(args[0])
 	}
 	return e.runCommand(c, args[1:])
 }
@@ -174,8 +174,31 @@ func (e *Env) usage(command string, err error) *hull.Error {
 	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: e.whereToRead(command)}
 }
 
-// misplaced has the mistake of an option on the wrong side of the command say where it belongs. words are the command line if it is
-// left of the command.
+// elsewhere are the names that commands have in engines.
+var elsewhere = map[string]string{
+	"inspect": "state", "ls": "list", "rm": "delete", "stats": "events", "stop": "kill", "top": "ps", "unpause": "resume",
+}
+
+func (e *Env) unknownCommand(name string) error {
+	mistake := e.usage("", fmt.Errorf("unknown command %q", name))
+	meant := elsewhere[name]
+	if meant == "" {
+		var names []string
+		for _, c := range commands() {
+			if !c.Hidden {
+				names = append(names, c.Name)
+			}
+		}
+		meant = typo.Nearest(name, names)
+	}
+	if meant != "" {
+		mistake.Hint = "did you mean " + meant + "? " + mistake.Hint
+	}
+	return statusError{exitUnknownCommand, mistake}
+}
+
+// misplaced has the mistake of an option that there isn't say where it belongs, if that is the other side of the command, or which may be
+// meant. words are the command line if it is left of the command.
 func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 	unknown, ok := mistake.Err.(unknownOption)
 	if !ok {
@@ -188,6 +211,9 @@ func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 			mistake.Hint = fmt.Sprintf("it goes before the command: %s %s %s", e.Name, asTyped(unknown, f), mistake.Op)
 		} else if hint := habit(mistake.Op, string(unknown)); hint != "" {
 			mistake.Hint = hint
+		} else {
+			own, _ := lookup(mistake.Op).options()
+			e.guess(mistake, unknown, own)
 		}
 		return mistake
 	}
@@ -199,10 +225,29 @@ func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 		options, _ := c.options()
 		if f := options.lookup(string(unknown)); f != nil {
 			mistake.Hint = fmt.Sprintf("it goes after the command: %s %s %s", e.Name, c.Name, asTyped(unknown, f))
+			return mistake
 		}
 		break
 	}
+	e.guess(mistake, unknown, e.globals.options)
 	return mistake
+}
+
+// guess says which of the options may be meant by one that there isn't.
+func (e *Env) guess(mistake *hull.Error, unknown unknownOption, options *optionSet) {
+	var names []string
+	for _, o := range options.list {
+		if !o.hidden {
+			names = append(names, o.Name)
+		}
+	}
+	word := strings.TrimLeft(string(unknown), "-")
+	if len(word) < 3 { // letters, and what another program may have by them
+		return
+	}
+	if meant := typo.Nearest(word, names); meant != "" {
+		mistake.Hint = "did you mean --" + meant + "? " + mistake.Hint
+	}
 }
 
 // habit says how a command of hull's does what its like in docker(1) or kill(1) does by that option, or "".

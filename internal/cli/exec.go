@@ -212,7 +212,7 @@ func capabilities(given []string) ([]string, error) {
 			full = "CAP_" + full
 		}
 		if _, ok := caps.Number(full); !ok {
-			return nil, &hull.Error{Step: fmt.Sprintf("--cap %q", name), Kind: hull.ErrBadUsage, Err: errors.New("there is none of this name"), Hint: "capabilities(7) lists them"}
+			return nil, &hull.Error{Step: fmt.Sprintf("--cap %q", name), Kind: hull.ErrBadUsage, Err: errors.New("there is none of this name"), Hint: caps.Hint(name)}
 		}
 		names = append(names, full)
 	}

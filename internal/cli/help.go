@@ -2,7 +2,6 @@ package cli
 
 import (
 	"flag"
-	"fmt"
 	"io"
 	"strings"
 )
@@ -35,7 +34,7 @@ hull help --man run | man -l -`,
 			}
 			c := lookup(args[0])
 			if c == nil {
-				return statusError{exitUnknownCommand, env.usage("", fmt.Errorf("unknown command %q", args[0]))}
+				return env.unknownCommand(args[0])
 			}
 			if man {
 				return env.write(manualPage(c))

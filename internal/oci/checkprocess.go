@@ -100,7 +100,11 @@ func (k *checker) capabilities(c *specs.LinuxCapabilities) {
 	}
 	sets, unknown := caps.FromSpec(c)
 	for _, name := range unknown {
-		k.warn("process.capabilities", "no capability has the name %s: not granted", quote(name))
+		guess := ""
+		if meant := caps.Meant(name); meant != "" {
+			guess = ": did you mean " + meant + "?"
+		}
+		k.warn("process.capabilities", "no capability has the name %s: not granted%s", quote(name), guess)
 	}
 	notGranted := func(set string, missing caps.Set, why string) {
 		if missing != 0 {

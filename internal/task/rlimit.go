@@ -3,9 +3,12 @@ package task
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"hull/internal/typo"
 )
 
 // Rlimit is one limit as prlimit(2) takes it; unix.Rlimit is struct rlimit64 on every architecture.
@@ -24,7 +27,7 @@ func Rlimits(limits []specs.POSIXRlimit) ([]Rlimit, error) {
 		n, ok := resource(l.Type)
 		switch {
 		case !ok:
-			errs = append(errs, problem(field+".type", "unknown resource %q", l.Type))
+			errs = append(errs, problem(field+".type", "%s", unknownResource(l.Type)))
 			continue
 		case seen&(1<<n) != 0:
 			errs = append(errs, problem(field+".type", "%s appears twice", l.Type))
@@ -40,41 +43,48 @@ func Rlimits(limits []specs.POSIXRlimit) ([]Rlimit, error) {
 	return out, nil
 }
 
-// resource returns the number that getrlimit(2) gives to a name.
+// resources are what limits are named after, with the numbers that getrlimit(2) has for them.
+var resources = [...]struct {
+	name   string
+	number int
+}{
+	{"RLIMIT_AS", unix.RLIMIT_AS},
+	{"RLIMIT_CORE", unix.RLIMIT_CORE},
+	{"RLIMIT_CPU", unix.RLIMIT_CPU},
+	{"RLIMIT_DATA", unix.RLIMIT_DATA},
+	{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE},
+	{"RLIMIT_LOCKS", unix.RLIMIT_LOCKS},
+	{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK},
+	{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE},
+	{"RLIMIT_NICE", unix.RLIMIT_NICE},
+	{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE},
+	{"RLIMIT_NPROC", unix.RLIMIT_NPROC},
+	{"RLIMIT_RSS", unix.RLIMIT_RSS},
+	{"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO},
+	{"RLIMIT_RTTIME", unix.RLIMIT_RTTIME},
+	{"RLIMIT_SIGPENDING", unix.RLIMIT_SIGPENDING},
+	{"RLIMIT_STACK", unix.RLIMIT_STACK},
+}
+
 func resource(name string) (int, bool) {
-	switch name {
-	case "RLIMIT_AS":
-		return unix.RLIMIT_AS, true
-	case "RLIMIT_CORE":
-		return unix.RLIMIT_CORE, true
-	case "RLIMIT_CPU":
-		return unix.RLIMIT_CPU, true
-	case "RLIMIT_DATA":
-		return unix.RLIMIT_DATA, true
-	case "RLIMIT_FSIZE":
-		return unix.RLIMIT_FSIZE, true
-	case "RLIMIT_LOCKS":
-		return unix.RLIMIT_LOCKS, true
-	case "RLIMIT_MEMLOCK":
-		return unix.RLIMIT_MEMLOCK, true
-	case "RLIMIT_MSGQUEUE":
-		return unix.RLIMIT_MSGQUEUE, true
-	case "RLIMIT_NICE":
-		return unix.RLIMIT_NICE, true
-	case "RLIMIT_NOFILE":
-		return unix.RLIMIT_NOFILE, true
-	case "RLIMIT_NPROC":
-		return unix.RLIMIT_NPROC, true
-	case "RLIMIT_RSS":
-		return unix.RLIMIT_RSS, true
-	case "RLIMIT_RTPRIO":
-		return unix.RLIMIT_RTPRIO, true
-	case "RLIMIT_RTTIME":
-		return unix.RLIMIT_RTTIME, true
-	case "RLIMIT_SIGPENDING":
-		return unix.RLIMIT_SIGPENDING, true
-	case "RLIMIT_STACK":
-		return unix.RLIMIT_STACK, true
+	for _, r := range resources {
+		if r.name == name {
+			return r.number, true
+		}
 	}
 	return 0, false
+}
+
+// unknownResource says of a name that is none how it may be meant: in capitals, and with RLIMIT_, which others leave out.
+func unknownResource(name string) string {
+	const prefix = "RLIMIT_"
+	var names []string
+	for _, r := range resources {
+		names = append(names, strings.TrimPrefix(r.name, prefix))
+	}
+	said := fmt.Sprintf("unknown resource %q", name)
+	if meant := typo.Nearest(strings.TrimPrefix(strings.ToUpper(name), prefix), names); meant != "" {
+		said += ": did you mean " + prefix + meant + "?"
+	}
+	return said
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"hull/internal/fault"
+	"hull/internal/typo"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,5 +73,15 @@ func realTimeSignal(name string) (unix.Signal, bool) {
 }
 
 func badSignal(s string) error {
-	return &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("unknown signal %q", s)}
+	e := &fault.Error{Kind: fault.BadUsage, Err: fmt.Errorf("unknown signal %q", s)}
+	var names []string
+	for n := range unix.Signal(sigRTMin) {
+		if name := unix.SignalName(n); name != "" {
+			names = append(names, strings.TrimPrefix(name, "SIG"))
+		}
+	}
+	if meant := typo.Nearest(strings.TrimPrefix(strings.ToUpper(s), "SIG"), names); meant != "" {
+		e.Hint = "did you mean " + meant + "?"
+	}
+	return e
 }

@@ -93,8 +93,8 @@ func TestRlimits(t *testing.T) {
 		{Type: "RLIMIT_CPU", Soft: 1, Hard: 1},
 	})
 	checkErr(t, err, `process.rlimits[0]: RLIMIT_CPU: soft limit 2 is above hard limit 1
-process.rlimits[1].type: unknown resource "rlimit_cpu"
-process.rlimits[2].type: unknown resource "NOFILE"
+process.rlimits[1].type: unknown resource "rlimit_cpu": did you mean RLIMIT_CPU?
+process.rlimits[2].type: unknown resource "NOFILE": did you mean RLIMIT_NOFILE?
 process.rlimits[3].type: unknown resource ""
 process.rlimits[4].type: RLIMIT_CPU appears twice`)
 }
