@@ -184,11 +184,11 @@ func (r *Runtime) restore(ctx context.Context, id string, o RestoreOptions) (*Co
 	if len(o.Env) > 0 || o.Notify {
 		return nil, &fault.Error{Kind: fault.BadUsage, Err: errors.New("the environment of a program that has been running can't be changed")}
 	}
-	c, err := r.create(ctx, id, making{CreateOptions: o.CreateOptions, saved: &engine.RestoreRequest{
+	if r.Isolation == Native && sandbox.HasImage(image.Dir) {
+		return nil, &fault.Error{Step: "image " + image.Dir.Name(), Kind: fault.Unsupported,
+			Err: errors.New("it is of a sandbox, which native isolation can't restore"), Hint: "leave --isolation out"}
+	}
+	return r.create(ctx, id, making{CreateOptions: o.CreateOptions, saved: &engine.RestoreRequest{
 		Image: image, LSMProfile: o.LSMProfile, LSMMountContext: o.LSMMountContext,
 	}})
-	if r.Isolation == Native && errors.Is(err, os.ErrNotExist) && sandbox.HasImage(image.Dir) {
-		err = &fault.Error{Err: err, Hint: "the image is a sandbox's, which native isolation can't restore: leave --isolation out"}
-	}
-	return c, err
 }

@@ -336,6 +336,33 @@ func TestMountThatCannotBe(t *testing.T) {
 	}
 }
 
+// A directory and a file don't go on each other.
+func TestMountOnAnotherKind(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "file"), "")
+	for name, m := range map[string]specs.Mount{
+		"file on directory":          {Destination: "/etc", Source: filepath.Join(dir, "file"), Options: []string{"bind"}},
+		"directory on file":          {Destination: "/bin/testprog", Source: dir, Options: []string{"rbind"}},
+		"directory on file by links": {Destination: "/etc/link", Source: dir, Options: []string{"bind"}},
+		"tmpfs on file":              {Destination: "/bin/testprog", Source: "x", Type: "tmpfs"},
+	} {
+		for _, readonly := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " readonly=", readonly), func(t *testing.T) {
+				bundle := hulltest.Bundle(t, mounting(m), func(s *specs.Spec) { s.Root.Readonly = readonly })
+				if err := os.Symlink("../bin/testprog", filepath.Join(bundle, "rootfs/etc/link")); err != nil {
+					t.Fatal(err)
+				}
+				_, err := tryRunWith(t, newRuntime(t), hull.CreateOptions{Bundle: bundle})
+				if field := fmt.Sprintf("mounts[7] %q", m.Destination); m.Destination == "/etc/link" {
+					refused(t, err, nil, field) // natively the directory that a link leads to is asked for, and isn't there
+				} else {
+					refused(t, err, unix.EINVAL, field, "a directory can't be mounted on a file, nor a file on a directory")
+				}
+			})
+		}
+	}
+}
+
 // An idmapped mount shows other owners.
 func TestIdmappedMount(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)

@@ -3,6 +3,7 @@ package hull_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -253,6 +254,16 @@ func TestLoopbackIsUp(t *testing.T) {
 	if !strings.Contains(got.Err, "connection refused") {
 		t.Errorf("%+v: nobody listens there, but it must be reachable", got)
 	}
+}
+
+// What ip(8) asks of the devices that the host has.
+func TestHostNetworkDevice(t *testing.T) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := run(t, args("interface", "lo"), noNamespace(specs.NetworkNamespace))
+	has(fmt.Sprintf("index %d\nmtu %d\nqueue ", lo.Index, lo.MTU))(t, got)
 }
 
 func TestUserNamespace(t *testing.T) {

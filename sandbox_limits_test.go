@@ -208,6 +208,19 @@ func TestSandboxMemberLimitsNotHeld(t *testing.T) {
 	}
 }
 
+// Limits of processes that nothing in the sandbox's kernel looks at are told; those that it holds aren't.
+func TestSandboxProcessLimitsNotHeld(t *testing.T) {
+	r := newRuntime(t)
+	var warnings []string
+	r.Warn = func(s string) { warnings = append(warnings, s) }
+	create(t, r, hull.CreateOptions{}, args("true"), func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 9, Hard: 9}, {Type: "RLIMIT_SIGPENDING", Soft: 1, Hard: 1}}
+	})
+	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], `process.rlimits[1] "RLIMIT_SIGPENDING": shown to the program, but not held`) {
+		t.Errorf("%q", warnings)
+	}
+}
+
 // What programs of a container say of themselves doesn't keep them from being killed when they have more memory than it may have. Unlike
 // Linux, the sandbox's kernel lets anybody lower oom_score_adj.
 func TestSandboxMemberMemoryOfThoseThatHide(t *testing.T) {

@@ -249,6 +249,29 @@ func connect(args []string) error {
 	}
 }
 
+// iface prints what a socket is told about a network device: its number, MTU and the length of its queue.
+func iface(args []string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	for _, q := range []struct {
+		name    string
+		request uint
+	}{{"index", unix.SIOCGIFINDEX}, {"mtu", unix.SIOCGIFMTU}, {"queue", unix.SIOCGIFTXQLEN}} {
+		r, err := unix.NewIfreq(args[0])
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, q.request, r); err != nil {
+			return os.NewSyscallError("ioctl "+q.name, err)
+		}
+		fmt.Println(q.name, r.Uint32())
+	}
+	return nil
+}
+
 // resolve asks the name server of Docker's user-defined networks and prints the addresses that a name has.
 func resolve(args []string) error {
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -51,6 +51,7 @@ func verbs() []verb {
 		{"hold", "BYTES", 1, 1, hold},
 		{"hostname", "", 0, 0, hostname},
 		{"id", "", 0, 0, id},
+		{"interface", "NAME", 1, 1, iface},
 		{"limits", "", 0, 0, limits},
 		{"listen", "PATH", 1, 1, listen},
 		{"ls", "DIR", 1, 1, ls},

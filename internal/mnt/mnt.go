@@ -33,6 +33,9 @@ type IDMap struct {
 	Recursive bool
 }
 
+// Mismatch is what a person is told when move_mount(2) doesn't take a place.
+const Mismatch = "a directory can't be mounted on a file, nor a file on a directory"
+
 // Mount is an entry of mounts.
 type Mount struct {
 	Field       string // for errors: `mounts[2] "/proc"`

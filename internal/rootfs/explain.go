@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/mnt"
 )
 
 // Explain adds to the error of one of the plan's batches what a person can do about it, where that is known.
@@ -57,8 +58,8 @@ func (p *Plan) hint(e *fault.Error) string {
 		return "sysfs needs a network namespace that belongs to the container's user namespace; bind /sys instead"
 	case m.IDMap != nil && is(unix.EINVAL, "mount_setattr"):
 		return "the file system of the source may not support idmapped mounts in this kernel"
-	case m.Bind && is(unix.EINVAL, "move_mount") && p.mismatch(m):
-		return "a directory can't be mounted on a file, nor a file on a directory"
+	case is(unix.EINVAL, "move_mount") && p.mismatch(m):
+		return mnt.Mismatch
 	case is(unix.ENODEV, "fsopen", "mount"):
 		return "this kernel has no file system " + m.Type
 	}
@@ -68,9 +69,15 @@ func (p *Plan) hint(e *fault.Error) string {
 // mismatch tells whether only one of source and destination is a directory.
 func (p *Plan) mismatch(m *mount) bool {
 	g := newGuide(p.root)
+	target, err := os.Stat(g.host(g.follow(m.Destination)))
+	if err != nil {
+		return false
+	}
+	if !m.Bind {
+		return !target.IsDir()
+	}
 	source, err := os.Stat(m.Source)
-	target, err2 := os.Stat(g.host(g.follow(m.Destination)))
-	return err == nil && err2 == nil && source.IsDir() != target.IsDir()
+	return err == nil && source.IsDir() != target.IsDir()
 }
 
 func (p *Plan) mountOf(field string) *mount {

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -209,13 +210,40 @@ func (k *checker) process(p *specs.Process) {
 	}
 	_, err := task.Credentials(p.User)
 	k.take(err)
-	_, err = task.Rlimits(p.Rlimits)
-	k.take(err)
+	k.rlimits(p.Rlimits)
 	k.refuse(p.SelinuxLabel != "", "process.selinuxLabel", "its kernel has no SELinux")
 	k.refuse(!unasked(p.ApparmorProfile), "process.apparmorProfile", fmt.Sprintf("%q: its kernel has no AppArmor", p.ApparmorProfile))
 	k.refuse(p.Scheduler != nil, "process.scheduler", "its kernel schedules as it does")
 	k.refuse(p.IOPriority != nil, "process.ioPriority", "its kernel has no priorities of input and output")
 	k.refuse(p.ExecCPUAffinity != nil, "process.execCPUAffinity", "processes of a sandbox have no processors of their own on the host")
+}
+
+// rlimits refuses what its kernel wouldn't let a program set.
+func (k *checker) rlimits(list []specs.POSIXRlimit) {
+	_, err := task.Rlimits(list)
+	k.take(err)
+	const most = math.MaxInt32 // kernel.MaxFdLimit there
+	for i, l := range list {
+		k.refuse(l.Type == "RLIMIT_NOFILE" && l.Hard > most, fmt.Sprintf("process.rlimits[%d] %q", i, l.Type),
+			fmt.Sprintf("its kernel lets a process have %d open files at most", most))
+	}
+}
+
+// notHeld are the limits that its kernel keeps and shows, and that nothing there looks at. Linux looks at RLIMIT_LOCKS and RLIMIT_RSS no more,
+// and of RLIMIT_CORE there is nothing to hold where no core dumps are made.
+var notHeld = []string{"RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING"}
+
+// unheldLimits returns a warning for each limit that is given and makes no difference.
+func unheldLimits(p *specs.Process) (warnings []string) {
+	if p == nil {
+		return nil
+	}
+	for i, l := range p.Rlimits {
+		if slices.Contains(notHeld, l.Type) {
+			warnings = append(warnings, fmt.Sprintf("process.rlimits[%d] %q: shown to the program, but not held: the sandbox's kernel has nothing that looks at it", i, l.Type))
+		}
+	}
+	return warnings
 }
 
 // unasked says whether a profile is none that anybody has chosen: engines give theirs to every container where the host has AppArmor. What

@@ -115,6 +115,9 @@ var refused = map[string]func(*specs.Spec){
 	},
 	"process.selinuxLabel":    func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
 	"process.apparmorProfile": func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+	`process.rlimits[0] "RLIMIT_NOFILE"`: func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1 << 31}}
+	},
 	"process.scheduler":       func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
 	"process.ioPriority":      func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} },
 	"process.execCPUAffinity": func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{} },

@@ -136,6 +136,9 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	if err := errors.Join(k.errs...); err != nil {
 		return nil, err
 	}
+	for _, w := range unheldLimits(r.Spec.Process) {
+		c.Warn(w)
+	}
 	if r.Pod != nil {
 		if e.Options != (Options{}) {
 			return nil, &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", r.Pod.ID)}

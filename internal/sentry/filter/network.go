@@ -66,7 +66,7 @@ func (s *Sockets) rules() []rule {
 	}
 	for _, request := range []uint64{
 		unix.SIOCGIFCONF, unix.SIOCETHTOOL, unix.SIOCGIFFLAGS, unix.SIOCGIFHWADDR, unix.SIOCGIFINDEX, unix.SIOCGIFMTU,
-		unix.SIOCGIFNAME, unix.SIOCGIFNETMASK, unix.TIOCOUTQ,
+		unix.SIOCGIFNAME, unix.SIOCGIFNETMASK, unix.SIOCGIFTXQLEN, unix.TIOCOUTQ,
 	} {
 		list = append(list, rule{"ioctl", []condition{fd(0), is(1, request)}})
 	}

@@ -16,7 +16,7 @@ func (m *Mounts) cover() error {
 	v := m.Kernel.VFS()
 	for i, p := range m.Spec.Linux.ReadonlyPaths {
 		at := m.at(path.Clean("/" + p))
-		if !m.exists(at) {
+		if there, _ := m.exists(at); !there {
 			continue
 		}
 		if err := v.BindAt(m.ctx, m.creds, at, at, true); err != nil {

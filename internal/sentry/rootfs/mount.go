@@ -106,7 +106,11 @@ func (m *Mounts) makePath(name *string, file bool) error {
 			continue
 		}
 		done, rest = next, rest[1:]
-		if m.exists(at) {
+		if there, isDir := m.exists(at); there {
+			if len(rest) == 0 && isDir == file {
+				// As move_mount(2) has it. The kernel here would mount one on the other.
+				return &fault.Error{Step: fmt.Sprintf("mount on %q", done), Err: unix.EINVAL, Hint: mnt.Mismatch}
+			}
 			continue
 		}
 		// Only directories can be made in memory there. One serves for a file, too: who looks finds the file that covers it, and
@@ -127,9 +131,10 @@ func (m *Mounts) makePath(name *string, file bool) error {
 	return nil
 }
 
-func (m *Mounts) exists(at *vfs.PathOperation) bool {
-	_, err := m.Kernel.VFS().StatAt(m.ctx, m.creds, at, &vfs.StatOptions{Mask: linux.STATX_TYPE})
-	return err == nil
+// exists tells whether something is at a path, and whether that is a directory.
+func (m *Mounts) exists(at *vfs.PathOperation) (there, isDir bool) {
+	st, err := m.Kernel.VFS().StatAt(m.ctx, m.creds, at, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	return err == nil, err == nil && linux.FileMode(st.Mode).IsDir()
 }
 
 // BindConsole mounts a terminal on /dev/console. ctx is of the first process; pts is where that finds it.

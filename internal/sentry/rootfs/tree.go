@@ -69,7 +69,7 @@ func (m *Mounts) keepMountPoints() error {
 	for _, p := range m.MountPoints {
 		at := m.at(p)
 		at.FollowFinalSymlink = false
-		if !m.exists(at) {
+		if there, _ := m.exists(at); !there {
 			continue // gone from the host since it was planned
 		}
 		if err := m.Kernel.VFS().BindAt(m.ctx, m.creds, at, at, false); err != nil {
