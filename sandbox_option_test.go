@@ -131,6 +131,55 @@ func TestSandboxSharedRoot(t *testing.T) {
 	}
 }
 
+// Of a root that is the container's alone more files stay open than the sandbox's file system keeps by itself, which is a thousand; of one that it
+// shares with the host no more.
+func TestSandboxKeepsFilesOpen(t *testing.T) {
+	const files, few = 1500, 1000
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Max/8 < files {
+		t.Skipf("a process may have %d files open (%v), too few to keep %d for this", l.Max, err, files)
+	}
+	for _, access := range []string{"exclusive", "shared"} {
+		t.Run(access, func(t *testing.T) {
+			rt := newRuntime(t)
+			rt.Sandbox.FileAccess = access
+			c := create(t, rt, hull.CreateOptions{}, args("sleep", "3600"))
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(errorText(err))
+			}
+			state, err := c.State()
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := descriptors(t, c)
+			stats := []string{"do"}
+			for i := range files {
+				name := fmt.Sprintf("/file%d", i)
+				if err := os.WriteFile(filepath.Join(state.Rootfs, name), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				stats = append(stats, "stat", name, ",")
+			}
+			if got := exec1(t, c, verb(stats[0], stats[1:len(stats)-1]...)); got.Status != "0" {
+				t.Fatalf("got %v", got)
+			}
+			if kept := descriptors(t, c) - before; access == "shared" && kept > few+few/10 || access == "exclusive" && kept < files {
+				t.Errorf("of %d files %d stayed open", files, kept)
+			}
+		})
+	}
+}
+
+// descriptors counts the descriptors of a sandbox's process.
+func descriptors(t *testing.T, c *hull.Container) int {
+	t.Helper()
+	fds, err := os.ReadDir(procPath(c.Init().Pid, "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
 // A FIFO joins a program with one of the host only where that is chosen.
 func TestSandboxFifo(t *testing.T) {
 	for _, option := range []string{"none", "open"} {

@@ -45,6 +45,7 @@ func (s *Sandbox) newKernel() error {
 	if err := usage.Init(); err != nil {
 		return err
 	}
+	s.openLimit = rootfs.Descriptors() // while the process may still ask
 	if s.KVM < 0 {
 		if err := haveListener(); err != nil {
 			return err

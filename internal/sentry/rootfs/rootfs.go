@@ -45,6 +45,8 @@ type Config struct {
 	PIDs    *kernel.PIDNamespace
 	IPC     *kernel.IPCNamespace
 	Cgroups *kernel.CgroupNamespace // or nil: the kernel's first
+	// Descriptors is how many files this process may have open.
+	Descriptors uint64
 	// Files are the donated trees: the root, then the sources of bind mounts in the order of the spec's mounts. What is served is
 	// taken away from them; what is left is the caller's.
 	Files *[]Tree
@@ -58,6 +60,7 @@ type Mounts struct {
 	ns    *vfs.MountNamespace
 	root  vfs.VirtualDentry
 	made  []madeMount // by the number of the configuration's mount
+	kept  uint64      // how many unused files of each exclusive tree the kernel has open
 
 	readonly []*vfs.Mount // once all is in place
 }
@@ -137,6 +140,7 @@ func (m *Mounts) Attach() (_ *vfs.MountNamespace, err error) {
 		return nil, err
 	}
 	*m.Files = trees
+	m.kept = m.keptFiles()
 	if err := m.mountRoot(); err != nil {
 		return nil, errno.InField("root.path", err)
 	}

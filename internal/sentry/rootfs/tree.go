@@ -178,7 +178,7 @@ func (m *Mounts) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
 		data += ",disable_fifo_open"
 	}
 	if exclusive {
-		data += ",overlayfs_stale_read"
+		data += fmt.Sprintf(",overlayfs_stale_read,dcache=%d", m.kept)
 	} else {
 		data += ",cache=remote_revalidating"
 	}
