@@ -38,4 +38,5 @@ func settle() {
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
+	followWakeups(quiet)
 }

@@ -1,7 +1,8 @@
 package boot
 
 import (
-	_ "unsafe" // for linkname
+	"time"
+	"unsafe"
 
 	"gvisor.dev/gvisor/pkg/atomicbitops"
 )
@@ -15,22 +16,94 @@ import (
 // try again for 200 ms, so that what began by chance lasts: each call takes three times as long as in another sandbox, or in the same one later.
 //
 // So systrap is told at the start what a way takes from processor to processor, by so many samples that those to come don't count. It then spins
-// unless that makes a call longer than it takes when both are woken up.
+// unless that makes a call longer than it takes when both are woken up. There are machines where a wake-up takes longer than that; where the median of the times
+// that were measured is longer, systrap is told that one instead.
 const (
 	wakeup  = 21      // bucket of 2,048 ticks of the processor's clock: 11 µs at 4 GHz, 23 at 1.9; on the machine that docs/performance.md is about it took 17
 	samples = 1 << 32 // a sandbox has at most some 100,000 in a second
+
+	enough = 1000 // measured ones to go by their median
 )
+
+// lastLook is how old a container is when that is looked at for the last time: what the processors and the host are like does not change, and a sandbox that does nothing is not to
+// be woken up.
+const lastLook = 4 * time.Minute
 
 // latencies is how many of systrap's samples are in each bucket.
 type latencies [80]atomicbitops.Uint64
 
-// baselines is what systrap's state begins with. TestBaselines finds out when it does not.
+// baselines is what systrap's state begins with: see layout.
 //
 //go:linkname baselines gvisor.dev/gvisor/pkg/sentry/platform/systrap.fastpath
 var baselines struct{ toProgram, toKernel latencies }
 
+// layout tells whether systrap's state still is what it is taken for, before the platform is made: no samples, and behind them two numbers that are 2. A
+// later version of the module may have moved them.
+func layout() bool {
+	for _, l := range []*latencies{&baselines.toProgram, &baselines.toKernel} {
+		for i := range l {
+			if l[i].Load() != 0 {
+				return false
+			}
+		}
+	}
+	behind := (*[2]int)(unsafe.Add(unsafe.Pointer(&baselines), unsafe.Sizeof(baselines))) // stubFPBackoff and sentryFPBackoff
+	return *behind == [2]int{2, 2}
+}
+
+// wakeups are what systrap was told; or nil, if it wasn't.
+var wakeups []*expected
+
 // expectWakeups tells systrap what it takes to wake the other side up. It comes before the platform is made.
 func expectWakeups() {
-	baselines.toProgram[wakeup].Store(samples)
-	baselines.toKernel[wakeup].Store(samples)
+	if layout() {
+		wakeups = []*expected{expect(&baselines.toProgram), expect(&baselines.toKernel)}
+	}
+}
+
+// followWakeups compares that with what is measured, when the container has been there for as long as age and whenever it is four times as old.
+func followWakeups(age time.Duration) {
+	for _, e := range wakeups {
+		e.follow()
+	}
+	if wakeups != nil && age < lastLook {
+		time.AfterFunc(3*age, func() { followWakeups(4 * age) })
+	}
+}
+
+// expected is the bucket with the samples that nobody has measured.
+type expected struct {
+	of *latencies
+	at int
+}
+
+func expect(l *latencies) *expected {
+	l[wakeup].Add(samples)
+	return &expected{l, wakeup}
+}
+
+// follow moves them to the median of those that were measured, but never below wakeup. systrap adds to the buckets meanwhile.
+func (e *expected) follow() {
+	var measured [len(e.of)]uint64
+	total := uint64(0)
+	for i := range e.of {
+		measured[i] = e.of[i].Load()
+		if i == e.at {
+			measured[i] -= samples
+		}
+		total += measured[i]
+	}
+	if total < enough {
+		return
+	}
+	median, below := 0, measured[0]
+	for below < total/2 {
+		median++
+		below += measured[median]
+	}
+	if to := max(median, wakeup); to != e.at {
+		e.of[to].Add(samples) // first: there are some at any time
+		e.of[e.at].Add(^uint64(samples - 1))
+		e.at = to
+	}
 }
