@@ -55,12 +55,19 @@ func (k *checker) refuse(given bool, field, reason string) {
 }
 
 // namespaces refuses to share one with the host, or with others: what is in a sandbox has those of its own kernel.
+//
+// With the host's network uts may be left out, as containerd and CRI-O do for pods that have it (hostNetwork): such a pod is to be known
+// by the host's name, which its kernel has then.
 func (k *checker) namespaces(s *specs.Spec) {
 	list, joins := s.Linux.Namespaces, joined(s)
+	lacks := func(t specs.LinuxNamespaceType) bool {
+		return !slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == t })
+	}
 	for _, t := range []specs.LinuxNamespaceType{
 		specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace,
 	} {
-		k.refuse(!slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == t }), "linux.namespaces",
+		hosts := t == specs.UTSNamespace && lacks(specs.NetworkNamespace)
+		k.refuse(lacks(t) && !hosts, "linux.namespaces",
 			fmt.Sprintf("without the type %q the container would have the host's, which its kernel has no part in", t))
 	}
 	for i, ns := range list {

@@ -100,6 +100,17 @@ func TestAppArmor(t *testing.T) {
 	}
 }
 
+// A pod with the host's network has its names, too, as engines make one.
+func TestHostNetworkWithoutUTS(t *testing.T) {
+	s := spec.Example(spec.Options{})
+	without(specs.NetworkNamespace)(s)
+	without(specs.UTSNamespace)(s)
+	s.Hostname = ""
+	if err := Check(s); err != nil {
+		t.Error(err)
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // refused are configurations that Check must refuse, by the field that it names.

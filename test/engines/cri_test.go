@@ -2,6 +2,9 @@ package engines
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,6 +189,7 @@ func testPod(t *testing.T, crictl client, c contestant) {
 		}
 		crictl.ok(t, "update", "--memory", "100663296", b)
 	})
+	t.Run("host network", func(t *testing.T) { podOnHost(t, crictl, c) })
 	t.Run("stop", func(t *testing.T) {
 		crictl.ok(t, "stop", "--timeout=10", a)
 		crictl.says(t, "CONTAINER_EXITED", state(a)...)
@@ -245,4 +249,27 @@ func podsAtOnce(t *testing.T, crictl client, c contestant, pods int) (took time.
 	}
 	wg.Wait()
 	return time.Since(begun), ids
+}
+
+// podOnHost is a pod with the host's network, which has the host's name by that.
+func podOnHost(t *testing.T, crictl client, c contestant) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "the host's") })}
+	go server.Serve(l)
+	defer server.Close()
+	security := map[string]any{"security_context": map[string]any{"namespace_options": map[string]any{"pid": 1, "network": 2}}}
+	p := runPod(t, crictl, c, map[string]any{"hostname": "", "linux": map[string]any{
+		"cgroup_parent": podsCgroup(), "security_context": security["security_context"],
+	}})
+	id := p.start(t, map[string]any{"linux": security}, "sh", "-c", sleeps)
+	crictl.says(t, host, "exec", "-s", id, "hostname")
+	crictl.says(t, "the host's", "exec", "-s", id, "wget", "-qO-", "http://"+l.Addr().String()+"/")
+	crictl.ok(t, "rmp", "-f", p.id)
 }
