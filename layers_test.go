@@ -45,6 +45,7 @@ var layers = [][]string{
 	{"hull/internal/sentry/network", "hull/internal/sentry/rootfs"},
 	{"hull/internal/sandbox", "hull/internal/sentry/checksum", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter", "hull/internal/sentry/stream", "hull/internal/sentry/task", "hull/internal/sentry/terminal"},
 	{"hull/internal/native", "hull/internal/pool", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
+	{"hull/internal/checkpoint"},
 	{"hull/internal/proc"},
 	{"hull/internal/engine", "hull/internal/kvm"},
 	{"hull/internal/sandbox/wire"},

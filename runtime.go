@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/cgroup"
+	"hull/internal/checkpoint"
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/hook"
 	"hull/internal/linux"
-	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/proc"
 	"hull/internal/rdt"
@@ -190,7 +190,7 @@ func (r *Runtime) create(ctx context.Context, id string, o making) (_ *Container
 			Systemd: r.SystemdCgroup, NoKeyring: o.NoNewKeyring, Restored: o.saved != nil, Overlaid: r.Sandbox.Overlaid(), Annotations: cfg.Spec.Annotations},
 	}
 	if p := cfg.Spec.Process; p != nil && !p.Terminal && isolation == Native {
-		c.record.Streams = native.DescribeStreams(io.Stdio)
+		c.record.Streams = checkpoint.DescribeStreams(io.Stdio)
 	}
 	if pod != nil {
 		c.joined, c.record.Pod = pod.asPod(), pod.ID()

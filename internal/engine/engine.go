@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -31,7 +32,7 @@ type Container struct {
 	Rootless bool
 	Pod      *Pod // or nil
 	// Streams are what the container's standard streams were when it was made, as the engine has described them; see
-	// native.DescribeStreams.
+	// checkpoint.DescribeStreams.
 	Streams [3]string
 	// Restored tells that it goes on where another was saved. It has a time namespace then, for its clocks, that its
 	// configuration need not have.
@@ -61,6 +62,27 @@ func (c *Container) Root() string {
 		return c.Spec.Root.Path
 	}
 	return filepath.Join(c.Bundle, c.Spec.Root.Path)
+}
+
+// Keyring returns the name of the container's session keyring, which is the one that engines know.
+func (c *Container) Keyring() string { return "_ses." + c.ID }
+
+// HasNamespace tells whether a container has a namespace of that type that is not its caller's: a new one, or one that it joins.
+func HasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
+	_, ok := Namespace(s, t)
+	return ok
+}
+
+// Namespace returns what a configuration says of the namespace of that type, if it says something.
+func Namespace(s *specs.Spec, t specs.LinuxNamespaceType) (ns specs.LinuxNamespace, ok bool) {
+	if s.Linux == nil {
+		return ns, false
+	}
+	i := slices.IndexFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == t })
+	if i < 0 {
+		return ns, false
+	}
+	return s.Linux.Namespaces[i], true
 }
 
 // IO is where a process reads and writes.

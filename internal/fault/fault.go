@@ -71,6 +71,15 @@ func Spec(field, problem string) *Error {
 	return &Error{Field: field, Kind: BadSpec, Err: errors.New(problem)}
 }
 
+// Errno returns the errno in err, without what stands around it; or err, which has none.
+func Errno(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
 // NotInPath is the cause of an Error whose program was in no directory of PATH: ENOENT, in the words that engines and
 // their users look for.
 var NotInPath error = notInPath{}

@@ -39,7 +39,7 @@ func (b *beginning) start(trace func(string), f func(func(stub.Call)) (*stub.Stu
 	b.done, b.trace = make(chan struct{}), trace
 	var tell func(stub.Call)
 	if trace != nil {
-		tell = traceFunc(b.tell)
+		tell = stub.TraceLines(b.tell)
 	}
 	go func() {
 		defer close(b.done)
@@ -72,7 +72,7 @@ func (b *beginning) take() (*stub.Stub, error) {
 // namespace takes the rights that entering the cgroup needs, and a container without a namespace has nothing to wait for.
 func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) engine.Beginning {
 	ns := sortNamespaces(s, os.Geteuid() == 0)
-	if ns.newUser || ns.newTime || ns.clone == 0 || hasNamespace(s, specs.UserNamespace) {
+	if ns.newUser || ns.newTime || ns.clone == 0 || engine.HasNamespace(s, specs.UserNamespace) {
 		return nil
 	}
 	begun := new(beginning)
@@ -87,7 +87,7 @@ func (Engine) Begin(s *specs.Spec, io engine.IO, trace func(string)) engine.Begi
 		b.Call(unix.SYS_UNSHARE, stub.Int(ns.clone))
 		b.Note(stub.NamespaceNames(ns.clone))
 		if ns.clone&unix.CLONE_NEWNET != 0 {
-			loopbackUp(b)
+			b.LoopbackUp()
 		}
 		if err := first.Send(b); err != nil {
 			first.Kill()
@@ -244,7 +244,7 @@ func (c *creation) forkFrom(first *stub.Stub, pre *stub.Batch, cgroup *stub.FD, 
 // enterCgroupByPath emits what moves the stub into groups of v1 and resctrl, and opens the directory of v2 for the clone.
 func (c *creation) enterCgroupByPath(b *stub.Batch) (v2 *stub.FD, err error) {
 	b.In("linux.cgroupsPath")
-	enterTaskFiles(b, c.Cgroup.TaskFiles())
+	b.JoinTasks(c.Cgroup.TaskFiles())
 	dir, err := c.Cgroup.DirFD()
 	if dir != nil {
 		fd := b.Openat(stub.CWD, dir.Name(), unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -252,6 +252,6 @@ func (c *creation) enterCgroupByPath(b *stub.Batch) (v2 *stub.FD, err error) {
 		dir.Close()
 	}
 	b.In("linux.intelRdt")
-	enterTaskFiles(b, c.RDT.TaskFiles())
+	b.JoinTasks(c.RDT.TaskFiles())
 	return v2, err
 }

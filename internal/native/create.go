@@ -147,7 +147,7 @@ func (c *creation) startFirst(report *os.File) (*stub.Stub, error) {
 		Stdio:  c.Stdio,
 		Extra:  append(slices.Clone(c.Extra), report),
 		Cgroup: dir,
-		Trace:  traceFunc(c.Trace),
+		Trace:  stub.TraceLines(c.Trace),
 	})
 }
 
@@ -323,11 +323,11 @@ func (c *creation) do(b *stub.Batch, meanwhile func() error) error {
 func (c *creation) isolate(b *stub.Batch) {
 	b.In("")
 	b.Call(unix.SYS_SETSID)
-	if c.ns.newUser || hasNamespace(c.Spec, specs.UserNamespace) {
+	if c.ns.newUser || engine.HasNamespace(c.Spec, specs.UserNamespace) {
 		becomeRoot(b, c.Spec.Linux)
 	}
 	c.process.joinKeyring(b)
-	allCPUs(b)
+	b.AllCPUs()
 	if c.ns.newCgroup {
 		// After the init is in its cgroup, which becomes the root of the namespace.
 		b.In("linux.namespaces")
@@ -392,7 +392,7 @@ func (c *creation) leadGroup(b *stub.Batch) {
 
 // letGoSupervised is letGo for an init that becomes the program's supervisor.
 func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
-	s, err := c.init.LastSupervised(tail, reportFD(len(c.Extra)), ExitSetup)
+	s, err := c.init.LastSupervised(tail, reportFD(len(c.Extra)), stub.ExitSetup)
 	if rerr := explainExec(stub.ReadReport(c.report, tail.Steps(), stub.Timeout)); rerr != nil {
 		err = rerr
 	}
@@ -408,7 +408,7 @@ func (c *creation) letGoSupervised(tail *stub.Batch, p *engine.Process) error {
 
 // letGo hands the init its last batch.
 func (c *creation) letGo(tail *stub.Batch) error {
-	if err := c.init.Last(tail, reportFD(len(c.Extra)), ExitSetup); err != nil {
+	if err := c.init.Last(tail, reportFD(len(c.Extra)), stub.ExitSetup); err != nil {
 		return err
 	}
 	if c.Park {

@@ -1,7 +1,6 @@
 package native
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"slices"
@@ -74,7 +73,7 @@ func (t *process) execIn(ctx context.Context, s *stub.Stub, r *engine.ExecReques
 	}
 	b = new(stub.Batch)
 	t.lastSteps(b, len(r.Extra), false)
-	if err := s.Last(b, reportFD(len(r.Extra)), ExitSetup); err != nil {
+	if err := s.Last(b, reportFD(len(r.Extra)), stub.ExitSetup); err != nil {
 		return nil, err
 	}
 	return p, explainExec(stub.ReadReport(report, b.Steps(), stub.Timeout))
@@ -106,7 +105,7 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		defer dir.Close()
 	}
 	extra := append(slices.Clone(r.Extra), report, pidfd)
-	cfg := stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)}
+	cfg := stub.Config{Stdio: r.Stdio, Extra: extra, Cgroup: dir, Trace: stub.TraceLines(r.Trace)}
 	if r.AwaitThaw {
 		cfg.Patient = func() bool {
 			stopped, err := r.Cgroup.Stopped()
@@ -124,12 +123,12 @@ func (t *process) join(ctx context.Context, r *engine.ExecRequest, report *os.Fi
 		first.Kill()
 		return nil, err
 	}
-	enterTaskFiles(b, files)
+	b.JoinTasks(files)
 	if len(t.affinity.Initial) == 0 {
-		allCPUs(b)
+		b.AllCPUs()
 	}
 	b.In("linux.intelRdt")
-	enterTaskFiles(b, r.RDT.TaskFiles())
+	b.JoinTasks(r.RDT.TaskFiles())
 	t.fromOutside(b)
 	b.In("")
 	joinInit(b, stub.Fd(stub.FirstExtra+len(r.Extra)+1), r.Spec, r.Init.Pid, r.Restored)
@@ -167,14 +166,6 @@ func startDir(r *engine.ExecRequest) (*os.File, error) {
 		return r.Cgroup.SubDirFD(r.Cgroups...)
 	}
 	return r.Cgroup.DirFD()
-}
-
-// allCPUs emits a reset of the affinity to all CPUs that the cgroup allows: the caller's own is none of the container's.
-// That the kernel refuses, for a cgroup without any of them, is no reason not to start.
-func allCPUs(b *stub.Batch) {
-	const size = 1024 / 8
-	b.In("")
-	b.Ignore(b.Call(unix.SYS_SCHED_SETAFFINITY, stub.Int(0), stub.Int(size), b.Const(bytes.Repeat([]byte{0xff}, size)).Arg()), 0)
 }
 
 func setAffinity(b *stub.Batch, field string, m task.Mask) {

@@ -26,13 +26,13 @@ func rootfsConfig(r *engine.CreateRequest) (rootfs.Config, error) {
 	return rootfs.Config{
 		Spec:     r.Spec,
 		Bundle:   r.Bundle,
-		UserNS:   hasNamespace(r.Spec, specs.UserNamespace),
+		UserNS:   engine.HasNamespace(r.Spec, specs.UserNamespace),
 		Rootless: os.Geteuid() != 0,
 		NoPivot:  r.NoPivot,
 		Terminal: r.Spec.Process.Terminal,
 		Cgroups:  cgroups,
 		Kernel:   rootfs.Probe(),
-		HostNS:   !hasNamespace(r.Spec, specs.MountNamespace),
+		HostNS:   !engine.HasNamespace(r.Spec, specs.MountNamespace),
 		Overlay:  r.Overlay,
 		Donated:  r.Donated,
 		NoDev:    r.NoDev,
@@ -99,23 +99,6 @@ func (t *process) reopenNull(b *stub.Batch) {
 		b.Close(null)
 	}
 	b.Mark(end)
-}
-
-// traceFunc turns the stub's calls into lines.
-func traceFunc(trace func(string)) func(stub.Call) {
-	if trace == nil {
-		return nil
-	}
-	return func(c stub.Call) { trace(c.String()) }
-}
-
-// errnoOf returns the errno in err, or err.
-func errnoOf(err error) error {
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return err
 }
 
 // explainNamespaces adds a hint to a failure to make or join namespaces.
@@ -187,7 +170,7 @@ func explainAppArmor(err error, root string) error {
 
 // cgroupMounts returns what a mount of type cgroup shows.
 func cgroupMounts(r *engine.CreateRequest) (rootfs.Cgroups, error) {
-	_, namespaced := namespace(r.Spec, specs.CgroupNamespace)
+	_, namespaced := engine.Namespace(r.Spec, specs.CgroupNamespace)
 	c := rootfs.Cgroups{V2: r.Cgroup.Mode() == cgroup.V2, NewNamespace: namespaced, Unified: r.Cgroup.Path(""),
 		Missing: r.Rootless || os.Geteuid() != 0}
 	if !slices.ContainsFunc(r.Spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }) {

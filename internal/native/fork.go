@@ -20,7 +20,7 @@ func (c *creation) fork(first *stub.Stub) (*stub.Stub, error) {
 		return nil, err
 	}
 	pre.In("linux.intelRdt")
-	enterTaskFiles(pre, c.RDT.TaskFiles())
+	pre.JoinTasks(c.RDT.TaskFiles())
 	c.process.fromOutside(pre)
 	joinNamespaces(pre, c.ns.join)
 	if pre, err = unshareEarly(c.ctx, first, pre, c.ns, c.Spec.Linux, c.privileged); err != nil {
@@ -61,23 +61,13 @@ func (c *creation) inCgroup(init *stub.Stub, joined bool) (*stub.Stub, error) {
 func (c *creation) enterCgroup(first *stub.Stub, b *stub.Batch) (bool, error) {
 	files := c.Cgroup.TaskFiles()
 	b.In("linux.cgroupsPath")
-	enterTaskFiles(b, files)
+	b.JoinTasks(files)
 	dir, err := c.Cgroup.DirFD()
 	if dir != nil {
 		dir.Close()
 		return first.InCgroup, err
 	}
 	return len(files) > 0, err
-}
-
-// enterTaskFiles emits the writes that move the stub into cgroups of v1, or groups of resctrl. See package cgroup for why
-// the stub does it.
-func enterTaskFiles(b *stub.Batch, files []string) {
-	for _, file := range files {
-		fd := b.Openat(stub.CWD, file, unix.O_WRONLY, 0)
-		b.Write(fd, []byte("0"))
-		b.Close(fd)
-	}
 }
 
 // unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its

@@ -57,7 +57,7 @@ func HooksBeside(ctx context.Context, r *engine.CreateRequest, pid int) error {
 	if dir != nil {
 		defer dir.Close()
 	}
-	first, err := stub.Start(stub.Config{Cgroup: dir, Trace: traceFunc(c.Trace)})
+	first, err := stub.Start(stub.Config{Cgroup: dir, Trace: stub.TraceLines(c.Trace)})
 	if err != nil {
 		return err
 	}
@@ -110,13 +110,13 @@ func (c *creation) hookStub() (*stub.Stub, error) {
 	if dir != nil {
 		defer dir.Close()
 	}
-	first, err := stub.Start(stub.Config{Extra: []*os.File{c.init.PidFD}, Cgroup: dir, Trace: traceFunc(c.Trace)})
+	first, err := stub.Start(stub.Config{Extra: []*os.File{c.init.PidFD}, Cgroup: dir, Trace: stub.TraceLines(c.Trace)})
 	if err != nil {
 		return nil, err
 	}
 	b := new(stub.Batch)
 	b.In("hooks.createContainer")
-	enterTaskFiles(b, c.Cgroup.TaskFiles())
+	b.JoinTasks(c.Cgroup.TaskFiles())
 	joinInit(b, stub.Fd(stub.FirstExtra), c.Spec, c.init.Pid, false)
 	s, err := first.Fork(b, 0)
 	if err != nil {

@@ -169,7 +169,7 @@ func writeMap(pid int, file string, m []specs.LinuxIDMapping) error {
 	defer f.Close()
 	if _, err := f.WriteString(idMap(m)); err != nil {
 		field := map[bool]string{true: "linux.uidMappings", false: "linux.gidMappings"}[file == "uid_map"]
-		return &fault.Error{Field: field, Step: "write " + file, Err: errnoOf(err)}
+		return &fault.Error{Field: field, Step: "write " + file, Err: fault.Errno(err)}
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func writeTimeOffsets(pid int, offsets map[string]specs.LinuxTimeOffset) error {
 		f.Close()
 	}
 	if err != nil {
-		return &fault.Error{Field: "linux.timeOffsets", Step: "write timens_offsets", Err: errnoOf(err)}
+		return &fault.Error{Field: "linux.timeOffsets", Step: "write timens_offsets", Err: fault.Errno(err)}
 	}
 	return nil
 }

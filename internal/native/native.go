@@ -20,6 +20,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/checkpoint"
 	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/rootfs"
@@ -34,9 +35,6 @@ var _ engine.HostFiles = Engine{}
 // execFifo is the file in a container's state directory through which its parked init hears and speaks: a byte written
 // there lets the program start; then what keeps it from starting comes back, or an end of file when it has started.
 const execFifo = "exec.fifo"
-
-// ExitSetup is the status with which a stub ends that can't execute the container's program.
-const ExitSetup = 127
 
 // Check implements engine.Engine. What this host's kernel can't do it says itself.
 func (Engine) Check(*specs.Spec) error { return nil }
@@ -117,6 +115,16 @@ func (Engine) Pause(ctx context.Context, c *engine.Container) error { return c.C
 // Resume thaws it.
 func (Engine) Resume(c *engine.Container) error { return c.Cgroup.Thaw() }
 
+// Checkpoint saves a container.
+func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
+	return checkpoint.Save(ctx, r)
+}
+
+// Restore makes a container of one that was saved.
+func (Engine) Restore(ctx context.Context, r *engine.RestoreRequest) (*engine.Process, error) {
+	return checkpoint.Restore(ctx, r)
+}
+
 // Parked tells whether the init of the container with that state directory waits for Start: whether someone reads its
 // fifo.
 func (Engine) Parked(dir string) bool {
@@ -130,25 +138,8 @@ func (Engine) Parked(dir string) bool {
 
 // Leave takes away what a container without a mount namespace has mounted on the host.
 func (Engine) Leave(c *engine.Container) error {
-	if hasNamespace(c.Spec, specs.MountNamespace) || c.Spec.Root == nil {
+	if engine.HasNamespace(c.Spec, specs.MountNamespace) || c.Spec.Root == nil {
 		return nil
 	}
 	return rootfs.Leave(c.Root())
-}
-
-// hasNamespace tells whether the container has a namespace of that type that is not hull's, new or joined.
-func hasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
-	_, ok := namespace(s, t)
-	return ok
-}
-
-func namespace(s *specs.Spec, t specs.LinuxNamespaceType) (specs.LinuxNamespace, bool) {
-	if s.Linux != nil {
-		for _, ns := range s.Linux.Namespaces {
-			if ns.Type == t {
-				return ns, true
-			}
-		}
-	}
-	return specs.LinuxNamespace{}, false
 }

@@ -11,6 +11,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/netdev"
 	"hull/internal/proc"
+	"hull/internal/stub"
 )
 
 // checkNetDevices refuses devices from a caller who is not root: they belong to a namespace that isn't the caller's.
@@ -39,7 +40,7 @@ func (c *creation) moveNetDevices() error {
 		return err
 	}
 	c.keep(container)
-	if c.devices, err = netdev.Move(host, container, devices, traceFunc(c.Trace)); err != nil {
+	if c.devices, err = netdev.Move(host, container, devices, stub.TraceLines(c.Trace)); err != nil {
 		return err
 	}
 	if c.Trace != nil {

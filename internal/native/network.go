@@ -9,25 +9,13 @@ import (
 	"hull/internal/stub"
 )
 
-// loopbackUp emits what brings up lo in a new network namespace (netdevice(7), SIOCSIFFLAGS).
-func loopbackUp(b *stub.Batch) {
-	b.In("linux.namespaces")
-	s := b.Call(unix.SYS_SOCKET, stub.Int(unix.AF_UNIX), stub.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), stub.Int(0))
-	ifreq := make([]byte, 40)
-	copy(ifreq, "lo")
-	ifreq[16] = unix.IFF_UP
-	b.Ioctl(s.FD(), unix.SIOCSIFFLAGS, b.Const(ifreq).Arg())
-	b.Note("SIOCSIFFLAGS lo")
-	b.Close(s.FD())
-}
-
 // loopbackUp returns what emits that for the first calls of an init in a new network, for which the kernel takes up to 0.1 ms: by
 // then hull may not know yet what is next. It is nil without a new network.
 func (n *namespaces) loopbackUp(b *stub.Batch) func() {
 	if n.clone&unix.CLONE_NEWNET == 0 {
 		return nil
 	}
-	return func() { loopbackUp(b) }
+	return func() { b.LoopbackUp() }
 }
 
 // sendNetNS hands the network namespace over. The stub opens it: an ordinary user who has started the stub may not look

@@ -33,7 +33,7 @@ func NoOverlay(ctx context.Context, trace func(string)) error {
 
 // absent is NoOverlay for any file system, by trying.
 func absent(ctx context.Context, name string, trace func(string)) error {
-	first, err := stub.Start(stub.Config{Trace: traceFunc(trace)})
+	first, err := stub.Start(stub.Config{Trace: stub.TraceLines(trace)})
 	if err != nil {
 		return nil
 	}

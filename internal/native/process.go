@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 
@@ -58,7 +57,7 @@ func newProcess(c *engine.Container, p *specs.Process, stdio [3]*os.File) (*proc
 	t.rlimits, errs[1] = task.Rlimits(p.Rlimits)
 	t.seccomp, errs[2] = compileSeccomp(c.Spec.Linux.Seccomp)
 	t.caps, _ = caps.FromSpec(p.Capabilities)
-	_, t.userns = namespace(c.Spec, specs.UserNamespace)
+	_, t.userns = engine.Namespace(c.Spec, specs.UserNamespace)
 	if len(p.Args) == 0 {
 		errs[3] = fault.Spec("process.args", "must name a program")
 	}
@@ -73,22 +72,11 @@ func (t *process) seccompLate() bool {
 	return t.seccomp != nil && t.noNewPrivs && !t.seccomp.Notify
 }
 
-// joinKeyring gives the process a session keyring of the container's: the caller's must not be in its reach
-// (keyctl(2)). Kernels without keyrings, and seccomp profiles above us that forbid them, are tolerated.
+// joinKeyring gives the process a session keyring of the container's, unless it is to keep the caller's.
 func (t *process) joinKeyring(b *stub.Batch) {
-	if !t.keyring {
-		return
+	if t.keyring {
+		b.JoinKeyring(t.container.Keyring())
 	}
-	b.In("")
-	join := b.Call(unix.SYS_KEYCTL, stub.Int(unix.KEYCTL_JOIN_SESSION_KEYRING), b.String("_ses."+t.container.ID).Arg())
-	b.Note("join session keyring")
-	skip := b.Label()
-	b.OnErr(join, unix.ENOSYS, skip)
-	// Possessors and the user may do all; searching it must be possible for both.
-	const possessorAndUserAll = 0x3f3f0000
-	b.Call(unix.SYS_KEYCTL, stub.Int(unix.KEYCTL_SETPERM), join.Arg(), stub.Int(possessorAndUserAll))
-	b.Note("permissions of the session keyring")
-	b.Mark(skip)
 }
 
 // plan emits the steps from the container's root, in its own files, to the user of process; as far as the stub can go
@@ -445,7 +433,7 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		b.ExitOn(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 		b.Call(unix.SYS_READ, stub.Int(reportFD(extra)), b.Out(1).Arg(), stub.Int(1))
 	}
-	t.signals(b)
+	b.DefaultSignals()
 	if t.seccompLate() {
 		loadSeccomp(b, t.seccomp)
 	}
@@ -456,18 +444,6 @@ func (t *process) lastSteps(b *stub.Batch, extra int, park bool) {
 		return
 	}
 	b.Execve(t.path, t.Args, t.env)
-}
-
-// signals emits default dispositions and an empty mask. Only what the caller ignores would be inherited.
-func (t *process) signals(b *stub.Batch) {
-	dfl := b.Const(make([]byte, 32)) // struct sigaction of the kernel: SIG_DFL, no flags
-	for sig := unix.Signal(1); sig < 65; sig++ {
-		if signal.Ignored(sig) {
-			b.Call(unix.SYS_RT_SIGACTION, stub.Int(sig), dfl.Arg(), stub.Int(0), stub.Int(8))
-		}
-	}
-	none := b.Const(make([]byte, 8))
-	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
 }
 
 // explain adds hints to errors of the credentials.

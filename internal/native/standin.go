@@ -21,7 +21,7 @@ func StandIn(ctx context.Context, r *engine.CreateRequest, extra ...*os.File) (_
 	if dir != nil {
 		defer dir.Close()
 	}
-	s, err := stub.Start(stub.Config{Extra: extra, Cgroup: dir, Trace: traceFunc(r.Trace)})
+	s, err := stub.Start(stub.Config{Extra: extra, Cgroup: dir, Trace: stub.TraceLines(r.Trace)})
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,9 @@ func StandIn(ctx context.Context, r *engine.CreateRequest, extra ...*os.File) (_
 	files := r.Cgroup.TaskFiles()
 	b := new(stub.Batch)
 	b.In("linux.cgroupsPath")
-	enterTaskFiles(b, files)
+	b.JoinTasks(files)
 	b.In("linux.intelRdt")
-	enterTaskFiles(b, r.RDT.TaskFiles())
+	b.JoinTasks(r.RDT.TaskFiles())
 	if err := s.Do(b); err != nil {
 		return nil, err
 	}

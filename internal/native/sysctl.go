@@ -8,6 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/linux"
 	"hull/internal/stub"
@@ -23,7 +24,7 @@ func checkSysctls(s *specs.Spec) error {
 			errs = append(errs, err)
 			continue
 		}
-		if !hasNamespace(s, p.Namespace) {
+		if !engine.HasNamespace(s, p.Namespace) {
 			errs = append(errs, fault.Spec("linux.sysctl."+key, "needs a "+string(p.Namespace)+" namespace of the container's own: it would change the host's value"))
 		}
 	}

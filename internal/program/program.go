@@ -26,9 +26,6 @@ import (
 // drain is how long the output stays open for descendants that outlive the program, such as a daemon that it started.
 const drain = 200 * time.Millisecond
 
-// exitSetup is the status of a child that could not execute the program.
-const exitSetup = 127
-
 // Program is what is to be run.
 type Program struct {
 	Path  string   // absolute
@@ -139,8 +136,7 @@ func (p *Program) start(s *stub.Stub, stdin, w *os.File, group bool) (*child, er
 	b.Dup3(fds[1], 1, 0)
 	b.Dup3(fds[1], 2, 0)
 	b.Ignore(b.Call(unix.SYS_CLOSE_RANGE, stub.Int(3), stub.Int(uint32(1<<32-1)), stub.Int(unix.CLOSE_RANGE_CLOEXEC)), 0)
-	none := b.Const(make([]byte, 8))
-	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
+	b.BlockSignals(0)
 	args := p.Args
 	if len(args) == 0 {
 		args = []string{p.Path}
@@ -148,7 +144,7 @@ func (p *Program) start(s *stub.Stub, stdin, w *os.File, group bool) (*child, er
 	exec := b.Execve(p.Path, args, p.Env)
 	b.OnErr(exec, 0, exit)
 	b.Mark(exit)
-	b.Call(unix.SYS_EXIT_GROUP, stub.Int(exitSetup))
+	b.Call(unix.SYS_EXIT_GROUP, stub.Int(stub.ExitSetup))
 	b.Mark(parent)
 	fd := b.Load(pidfd, 0)
 	b.SendFDs(fd.Arg())

@@ -11,7 +11,6 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/native"
 	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/stub"
@@ -172,9 +171,8 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	conn := stub.Fd(stub.FirstExtra)
 	b := new(stub.Batch)
 	b.Call(unix.SYS_PRLIMIT64, stub.Int(0), stub.Int(unix.RLIMIT_CORE), b.Const(make([]byte, 16)).Arg(), stub.Int(0))
+	b.BlockSignals(^uint64(0))
 	all := b.Const([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	none := b.Const(make([]byte, 8))
-	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), all.Arg(), stub.Int(0), stub.Int(8))
 	signals := b.Call(unix.SYS_SIGNALFD4, stub.Int(-1), all.Arg(), stub.Int(8), stub.Int(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK))
 	poll, files := b.Const(make([]byte, 24)), 2 // of struct pollfd: int fd; short events, revents
 	b.Store(poll, 0, conn.Arg())
@@ -203,7 +201,7 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	b.Ignore(b.Call(unix.SYS_RT_SIGACTION, sig.Arg(), b.Const(make([]byte, 32)).Arg(), stub.Int(0), stub.Int(8)), 0)
 	self := b.Call(unix.SYS_GETPID)
 	b.Ignore(b.Call(unix.SYS_KILL, self.Arg(), sig.Arg()), 0)
-	b.Call(unix.SYS_RT_SIGPROCMASK, stub.Int(unix.SIG_SETMASK), none.Arg(), stub.Int(0), stub.Int(8))
+	b.BlockSignals(0)
 	b.Call(unix.SYS_EXIT_GROUP, code.Arg())
 	b.Mark(gone)
 	const killed = 128 + 9 // what the end of the sandbox is for its processes
@@ -217,7 +215,7 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	b.Ignore(b.Call(unix.SYS_SENDTO, conn.Arg(), signal.Arg(), stub.Int(wire.SignalSize), stub.Int(unix.MSG_NOSIGNAL), stub.Int(0), stub.Int(0)), 0)
 	b.Goto(again)
 	// The last descriptor is none: there is nobody to report to.
-	return s.Last(b, stub.FirstExtra+3, native.ExitSetup)
+	return s.Last(b, stub.FirstExtra+3, stub.ExitSetup)
 }
 
 // endForMemory emits what has the stub end for want of memory if the container has. Its limit is not the host's kernel's, but what

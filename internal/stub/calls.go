@@ -72,8 +72,7 @@ func (b *Batch) ExitOn(signals ...unix.Signal) {
 		b.Call(unix.SYS_RT_SIGACTION, Int(s), act.Arg(), Int(0), Int(8))
 		mask &^= 1 << (s - 1)
 	}
-	blocked := b.Const(binary.LittleEndian.AppendUint64(nil, mask))
-	b.Call(unix.SYS_RT_SIGPROCMASK, Int(unix.SIG_SETMASK), blocked.Arg(), Int(0), Int(8))
+	b.BlockSignals(mask)
 }
 
 // Fsopen opens a context for a new mount of a file system (fsopen(2), Linux 5.2).

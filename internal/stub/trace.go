@@ -34,6 +34,14 @@ func (c Call) String() string {
 	return fmt.Sprintf("%s%s(%s) = %s <%d µs>", field, c.Name, c.Args, result, c.Took.Microseconds())
 }
 
+// TraceLines returns a trace that is told each call as a line; or nil without one who is told.
+func TraceLines(tell func(line string)) func(Call) {
+	if tell == nil {
+		return nil
+	}
+	return func(c Call) { tell(c.String()) }
+}
+
 // traceTo reports the calls of a batch, from an entry on, that the stub has executed.
 func (b *Batch) traceTo(trace func(Call), from int) {
 	var last int64

@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"context"
@@ -23,10 +23,10 @@ import (
 // dumpLog is the name of CRIU's log of a checkpoint.
 const dumpLog = "dump.log"
 
-// Checkpoint saves a container. CRIU freezes it by its cgroup and stops its processes with ptrace(2) meanwhile; whether hull
+// Save saves a container. CRIU freezes it by its cgroup and stops its processes with ptrace(2) meanwhile; whether hull
 // is killed, or CRIU itself, or fails, they go on. Once all is saved, CRIU kills them.
-func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error {
-	if hasNamespace(r.Spec, specs.UserNamespace) {
+func Save(ctx context.Context, r *engine.CheckpointRequest) error {
+	if engine.HasNamespace(r.Spec, specs.UserNamespace) {
 		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
 			Err: errors.New("CRIU could not restore a container with a user namespace: nobody in it can make its device nodes again")}
 	}
@@ -37,7 +37,7 @@ func (Engine) Checkpoint(ctx context.Context, r *engine.CheckpointRequest) error
 	if err != nil {
 		return err
 	}
-	logged, err := checkpoint(ctx, r)
+	logged, err := save(ctx, r)
 	if err == nil {
 		return nil
 	}
@@ -79,8 +79,8 @@ func ofImage(name string) bool {
 	return strings.HasSuffix(name, ".img") || slices.Contains([]string{"parent", "stats-dump", "irmap-cache", dumpLog, criu.StreamsFile}, name)
 }
 
-// checkpoint saves a container. logged is "", or the name of the log that the error names.
-func checkpoint(ctx context.Context, r *engine.CheckpointRequest) (logged string, err error) {
+// save is Save. logged is "", or the name of the log that the error names.
+func save(ctx context.Context, r *engine.CheckpointRequest) (logged string, err error) {
 	ps, err := pageServer(r.PageServer)
 	if err != nil {
 		return "", err
@@ -90,7 +90,7 @@ func checkpoint(ctx context.Context, r *engine.CheckpointRequest) (logged string
 		return "", err
 	}
 	defer pidfd.Close()
-	s, err := startCRIU(ctx, begin{image: &r.Image, spec: r.Spec, log: dumpLog, trace: r.Trace})
+	s, err := startCRIU(ctx, launch{image: &r.Image, spec: r.Spec, log: dumpLog, trace: r.Trace})
 	if err != nil {
 		return "", err
 	}
@@ -206,7 +206,7 @@ func freezer(r *engine.CheckpointRequest, v criu.Version) *string {
 
 // joins tells whether the container has a namespace of that type that was there before it.
 func joins(s *specs.Spec, t specs.LinuxNamespaceType) bool {
-	ns, ok := namespace(s, t)
+	ns, ok := engine.Namespace(s, t)
 	return ok && ns.Path != ""
 }
 

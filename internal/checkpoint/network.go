@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ func emptyNetwork() *uint32 { return ptr(uint32(unix.CLONE_NEWNET)) }
 
 // ownNetwork tells whether the container has a network namespace of its own.
 func ownNetwork(s *specs.Spec) bool {
-	ns, ok := namespace(s, specs.NetworkNamespace)
+	ns, ok := engine.Namespace(s, specs.NetworkNamespace)
 	return ok && ns.Path == ""
 }
 
@@ -82,7 +82,7 @@ func upLoopback(pid int) error {
 	fd := b.Openat(stub.CWD, proc.File(pid, "ns/net"), unix.O_RDONLY, 0)
 	b.Call(unix.SYS_SETNS, fd.Arg(), stub.Int(unix.CLONE_NEWNET))
 	b.Note("net")
-	loopbackUp(b)
+	b.LoopbackUp()
 	if err := s.Do(b); err != nil {
 		return &fault.Error{Step: "loopback of the restored network namespace", Err: err}
 	}

@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"bytes"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -40,8 +39,8 @@ type service struct {
 	trace    func(line string)
 }
 
-// begin is what a CRIU has from its start, which is what the processes have that it makes.
-type begin struct {
+// launch is what a CRIU has from its start, which is what the processes have that it makes.
+type launch struct {
 	image *engine.Image
 	spec  *specs.Spec
 	log   string // name of its log
@@ -61,7 +60,7 @@ const (
 )
 
 // startCRIU starts a CRIU, asks for its version, and prepares its options.
-func startCRIU(ctx context.Context, o begin) (_ *service, err error) {
+func startCRIU(ctx context.Context, o launch) (_ *service, err error) {
 	if os.Geteuid() != 0 {
 		return nil, &fault.Error{Step: "CRIU", Kind: fault.Unsupported, Err: unix.EPERM, Hint: "containers are saved and restored by root alone"}
 	}
@@ -92,7 +91,7 @@ func startCRIU(ctx context.Context, o begin) (_ *service, err error) {
 	s.stderr = stderr
 	defer stderrW.Close()
 	s.process, err = stub.Start(stub.Config{
-		Stdio: [3]*os.File{o.stdin, nil, stderrW}, Extra: append([]*os.File{reportW}, o.extra...), Cgroup: o.cgroup, Trace: traceFunc(o.trace),
+		Stdio: [3]*os.File{o.stdin, nil, stderrW}, Extra: append([]*os.File{reportW}, o.extra...), Cgroup: o.cgroup, Trace: stub.TraceLines(o.trace),
 	})
 	if err != nil {
 		return nil, err
@@ -106,19 +105,19 @@ func startCRIU(ctx context.Context, o begin) (_ *service, err error) {
 		}
 	}
 	b := new(stub.Batch)
-	(&process{}).signals(b)
+	b.DefaultSignals()
 	for _, fd := range []int{stub.Control, criuReport} {
 		b.Call(unix.SYS_FCNTL, stub.Int(fd), stub.Int(unix.F_SETFD), stub.Int(unix.FD_CLOEXEC))
 	}
 	b.Execve(program, criu.Args(socket), os.Environ())
-	if err := s.process.Last(b, criuReport, ExitSetup); err != nil {
+	if err := s.process.Last(b, criuReport, stub.ExitSetup); err != nil {
 		return nil, err
 	}
 	s.serves = true
 	reportW.Close()
 	stderrW.Close()
 	if err := stub.ReadReport(report, b.Steps(), stub.Timeout); err != nil {
-		return nil, fmt.Errorf("%s: %w", program, errnoOf(err))
+		return nil, fmt.Errorf("%s: %w", program, fault.Errno(err))
 	}
 	if s.version, err = s.Version(ctx); err != nil {
 		return nil, s.explainStart(ctx, program, err)
@@ -132,7 +131,7 @@ func startCRIU(ctx context.Context, o begin) (_ *service, err error) {
 // prepare has the stub do what comes before CRIU. It makes the socket itself, since CRIU takes descriptors for those of the
 // process that has done that; and it opens the directories, in the mount namespace that it is in then: from another's CRIU
 // can't mount anything in its working directory.
-func (s *service) prepare(o *begin, socket int) error {
+func (s *service) prepare(o *launch, socket int) error {
 	b := new(stub.Batch)
 	if o.steps != nil {
 		o.steps(b)
@@ -323,103 +322,3 @@ func (s *service) wait() {
 		}
 	}
 }
-
-// hints are what to do about errors that CRIU makes one read its manual for.
-var hints = []struct{ words, hint string }{
-	{"Connected TCP socket", "--tcp-established saves and restores connections; "},
-	{"--tcp-established", "--tcp-established saves and restores connections; "},
-	{"External socket is used", "--ext-unix-sk saves Unix sockets whose other end is outside; "},
-	{"--shell-job", "--shell-job is for a terminal that the container shares with processes outside; "},
-	{"path=/dev/pts/", "--shell-job is for a terminal that the container shares with processes outside; "},
-	{"--file-locks", "--file-locks saves locks; "},
-	{"Some file locks are hold", "--file-locks saves locks; "},
-	{"Can't lookup mount", "a process has a file open that is in none of the container's mounts; "},
-	{"temporary directory: Read-only file system", "CRIU can't restore a container whose root file system is read-only; "},
-	{"Unexpected rt vDSO area bounds", "this kernel needs a newer CRIU, which --criu names if it isn't in PATH; "},
-	{"doesn't have a proper root mount", "something is mounted that config.json doesn't have; "},
-}
-
-func hintOf(why string) string {
-	for _, h := range hints {
-		if bytes.Contains([]byte(why), []byte(h.words)) {
-			return h.hint
-		}
-	}
-	return ""
-}
-
-// setOptions sets what CRIU is told, be it for saving or restoring. dirs is the number of the descriptor of the first of its
-// directories.
-func (s *service) setOptions(o *begin, dirs int) error {
-	i := o.image
-	mode, err := cgroupsMode(i.ManageCgroups)
-	if err != nil {
-		return err
-	}
-	// A shell job's terminal is the caller's, whose other end CRIU must not make anew.
-	own := !i.ShellJob || o.spec.Process != nil && o.spec.Process.Terminal
-	s.work = i.Dir
-	s.options = &rpc.CriuOpts{
-		ImagesDirFd: ptr(int32(dirs)), LogLevel: ptr(int32(4)), LogFile: &s.log, NotifyScripts: ptr(true),
-		ManageCgroups: ptr(true), ManageCgroupsMode: &mode, OrphanPtsMaster: &own,
-		ShellJob: &i.ShellJob, ExtUnixSk: &i.UnixSockets, TcpEstablished: &i.TCPConnected, FileLocks: &i.FileLocks,
-		AutoDedup: &i.AutoDedup, LazyPages: &i.LazyPages,
-	}
-	if file := configFile(o.spec.Annotations); file != "" {
-		s.options.ConfigFile = &file
-	}
-	if i.WorkPath == "" {
-		return s.clearWork()
-	}
-	if err := os.Mkdir(i.WorkPath, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	fd, err := unix.Open(i.WorkPath, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: i.WorkPath, Err: err}
-	}
-	s.work, s.options.WorkDirFd = os.NewFile(uintptr(fd), i.WorkPath), ptr(int32(dirs+1))
-	return s.clearWork()
-}
-
-// clearWork takes away what is in the place of the files that CRIU writes beside an image: it follows links, and whoever has made the
-// image could have put one there that leads to a file of the host's.
-func (s *service) clearWork() error {
-	for _, name := range []string{s.log, "stats-" + strings.TrimSuffix(s.log, ".log")} {
-		if err := unix.Unlinkat(int(s.work.Fd()), name, 0); err != nil && err != unix.ENOENT {
-			return &os.PathError{Op: "unlink", Path: s.work.Name() + "/" + name, Err: err}
-		}
-	}
-	return nil
-}
-
-// configFile returns the file of options that CRIU reads after those that it is given: what runc's annotation names, or that of
-// hull or runc on this host.
-func configFile(a map[string]string) string {
-	if file, ok := a["org.criu.config"]; ok {
-		return file
-	}
-	const own, runcs = "/etc/criu/hull.conf", "/etc/criu/runc.conf"
-	if _, err := os.Stat(own); err == nil {
-		return own
-	}
-	return runcs
-}
-
-func cgroupsMode(name string) (rpc.CriuCgMode, error) {
-	switch name {
-	case "":
-		return rpc.CriuCgMode_DEFAULT, nil
-	case "soft":
-		return rpc.CriuCgMode_SOFT, nil
-	case "full":
-		return rpc.CriuCgMode_FULL, nil
-	case "strict":
-		return rpc.CriuCgMode_STRICT, nil
-	case "ignore":
-		return rpc.CriuCgMode_IGNORE, nil
-	}
-	return 0, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", name), Kind: fault.BadUsage, Err: errors.New("want soft, full, strict or ignore")}
-}
-
-func ptr[T any](v T) *T { return &v }

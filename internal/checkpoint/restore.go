@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -43,7 +42,7 @@ type restoration struct {
 // CRIU runs in the container's cgroup, in a mount namespace of its own where the root file system is a mount, as CRIU wants
 // it: nothing of that is left on the host, whoever is killed. The container's first process is its sibling, a child of this
 // program's. Up to the notification "post-restore" none of the container's processes runs.
-func (Engine) Restore(ctx context.Context, r *engine.RestoreRequest) (_ *engine.Process, err error) {
+func Restore(ctx context.Context, r *engine.RestoreRequest) (_ *engine.Process, err error) {
 	c := &restoration{RestoreRequest: r, ctx: ctx}
 	if c.streams, err = criu.ReadStreams(r.Image.Dir); err != nil {
 		return nil, err
@@ -96,7 +95,7 @@ func (c *restoration) check() error {
 			return &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("CRIU can't restore into another's cgroup namespace")}
 		}
 	}
-	if !hasNamespace(c.Spec, specs.MountNamespace) {
+	if !engine.HasNamespace(c.Spec, specs.MountNamespace) {
 		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("a container in the host's mount namespace can't be restored")}
 	}
 	if ownNetwork(c.Spec) {
@@ -142,7 +141,7 @@ func (c *restoration) prepareMounts() error {
 			f.Close()
 		}
 	}()
-	st, err := stub.Start(stub.Config{Trace: traceFunc(c.Trace)})
+	st, err := stub.Start(stub.Config{Trace: stub.TraceLines(c.Trace)})
 	if err != nil {
 		return err
 	}
@@ -183,7 +182,7 @@ func (c *restoration) prepareMounts() error {
 
 // start starts CRIU where the container is to be.
 func (c *restoration) start() (*service, error) {
-	o := begin{image: &c.Image, spec: c.Spec, log: restoreLog, trace: c.Trace, steps: c.surround}
+	o := launch{image: &c.Image, spec: c.Spec, log: restoreLog, trace: c.Trace, steps: c.surround}
 	if c.Image.ShellJob {
 		o.stdin = c.Stdio[0]
 	}
@@ -253,11 +252,13 @@ func externalKey(ns specs.LinuxNamespace) string {
 // file system is a mount.
 func (c *restoration) surround(b *stub.Batch) {
 	b.In("linux.cgroupsPath")
-	enterTaskFiles(b, c.Cgroup.TaskFiles())
+	b.JoinTasks(c.Cgroup.TaskFiles())
 	b.In("linux.intelRdt")
-	enterTaskFiles(b, c.RDT.TaskFiles())
-	(&process{container: &c.Container, keyring: !c.NoNewKeyring}).joinKeyring(b)
-	allCPUs(b)
+	b.JoinTasks(c.RDT.TaskFiles())
+	if !c.NoNewKeyring {
+		b.JoinKeyring(c.Keyring())
+	}
+	b.AllCPUs()
 	if c.Image.ShellJob {
 		// The container's processes are of the caller's session, and of the job that it is.
 		b.Call(unix.SYS_SETPGID, stub.Int(0), stub.Int(unix.Getpgrp()))
@@ -402,52 +403,6 @@ func (c *restoration) undo() error {
 	err := proc.WaitEnded(c.ctx, p.Init, p.PidFD)
 	_, _ = (&stub.Stub{Pid: p.Pid, PidFD: p.PidFD}).Wait()
 	return err
-}
-
-// siblings are processes that a CRIU has made as children of its parent's, and of which it has told nobody yet. They have its
-// name, until they are what was saved, and are younger.
-type siblings struct {
-	criu  int
-	name  string
-	since uint64
-}
-
-func siblingsOf(criu int) (siblings, error) {
-	st, err := proc.ReadStat(criu)
-	if err != nil {
-		return siblings{}, err
-	}
-	name, err := os.ReadFile(proc.File(criu, "comm"))
-	return siblings{criu, string(name), st.StartTime}, err
-}
-
-// reap reaps those that a CRIU that has failed has killed.
-func (s siblings) reap() {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != s.criu && s.has(pid) {
-			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
-		}
-	}
-}
-
-// has tells whether a process is such a one, and has ended.
-func (s siblings) has(pid int) bool {
-	st, err := proc.ReadStat(pid)
-	if err != nil || st.State != 'Z' || st.StartTime < s.since {
-		return false
-	}
-	name, err := os.ReadFile(proc.File(pid, "comm"))
-	return err == nil && string(name) == s.name && isChild(pid)
-}
-
-// isChild tells whether a process is a child of this program's.
-func isChild(pid int) bool {
-	status, err := os.ReadFile(proc.File(pid, "status"))
-	return err == nil && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid()))
 }
 
 // cgroupRoots returns where CRIU is, for it to restore the container's processes below it.

@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ func externals(c *engine.Container, points func(string) string) (all []external,
 		case parsed.Bind && !parsed.Remount:
 			point := points(parsed.Destination)
 			all = append(all, external{point, point, parsed.Source})
-		case parsed.Type == "cgroup" && c.Cgroup.Mode() != cgroup.V2 && !hasNamespace(c.Spec, specs.CgroupNamespace):
+		case parsed.Type == "cgroup" && c.Cgroup.Mode() != cgroup.V2 && !engine.HasNamespace(c.Spec, specs.CgroupNamespace):
 			hs, err := c.Cgroup.Hierarchies()
 			if err != nil {
 				return nil, err

@@ -1,4 +1,4 @@
-package native
+package checkpoint
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ func TestLogIsNoLink(t *testing.T) {
 	}
 	defer dir.Close()
 	s := &service{log: restoreLog}
-	if err := s.setOptions(&begin{image: &engine.Image{Dir: dir}, spec: new(specs.Spec)}, 5); err != nil {
+	if err := s.setOptions(&launch{image: &engine.Image{Dir: dir}, spec: new(specs.Spec)}, 5); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{restoreLog, "stats-restore"} {
