@@ -43,7 +43,7 @@ var layers = [][]string{
 	{"hull/internal/doctor", "hull/internal/shim/pause", "hull/internal/shim/stdio"},
 	{"hull"},
 	{"hull/internal/sentry/network", "hull/internal/sentry/rootfs"},
-	{"hull/internal/sandbox", "hull/internal/sentry/checksum", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter", "hull/internal/sentry/stream", "hull/internal/sentry/task", "hull/internal/sentry/terminal"},
+	{"hull/internal/sandbox", "hull/internal/sentry/checksum", "hull/internal/sentry/fileserver", "hull/internal/sentry/filter", "hull/internal/sentry/platform", "hull/internal/sentry/stream", "hull/internal/sentry/task", "hull/internal/sentry/terminal"},
 	{"hull/internal/native", "hull/internal/pool", "hull/internal/store", "hull/internal/oci", "hull/spec", "hull/internal/tty", "hull/internal/sdnotify"},
 	{"hull/internal/checkpoint"},
 	{"hull/internal/proc"},

@@ -11,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/gomaxprocs"
 	"gvisor.dev/gvisor/pkg/memutil"
 	"gvisor.dev/gvisor/pkg/rand"
-	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
 	"gvisor.dev/gvisor/pkg/sentry/inet"
@@ -19,8 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/loader"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/sentry/platform"
-	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
 	"gvisor.dev/gvisor/pkg/sentry/time"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -30,6 +27,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
 	"hull/internal/sentry/network"
+	"hull/internal/sentry/platform"
 	"hull/internal/sentry/rootfs"
 )
 
@@ -46,10 +44,8 @@ func (s *Sandbox) newKernel() error {
 		return err
 	}
 	s.openLimit = rootfs.Descriptors() // while the process may still ask
-	if s.KVM < 0 {
-		if err := haveListener(); err != nil {
-			return err
-		}
+	if err := platform.Check(s.KVM); err != nil {
+		return err
 	}
 	ready := make(chan made, 1)
 	threads := cpus
@@ -60,7 +56,7 @@ func (s *Sandbox) newKernel() error {
 	if s.restoring != nil {
 		return s.newRestored(ready)
 	}
-	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
+	k := &kernel.Kernel{Platform: platform.Later()}
 	k.AllowSUID = true
 	k.SetSaver(noSaver{s})
 	s.kernel = k
@@ -83,9 +79,7 @@ func (s *Sandbox) newKernel() error {
 		return p.error
 	}
 	k.Platform = p.Platform
-	if s.KVM < 0 {
-		go prepareAddressSpace(p.Platform)
-	}
+	go platform.Warm(p.Platform)
 	return nil
 }
 
@@ -94,53 +88,16 @@ func (s *Sandbox) confinement() filter.Process {
 	return filter.Process{Sockets: s.sockets(), Early: s.parked, KVM: s.KVM >= 0}
 }
 
-// spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine that waits in a system call
-// keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the
-// two that wait for a mount's requests and its end were enough to stop everything else for as long. Later they would be in the way: each of a
-// program's calls passes between a thread of Go's and one of the program's, and threads of Go's that look for work take the processors from both.
-const spare = 2
-
 type made struct {
 	platform.Platform
 	error
 }
 
-// newPlatform makes the platform, which takes the longest of all: Init wants no more of it than whether it has processors of its own to
-// name, which none has. device is that of KVM, or -1.
+// newPlatform makes the platform: KVM, if device is no -1. From then on as many threads run Go.
 func newPlatform(cpus, threads, device int, ready chan<- made) {
-	lookAtCPU()
-	ring0.InitDefault()
-	var p platform.Platform
-	var err error
-	if device >= 0 {
-		p, err = newKVM(cpus, device)
-	} else {
-		p, err = newSystrap(cpus)
-	}
+	p, err := platform.New(cpus, device)
 	gomaxprocs.SetBase(threads) // not before: systrap has as many threads run a program as there may run Go
 	ready <- made{p, err}
-}
-
-func newSystrap(cpus int) (platform.Platform, error) {
-	constructor, err := platform.Lookup("systrap")
-	if err != nil {
-		return nil, err
-	}
-	expectWakeups()
-	var p platform.Platform
-	meekly(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
-	if err != nil {
-		return nil, explainSystrap(err)
-	}
-	return patient{p}, nil
-}
-
-// prepareAddressSpace has the platform make the process that the first program will be executed in, which takes a
-// millisecond: a released one is kept for the next who wants one.
-func prepareAddressSpace(p platform.Platform) {
-	if as, err := p.NewAddressSpace(); err == nil {
-		as.Release()
-	}
 }
 
 // noSaver implements kernel.Saver, which programs reach through files in /proc/gvisor.
@@ -191,7 +148,7 @@ func (s *Sandbox) initKernel(cpus int) error {
 	if err != nil {
 		return err
 	}
-	lookAtCPU()
+	platform.LookAtCPU()
 	err = k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet(),
 		Timekeeper:           clock,

@@ -22,7 +22,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 	"gvisor.dev/gvisor/pkg/sentry/state/stateio"
 	"gvisor.dev/gvisor/pkg/sentry/time"
@@ -35,6 +34,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/checksum"
 	"hull/internal/sentry/network"
+	"hull/internal/sentry/platform"
 	"hull/internal/sentry/terminal"
 )
 
@@ -47,8 +47,8 @@ type restoring struct {
 }
 
 // newRestored makes a kernel with nothing in it, to be filled by restore.
-func (s *Sandbox) newRestored(platform <-chan made) error {
-	k := &kernel.Kernel{Platform: &systrap.Systrap{}}
+func (s *Sandbox) newRestored(ready <-chan made) error {
+	k := &kernel.Kernel{Platform: platform.Later()}
 	k.AllowSUID = true
 	s.kernel = k
 	memory, err := newMemory()
@@ -56,7 +56,7 @@ func (s *Sandbox) newRestored(platform <-chan made) error {
 		return err
 	}
 	k.SetMemoryFile(memory)
-	p := <-platform
+	p := <-ready
 	if p.error != nil {
 		return p.error
 	}

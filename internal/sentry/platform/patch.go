@@ -1,4 +1,4 @@
-package boot
+package platform
 
 import (
 	"gvisor.dev/gvisor/pkg/abi/linux"

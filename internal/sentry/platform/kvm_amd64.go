@@ -1,8 +1,7 @@
-package boot
+package platform
 
 import (
 	"gvisor.dev/gvisor/pkg/fd"
-	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/pkg/sentry/platform/kvm"
 )
 
@@ -11,7 +10,7 @@ import (
 //
 // The kernel in the sandbox runs in the machine, too, between a program's call and the next thing it asks of the host. So the
 // machine has its memory, and mappings that Go's runtime makes are added to it by a filter that traps them.
-func newKVM(cpus, device int) (p platform.Platform, err error) {
+func newKVM(cpus, device int) (p Platform, err error) {
 	defer func() {
 		if e := explainKVM(err, recover()); e != nil {
 			p, err = nil, e

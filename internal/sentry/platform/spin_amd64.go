@@ -1,4 +1,4 @@
-package boot
+package platform
 
 import (
 	"time"
@@ -61,13 +61,13 @@ func expectWakeups() {
 	}
 }
 
-// followWakeups compares that with what is measured, when the container has been there for as long as age and whenever it is four times as old.
-func followWakeups(age time.Duration) {
+// FollowWakeups compares what systrap was told of wake-ups with what is measured, when the container has been there for as long as age and whenever it is four times as old.
+func FollowWakeups(age time.Duration) {
 	for _, e := range wakeups {
 		e.follow()
 	}
 	if wakeups != nil && age < lastLook {
-		time.AfterFunc(3*age, func() { followWakeups(4 * age) })
+		time.AfterFunc(3*age, func() { FollowWakeups(4 * age) })
 	}
 }
 

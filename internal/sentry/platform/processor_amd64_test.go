@@ -1,4 +1,4 @@
-package boot
+package platform
 
 import (
 	"testing"
@@ -9,7 +9,7 @@ import (
 )
 
 func TestLookAtCPU(t *testing.T) {
-	lookAtCPU()
+	LookAtCPU()
 	got := cpuid.HostFeatureSet()
 	want := cpuid.FeatureSet{Function: &cpuid.Native{}}
 	if diff := cmp.Diff(want.ToStatic().ToFeatureSet().Function, got.Function); diff != "" {

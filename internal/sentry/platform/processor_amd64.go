@@ -1,4 +1,4 @@
-package boot
+package platform
 
 import (
 	"sync"
@@ -21,9 +21,9 @@ func readMaxCPUFreq()
 //go:linkname initHWCap gvisor.dev/gvisor/pkg/cpuid.initHWCap
 func initHWCap()
 
-// lookAtCPU is cpuid.Initialize, which asks the processor for each feature anew, some 300 times. On a virtual machine each
+// LookAtCPU is cpuid.Initialize, which asks the processor for each feature anew, some 300 times. On a virtual machine each
 // is an exit to the hypervisor, and all together took longer than the kernel's initialization.
-func lookAtCPU() {
+func LookAtCPU() {
 	initOnce.Do(func() {
 		hostFeatureSet = cpuid.FeatureSet{Function: make(asked)}.Fixed()
 		readMaxCPUFreq()

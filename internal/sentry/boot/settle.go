@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/gomaxprocs"
+
+	"hull/internal/sentry/platform"
 )
 
 // Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a tenth of the
@@ -15,6 +17,12 @@ const (
 	quiet      = 250 * time.Millisecond
 	quietLimit = 64 << 20 // bytes
 )
+
+// spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine that waits in a system call
+// keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the
+// two that wait for a mount's requests and its end were enough to stop everything else for as long. Later they would be in the way: each of a
+// program's calls passes between a thread of Go's and one of the program's, and threads of Go's that look for work take the processors from both.
+const spare = 2
 
 // sampled is how many bytes are allocated between two that a heap profile shows, once it is kept: Go's own figure.
 var sampled = runtime.MemProfileRate
@@ -38,5 +46,5 @@ func settle() {
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
-	followWakeups(quiet)
+	platform.FollowWakeups(quiet)
 }

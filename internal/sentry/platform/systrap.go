@@ -1,4 +1,4 @@
-package boot
+package platform
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"hull/internal/fault"
 )
@@ -24,6 +26,31 @@ func haveListener() error {
 		e.Hint = "a seccomp profile around hull forbids what the sandbox's kernel needs to run programs"
 	}
 	return e
+}
+
+func newSystrap(cpus int) (Platform, error) {
+	constructor, err := platform.Lookup("systrap")
+	if err != nil {
+		return nil, err
+	}
+	expectWakeups()
+	var p Platform
+	withoutPreempting(func() { p, err = constructor.New(platform.Options{ApplicationCores: cpus}) })
+	if err != nil {
+		return nil, explainSystrap(err)
+	}
+	return patient{p}, nil
+}
+
+// Warm has systrap make the process that the first program will be executed in, which takes a millisecond: a released one is kept
+// for the next who wants one. KVM has nothing of the kind.
+func Warm(p Platform) {
+	if _, ok := p.(patient); !ok {
+		return
+	}
+	if as, err := p.NewAddressSpace(); err == nil {
+		as.Release()
+	}
 }
 
 // explainSystrap adds to an error of the platform what the host has to do with it.

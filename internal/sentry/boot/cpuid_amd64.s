@@ -1,1 +1,0 @@
-// The bodies of what cpuid_amd64.go declares are another package's.

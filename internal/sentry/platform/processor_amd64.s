@@ -1,0 +1,1 @@
+// The bodies of what processor_amd64.go declares are another package's.
