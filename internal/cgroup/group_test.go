@@ -518,39 +518,6 @@ func TestCheckBeforeUpdate(t *testing.T) {
 	}
 }
 
-func TestOOM(t *testing.T) {
-	hulltest.Require(t, hulltest.Root)
-	hulltest.Require(t, controller("memory"))
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	g := newGroup(t, newConfig(t, &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: ptr(int64(20 << 20)), Swap: ptr(int64(20 << 20))},
-	}))
-	if err := g.Limit(ctx); err != nil {
-		t.Fatal(err)
-	}
-	ch, err := g.OOM(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := startIn(t, g, "sh", "-c", "sleep 0.2; exec tail /dev/zero")
-	if _, ok := <-ch; !ok {
-		t.Fatal("no event")
-	}
-	c.Wait()
-	if n, err := g.OOMKilled(); err != nil || n == 0 {
-		t.Errorf("OOMKilled = %d, %v", n, err)
-	}
-	if err := g.Destroy(ctx); err != nil {
-		t.Fatal(err)
-	}
-	for range ch { // closed when the cgroup is gone
-	}
-	if ctx.Err() != nil {
-		t.Error("the channel stays open after the cgroup's end")
-	}
-}
-
 func TestStatsJSON(t *testing.T) {
 	s := Stats{Hugetlb: map[string]HugetlbStats{}, IntelRdt: struct{}{}}
 	got, err := json.Marshal(s)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"hull/internal/fault"
@@ -114,44 +113,5 @@ func watchV1(path string) (events *os.File, next func() (bool, error), err error
 			return false, errOver
 		}
 		return true, nil
-	}, nil
-}
-
-// watchV2 watches memory.events, and cgroup.events for the end. The kernel marks both as modified.
-func watchV2(path string) (events *os.File, next func() (bool, error), err error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("inotify_init1", err)
-	}
-	events = os.NewFile(uintptr(fd), "inotify")
-	for _, file := range []string{"memory.events", "cgroup.events"} {
-		if _, err := unix.InotifyAddWatch(fd, path+"/"+file, unix.IN_MODIFY); err != nil {
-			events.Close()
-			return nil, nil, &fs.PathError{Op: "inotify_add_watch", Path: path + "/" + file, Err: err}
-		}
-	}
-	seen, err := readKeyed(path, "memory.events", "oom_kill")
-	if err != nil {
-		events.Close()
-		return nil, nil, err
-	}
-	over := false
-	return events, func() (bool, error) {
-		if over {
-			return false, errOver
-		}
-		var buf [4096]byte
-		if _, err := events.Read(buf[:]); err != nil {
-			return false, err
-		}
-		n, err := readKeyed(path, "memory.events", "oom_kill")
-		if err != nil {
-			return false, err
-		}
-		populated, err := readKeyed(path, "cgroup.events", "populated")
-		oom := n > seen
-		seen = n
-		over = err != nil || populated == 0 // the last process may well be the one that was killed
-		return oom, nil
 	}, nil
 }
