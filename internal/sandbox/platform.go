@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,8 +30,10 @@ const (
 const kvmDevice = "/dev/kvm"
 
 const (
-	// trialTime is how long a trial of KVM may take. It takes some milliseconds; what hangs does so for ever.
+	// trialTime is how long a step of a trial of KVM may take. All of them take some milliseconds; what hangs does so for ever.
 	trialTime = 5 * time.Second
+	// startTime is how many times as long hull-sandbox may take to begin: that is not KVM's, and a busy machine may be that slow.
+	startTime = 6
 	// killTime is how long a process that was killed may take to end.
 	killTime = 500 * time.Millisecond
 )
@@ -127,9 +130,18 @@ func (e Engine) ProbeKVM() (*os.File, error) {
 	return nil, err
 }
 
+// stands tells whether a thread of a process is where in the kernel no signal ends it: state D of proc(5).
+func stands(pid int) bool {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return slices.ContainsFunc(tasks, func(task string) bool {
+		stat, _ := os.ReadFile(task)
+		return strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " D ")
+	})
+}
+
 // followTrial returns the device at the end of a trial, or the step at which it stood at its failure: EAGAIN, if the time is over.
 func followTrial(conn int, device string, patience time.Duration) (f *os.File, step string, err error) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(startTime * patience)
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
@@ -152,6 +164,7 @@ func followTrial(conn int, device string, patience time.Duration) (f *os.File, s
 			return nil, step, errors.New("hull-sandbox has tried KVM and doesn't say what came of it")
 		}
 		step = wire.Printable(t.Step)
+		deadline = time.Now().Add(patience)
 	}
 }
 
@@ -161,10 +174,13 @@ func (e Engine) patience() time.Duration { return cmp.Or(e.trialTime, trialTime)
 func (e Engine) hung(device, step string, pid int, left bool) error {
 	what := fmt.Sprintf("%s %s has not come back within %v", step, strconv.Quote(device), e.patience())
 	if step == "" {
-		what = fmt.Sprintf("hull-sandbox has not begun to try %s within %v", strconv.Quote(device), e.patience())
+		what = fmt.Sprintf("hull-sandbox has not begun to try %s within %v", strconv.Quote(device), startTime*e.patience())
 	}
-	if left {
+	switch {
+	case left && stands(pid):
 		what += fmt.Sprintf("; process %d hangs in it, and can't be killed", pid)
+	case left:
+		what += fmt.Sprintf("; process %d was killed, and has not ended yet", pid)
 	}
 	return &fault.Error{Step: "platform kvm", Kind: fault.Unsupported, Err: errors.New(what),
 		Hint: "leave --platform kvm out: systrap, the default, needs no KVM. If this machine is a virtual one itself, its " +

@@ -26,8 +26,11 @@ import (
 // TestMain has this program stand in for hull-sandbox, where that is asked to try KVM.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == wire.ProbeKVM {
-		if os.Args[2] == silent {
+		switch os.Args[2] {
+		case silent:
 			time.Sleep(time.Hour)
+		case slow:
+			time.Sleep(time.Second)
 		}
 		os.Exit(kvm.Main(os.Args[2]))
 	}
@@ -36,6 +39,9 @@ func TestMain(m *testing.M) {
 
 // silent is a device that is tried by a program which says nothing.
 const silent = "/silent"
+
+// slow is one that is tried late, as on a busy machine.
+const slow = "/slow"
 
 // probe tries a device, and fails if that takes longer than a trial may.
 func probe(t *testing.T, device string, patience time.Duration) error {
@@ -50,7 +56,7 @@ func probe(t *testing.T, device string, patience time.Duration) error {
 	e := Engine{Program: self, Options: Options{Platform: KVM, PlatformDevice: device}, trialTime: patience}
 	begin := time.Now()
 	f, err := e.ProbeKVM()
-	if took, most := time.Since(begin), patience+killTime+2*time.Second; took > most {
+	if took, most := time.Since(begin), startTime*patience+killTime+2*time.Second; took > most {
 		t.Errorf("it took %v, at most %v are possible", took, most)
 	}
 	if err == nil {
@@ -88,8 +94,16 @@ func TestProbe(t *testing.T) {
 
 // A program that neither says nor does anything is killed.
 func TestProbeIsSilent(t *testing.T) {
-	err := probe(t, silent, 300*time.Millisecond)
-	if want := `platform kvm: hull-sandbox has not begun to try "/silent" within 300ms`; !errors.Is(err, fault.Unsupported) || err.Error() != want {
+	err := probe(t, silent, 200*time.Millisecond)
+	if want := `platform kvm: hull-sandbox has not begun to try "/silent" within 1.2s`; !errors.Is(err, fault.Unsupported) || err.Error() != want {
+		t.Errorf("got %q, want %q", err, want)
+	}
+}
+
+// A trial that only begins late is waited for.
+func TestProbeIsSlow(t *testing.T) {
+	err := probe(t, slow, 400*time.Millisecond)
+	if want := `platform kvm: open "/slow": no such file or directory`; !errors.Is(err, unix.ENOENT) || err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
 	}
 }
