@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -500,8 +502,14 @@ func (vm *machine) makeTests(dir string, tests selection) error {
 	if err := vm.arch.build("build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/bin/testprog", "./hulltest/testprog"); err != nil {
 		return err
 	}
-	if err := os.WriteFile(dir+"/suites", []byte(tests.suites+"\n"), 0o644); err != nil {
-		return err
+	patience := cmp.Or(os.Getenv("HULL_TEST_PATIENCE"), "1")
+	if n, err := strconv.Atoi(patience); err != nil || n < 1 {
+		return fmt.Errorf("HULL_TEST_PATIENCE=%s: want a whole number from 1 on", patience)
+	}
+	for name, text := range map[string]string{"suites": tests.suites, "patience": patience} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o644); err != nil {
+			return err
+		}
 	}
 	if err := vm.makeTest(dir+"/life", "hull/test/vm/life", "", tests); err != nil {
 		return err
