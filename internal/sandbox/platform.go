@@ -89,7 +89,13 @@ func (e Engine) ProbeKVM() (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "trial"), os.NewFile(uintptr(fds[1]), "trial")
+	theirs := os.NewFile(uintptr(fds[1]), "trial")
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that it has deadlines
+		unix.Close(fds[0])
+		theirs.Close()
+		return nil, os.NewSyscallError("fcntl F_SETFL", err)
+	}
+	ours := os.NewFile(uintptr(fds[0]), "trial")
 	defer ours.Close()
 	cmd := exec.Command("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), wire.ProbeKVM, device)
 	cmd.Args[0] = "hull-sandbox"
@@ -106,7 +112,7 @@ func (e Engine) ProbeKVM() (*os.File, error) {
 		_ = cmd.Wait()
 		close(gone)
 	}()
-	f, step, err := followTrial(int(ours.Fd()), device, e.patience())
+	f, step, err := followTrial(ours, device, e.patience())
 	if err == nil {
 		return f, nil
 	}
@@ -120,7 +126,7 @@ func (e Engine) ProbeKVM() (*os.File, error) {
 	}
 	var reported *fault.Error
 	switch {
-	case errors.Is(err, unix.EAGAIN):
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, e.hung(device, step, cmd.Process.Pid, left)
 	case errors.Is(err, wire.ErrEnd) && !left:
 		return nil, &fault.Error{Step: "platform kvm", Err: fmt.Errorf("hull-sandbox %s: %v: %s", wire.ProbeKVM, cmd.ProcessState, wire.Printable(strings.TrimSpace(words.String())))}
@@ -139,20 +145,20 @@ func stands(pid int) bool {
 	})
 }
 
-// followTrial returns the device at the end of a trial, or the step at which it stood at its failure: EAGAIN, if the time is over.
-func followTrial(conn int, device string, patience time.Duration) (f *os.File, step string, err error) {
+// followTrial returns the device at the end of a trial, or the step at which it stood at its failure: os.ErrDeadlineExceeded, if the
+// time of that step is over.
+func followTrial(conn *os.File, device string, patience time.Duration) (f *os.File, step string, err error) {
 	deadline := time.Now().Add(startTime * patience)
 	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return nil, step, unix.EAGAIN
-		}
-		tv := unix.NsecToTimeval(left.Nanoseconds() + int64(time.Microsecond)) // none would be for ever
-		if err := unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
-			return nil, step, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
+		if err := conn.SetReadDeadline(deadline); err != nil {
+			return nil, step, err
 		}
 		var t wire.Trial
-		fds, err := wire.Receive(conn, &t, 1)
+		var fds []int
+		err := wire.Await(conn, func(fd int) (err error) {
+			fds, err = wire.Receive(fd, &t, 1)
+			return err
+		})
 		switch {
 		case err != nil:
 			return nil, step, err
