@@ -86,6 +86,22 @@ func Above(c Config) (*Group, error) {
 	return g, nil
 }
 
+// Existing returns the cgroup of a path in each hierarchy that has it, for a process that is none of a container's to join.
+func Existing(path string) (*Group, error) {
+	if !filepath.IsAbs(path) {
+		return nil, &fault.Error{Step: "find the cgroup", Err: errorf("%q is no absolute path", path)}
+	}
+	g := &Group{mode: Detect(), given: true}
+	if err := g.locate(Config{Path: path}); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(g.paths, func(_, dir string) bool { return !exists(dir) })
+	if g.none() {
+		return nil, &fault.Error{Step: "find the cgroup", Err: errorf("%q is in no hierarchy", path)}
+	}
+	return g, nil
+}
+
 // Named returns the cgroups of a container of which no State is left, by linux.cgroupsPath alone: an absolute path, or one of
 // systemd's. It refuses what is no container's own: a slice, and a cgroup that the caller or process 1 is in.
 func Named(path string, rootless bool) (*Group, error) {

@@ -80,6 +80,7 @@ const (
 type Options struct {
 	NoPivotRoot   bool
 	NoNewKeyring  bool
+	ShimCgroup    string // absolute: where the shim itself is to be
 	BinaryName    string
 	Root          string
 	SystemdCgroup bool
@@ -92,6 +93,8 @@ func (o *Options) field(f field) error {
 		o.NoPivotRoot = f.v != 0
 	case 2:
 		o.NoNewKeyring = f.v != 0
+	case 3:
+		o.ShimCgroup = f.str()
 	case 6:
 		o.BinaryName = f.str()
 	case 7:

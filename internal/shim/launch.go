@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hull/internal/cgroup"
 	"hull/internal/containerd"
 )
 
@@ -64,7 +66,11 @@ func (c *command) launch(stdin io.Reader) ([]byte, error) {
 		dir = socketDir
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(c.address, c.namespace, group)))))
-	if err := c.background(path); err != nil {
+	place, err := shimCgroup(&p.Options)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.background(path, place); err != nil {
 		return nil, err
 	}
 	address := "unix://" + path
@@ -100,8 +106,24 @@ func (c *command) group() (string, error) {
 	return c.id, nil
 }
 
-// background starts the shim at the socket, unless one answers there.
-func (c *command) background(path string) (err error) {
+// shimCgroup returns the cgroup that the options of runc's shim name for the shim itself, or nil.
+func shimCgroup(a *containerd.Any) (*cgroup.Group, error) {
+	var o containerd.Options
+	if typeName(a) != containerd.RuncOptions {
+		return nil, nil
+	}
+	if err := containerd.Unmarshal(a.Value, &o); err != nil || o.ShimCgroup == "" {
+		return nil, err
+	}
+	g, err := cgroup.Existing(o.ShimCgroup)
+	if err != nil {
+		return nil, fmt.Errorf("option ShimCgroup: %w", err)
+	}
+	return g, nil
+}
+
+// background starts the shim at the socket, and in the cgroup if there is one, unless one answers there.
+func (c *command) background(path string, place *cgroup.Group) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return err
 	}
@@ -137,7 +159,11 @@ func (c *command) background(path string) (err error) {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if err := lessPrecious(cmd.Process.Pid); err != nil {
+	err = lessPrecious(cmd.Process.Pid)
+	if err == nil && place != nil {
+		err = place.Add(context.Background(), cmd.Process.Pid)
+	}
+	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
 		return err

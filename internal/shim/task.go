@@ -353,6 +353,9 @@ func (t *task) delete(ctx context.Context, p *process) (containerd.Exit, error) 
 		delete(t.execs, p.id)
 		t.mu.Unlock()
 		<-p.ended
+		if !p.made() {
+			exit.Status = 0 // of what has never run, as runc's shim tells it
+		}
 		return exit, nil
 	}
 	if t.container != nil {

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"hull/hulltest"
@@ -143,4 +145,36 @@ func reapedFaults(t testing.TB, pid int) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestShimCgroup has the shim in a cgroup that the options of runc's shim name.
+func TestShimCgroup(t *testing.T) {
+	d := newDaemon(t)
+	const mount = "/sys/fs/cgroup"
+	name := "hull-shim-" + strconv.Itoa(os.Getpid())
+	dir := filepath.Join(mount, name)
+	if _, err := os.Stat(mount + "/cgroup.procs"); err != nil {
+		dir = filepath.Join(mount, "pids", name) // v1: of one hierarchy, no matter which
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // after the shim's end
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := proto.Marshal(&options.Options{ShimCgroup: "/" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := d.startOptions("placed", hulltest.Bundle(t, args("sleep", "100")), &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: b})
+	s.create(&task.CreateTaskRequest{})
+	c, err := s.Connect(t.Context(), &task.ConnectRequest{ID: s.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err != nil || strings.TrimSpace(string(got)) != strconv.Itoa(int(c.ShimPid)) {
+		t.Errorf("the cgroup has the processes %q, %v, want %d", got, err, c.ShimPid)
+	}
 }

@@ -130,12 +130,20 @@ func (d *daemon) start(id, bundle string) *shim { return d.startWith(id, bundle,
 // startWith is start with options of the runtime, as they are in containerd's configuration.
 func (d *daemon) startWith(id, bundle, config string) *shim {
 	d.t.Helper()
+	if config == "" {
+		return d.startOptions(id, bundle, nil)
+	}
+	return d.startOptions(id, bundle, &anypb.Any{TypeUrl: "runtimeoptions.v1.Options", Value: generic(d.t, config)})
+}
+
+func (d *daemon) startOptions(id, bundle string, o *anypb.Any) *shim {
+	d.t.Helper()
 	d.openLog(bundle)
 	sockets := filepath.Join(d.dir, "s")
 	b := &bootstrap.BootstrapParams{InstanceID: id, Namespace: "ns", SocketDir: &sockets,
 		ContainerdGrpcAddress: filepath.Join(d.dir, "grpc"), ContainerdTtrpcAddress: d.ttrpc}
-	if config != "" {
-		b.Extensions = []*bootstrap.Extension{{Value: &anypb.Any{TypeUrl: "runtimeoptions.v1.Options", Value: generic(d.t, config)}}}
+	if o != nil {
+		b.Extensions = []*bootstrap.Extension{{Value: o}}
 	}
 	params, err := proto.Marshal(b)
 	if err != nil {
@@ -478,6 +486,13 @@ func TestNeverStarted(t *testing.T) {
 	}
 	if _, err := s.Exec(ctx, &task.ExecProcessRequest{ID: s.id, ExecID: "e", Spec: &anypb.Any{Value: spec}}); err != nil {
 		t.Fatal(err)
+	}
+	// What has never been asked to run was not killed either.
+	if _, err := s.Exec(ctx, &task.ExecProcessRequest{ID: s.id, ExecID: "created", Spec: &anypb.Any{Value: spec}}); err != nil {
+		t.Fatal(err)
+	}
+	if del, err := s.Delete(ctx, &task.DeleteRequest{ID: s.id, ExecID: "created"}); err != nil || del.ExitStatus != 0 {
+		t.Errorf("delete of an exec that was not started: %v, %v", del, err)
 	}
 	never := func(s *shim, execID string) {
 		t.Helper()
