@@ -36,7 +36,10 @@ var workloads = []workload{
 	{"3,000 × open, read, close of a file of a bind mount", `echo text >/data/file; /bench/load open 3000 /data/file`, 0},
 	{"build of 6 small programs, `make -j2`, on the root", build("/srv/build"), 0},
 	{"build of 6 small programs, `make -j2`, on a bind mount", build("/data/build"), 0},
-	{"5 × start of python3", `t() { date +%s%N; }; b=$(t); for i in 1 2 3 4 5; do python3 -c 'import re, os, sys'; done; echo $((($(t) - b) / 1000000))`, 0},
+	{"5 × start of python3", timed(`for i in 1 2 3 4 5; do python3 -c 'import re, os, sys'; done`), 0},
+	{"3 × find over the 1,200 files of Python's library, by size", timed(`for i in 1 2 3; do find /usr/lib/python3* -size +900k >/dev/null; done`), 0},
+	{"unpack these from a tar file, on a bind mount", `[ -e /srv/library.tar ] || tar cf /srv/library.tar -C /usr/lib python3.11; rm -rf /data/library; mkdir /data/library
+` + timed(`tar xf /srv/library.tar -C /data/library`), 0},
 	{"redis-benchmark, 1,000 × set and get", `pgrep redis-server >/dev/null || redis-server --daemonize yes --save "" --dir /tmp >/dev/null
 while ! redis-cli ping >/dev/null 2>&1; do sleep 0.1; done
 redis-benchmark --csv -n 2000 -t set,get | awk -F'"' '$2 == "SET" || $2 == "GET" { s += 1 / $4; n++ } END { print n / s }'`, 1},
@@ -49,10 +52,15 @@ wrk -t1 -c8 -d1s http://127.0.0.1:80/ | awk '/^Requests\/sec/ { print $2 }'`, 1}
 // workloadPackages are what Debian's root needs beside what it has, for test/debian/root.
 const workloadPackages = "nginx-light redis-server redis-tools python3-minimal gcc libc6-dev make wrk fio iperf3 procps"
 
+// timed is a script that does what another does, and says how many milliseconds that took.
+func timed(script string) string {
+	return `b=$(date +%s%N); ` + script + ` || exit; echo $((($(date +%s%N) - b) / 1000000))`
+}
+
 func build(dir string) string {
 	return `rm -rf ` + dir + `; mkdir ` + dir + `; cd ` + dir + `; echo all: >Makefile
 for i in $(seq 6); do printf '#include <stdio.h>\nint main(void) { printf("%%d\\n", %d); }\n' $i >p$i.c; printf 'all: p%d\n' $i >>Makefile; done
-b=$(date +%s%N); make -s -j2 || exit; echo $((($(date +%s%N) - b) / 1000000))`
+` + timed("make -s -j2")
 }
 
 func fio(dir string) string {
