@@ -121,7 +121,8 @@ func newContainerd(t testing.TB, r release, dir, config string) *containerd {
 		t.Fatal(err)
 	}
 	c := &containerd{dir: dir, bin: r.bin}
-	c.argv = []string{r.program("ctr"), "--address", dir + "/socket"}
+	// Of a busy machine's ten seconds, ctr's own, a daemon may have none.
+	c.argv = []string{r.program("ctr"), "--address", dir + "/socket", "--connect-timeout", patience.String()}
 	if err := os.WriteFile(dir+"/config.toml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}

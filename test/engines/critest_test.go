@@ -27,7 +27,7 @@ func TestCritest(t *testing.T) {
 	}
 	need(t, "containerd", "ctr", "containerd-shim-runc-v2")
 	all := append(contestants(t), peersOf(contestants(t))...)
-	d := startContainerdWith(t, releases()[0], "/run/containerd-critest", all)
+	d := startContainerdWith(t, newestRelease(), "/run/containerd-critest", all)
 	defer d.end(t, os.Interrupt)
 	crictlOf(t, d)
 	images := filepath.Join(t.TempDir(), "images")
