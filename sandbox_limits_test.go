@@ -1,8 +1,11 @@
 package hull_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -107,6 +110,51 @@ func TestSandboxMemberMemory(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	expect(t, "signal SIGKILL", wait(t, c.Init()))
+}
+
+// While nothing runs limits are looked at rarely, near as they may be; they hold as before when something does.
+func TestSandboxMemberLimitsWhileIdle(t *testing.T) {
+	r, pod := newPod(t)
+	out := newSpeaker(t)
+	c := member(t, r, pod, "a", hull.CreateOptions{Stdio: hull.Stdio{Out: out.W}}, args("hold", "50000000"), memoryLimit(64<<20), func(s *specs.Spec) {
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: ptr(int64(100_000)), Period: ptr(uint64(100_000))}
+	})
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	out.want("ready")
+	time.Sleep(500 * time.Millisecond)
+	before := switches(t, pod.Init().Pid)
+	time.Sleep(2 * time.Second)
+	if n := switches(t, pod.Init().Pid) - before; n > 100 {
+		t.Errorf("its kernel has waited %d times for something in two seconds", n)
+	}
+	if got, err := tryExec(t, c, verb("hold", "100000000")); err != nil || got.Status != "signal SIGKILL" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// switches returns how often the threads of a process have gone to sleep.
+func switches(t *testing.T, pid int) (n int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads of %d: %v", pid, err)
+	}
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
+		count, _, _ := strings.Cut(rest, "\n")
+		one, err := strconv.Atoi(strings.TrimSpace(count))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += one
+	}
+	return n
 }
 
 // What a container's limit takes away is what it has the most of: not the program that waits for it.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -78,6 +79,25 @@ func TestEveryFieldIsLookedAt(t *testing.T) {
 	for name := range fields {
 		if !seen[name] {
 			t.Errorf("%s: there is no such field", name)
+		}
+	}
+}
+
+// Who looks for a field in the documentation finds it by its name.
+func TestEveryFieldIsInTheDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/isolation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := make(map[string]bool) // fields that are described by those in them
+	for name := range fields {
+		if i := strings.LastIndexByte(name, '.'); i > 0 {
+			parts[name[:i]] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if fields[name] != foreign && !parts[name] && !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s: docs/isolation.md doesn't say what becomes of it", name)
 		}
 	}
 }

@@ -149,10 +149,7 @@ func (g *group) set(files map[string]string) error {
 			return err
 		}
 	}
-	select {
-	case g.changed <- struct{}{}:
-	default:
-	}
+	g.wake()
 	return nil
 }
 
@@ -219,6 +216,7 @@ func (g *group) repair() {
 // close ends watch. Nothing of the container is held up any more.
 func (g *group) close() {
 	g.closing.Do(func() { close(g.over) })
+	g.wake()
 	<-g.done
 }
 
@@ -280,15 +278,17 @@ func (g *group) stat(key string) (time.Duration, error) {
 const (
 	soonest = 10 * time.Millisecond  // the tick by which the kernel counts processor time
 	latest  = 100 * time.Millisecond // Linux's period of cpu.max, unless another is set
+	rarely  = time.Second            // while no program runs
 )
 
-// watch holds the limits of memory and of processor time until close.
+// watch holds the limits of memory and of processor time until close. While no program of the sandbox runs it looks rarely.
 func (g *group) watch() {
 	defer close(g.done)
 	held := throttle{group: g}
 	defer held.release()
 	eaters := eaters{group: g, free: held.release}
 	for {
+		ran := g.c.kernel.CPUClockNow()
 		limits := g.now()
 		next, err := eaters.hold(limits)
 		if err == nil {
@@ -300,16 +300,42 @@ func (g *group) watch() {
 			g.repair()
 			next = soonest
 		}
-		var wait <-chan time.Time
-		if next != never {
-			wait = time.After(next)
+		// Programs that are stopped for their quota don't run either, and go on only by a look.
+		settled := err == nil && eaters.above == 0 && held.held == nil
+		if g.wait(next) && settled && g.c.kernel.CPUClockNow() == ran {
+			rest := time.AfterFunc(rarely, g.wake)
+			if g.c.kernel.WaitForTaskActivity(g.changed) {
+				g.wait(next) // as after a look: who wakes up often, for a moment, isn't looked at each time
+			}
+			rest.Stop()
 		}
 		select {
 		case <-g.over:
 			return
-		case <-g.changed:
-		case <-wait:
+		default:
 		}
+	}
+}
+
+// wait waits for so long, or until a limit is changed or watch has to end: then it returns false.
+func (g *group) wait(long time.Duration) bool {
+	var over <-chan time.Time
+	if long != never {
+		over = time.After(long)
+	}
+	select {
+	case <-g.changed:
+		return false
+	case <-over:
+		return true
+	}
+}
+
+// wake has watch look, or end.
+func (g *group) wake() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -332,6 +358,7 @@ const evictions = 10
 func (e *eaters) hold(l limits) (time.Duration, error) {
 	most, err := strconv.ParseUint(l.memory, 10, 64)
 	if err != nil {
+		e.above = 0
 		return never, nil // "max", or none
 	}
 	began := time.Now()
@@ -387,13 +414,17 @@ func (e *eaters) kill(most, used uint64, together bool) {
 		}
 		e.c.kill(v.ThreadGroup)
 	}
-	// Nobody else is killed before they are gone, unless that takes long: they may be paused. Their memory is given back a moment later.
+	// Nobody else is killed before they are gone, unless that takes long: they may be paused. Their memory is given back a moment later, on
+	// a busy host many moments: that is waited for longer if those that are left have no more than they may.
 	for began, gone := time.Now(), false; time.Since(began) < time.Second; {
 		if now, err := e.number("memory.current"); err != nil || now <= most {
 			return
 		}
 		if !gone && !slices.ContainsFunc(victims, func(v eater) bool { return memoryOf(v.ThreadGroup) != nil }) {
-			gone, began = true, time.Now().Add(latest-time.Second)
+			gone, began = true, time.Now()
+			if e.resident() > most {
+				began = began.Add(latest - time.Second)
+			}
 		}
 		select {
 		case <-e.over:
@@ -401,6 +432,16 @@ func (e *eaters) kill(most, used uint64, together bool) {
 		case <-time.After(soonest):
 		}
 	}
+}
+
+// resident returns what the container's processes have of memory, without files that are in it.
+func (e *eaters) resident() (sum uint64) {
+	for _, tg := range e.c.groups() {
+		if m := memoryOf(tg); m != nil {
+			sum += m.ResidentSetSize()
+		}
+	}
+	return sum
 }
 
 // eater is a process that has memory.
