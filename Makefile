@@ -61,12 +61,12 @@ test-debian: ## real programs with a load of their own, from Debian's packages, 
 
 .PHONY: test-engines
 test-engines: build ## Podman, Docker and containerd drive $(RUNTIME); root, their Debian packages, busybox-static
-	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest go test -count=1 -timeout 30m -v ./test/engines
+	newest=$$(test/engines/newest/build) && RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest go test -count=1 -timeout 60m -v ./test/engines
 
 .PHONY: test-engines-sid
 test-engines-sid: build ## the same with the engines of Debian's unstable suite; debootstrap and a mirror beside
 	newest=$$(test/engines/newest/build) && root=$$(test/engines/sid/root) && \
-	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_ENGINES=$$root go test -count=1 -timeout 40m -v ./test/engines
+	RUNTIME='$(RUNTIME)' HULL_TEST_CONTAINERD=$$newest HULL_TEST_ENGINES=$$root go test -count=1 -timeout 60m -v ./test/engines
 
 .PHONY: test-engines-1.7
 test-engines-1.7: build ## what of it is about containerd, with containerd 1.7
