@@ -63,14 +63,19 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		if err != nil {
 			return err
 		}
+		made := missingDirs(req.Image.Path)
 		image, err := makeImageDir(req.Image.Path)
-		if err != nil {
-			return &fault.Error{Step: "make the directory of the image", Err: err}
+		if err == nil {
+			defer image.Close()
+			req.Image.Dir = image
+			err = c.engine.Checkpoint(ctx, req)
+		} else {
+			err = &fault.Error{Step: "make the directory of the image", Err: err}
 		}
-		defer image.Close()
-		req.Image.Dir = image
-		if err := c.engine.Checkpoint(ctx, req); err != nil {
-			_ = os.Remove(req.Image.Path) // if there is nothing in it
+		if err != nil {
+			for _, dir := range made {
+				_ = os.Remove(dir) // if there is nothing in it
+			}
 			return err
 		}
 		if o.LeaveRunning || o.PreDump {
@@ -132,6 +137,16 @@ func (o *ImageOptions) resolve() (engine.Image, error) {
 		}
 	}
 	return i, nil
+}
+
+// missingDirs returns the directories of path that don't exist, the innermost first.
+func missingDirs(path string) (dirs []string) {
+	for ; ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return dirs
+		}
+		dirs = append(dirs, path)
+	}
 }
 
 // makeImageDir opens the directory of an image, which only its owner may enter if it has to be made. What is in front of it on

@@ -79,9 +79,11 @@ type view struct {
 	userNS bool
 	jailed bool // it is shown to a sandbox, whose jail has a user namespace for any caller
 	binds  []overlay.Bind
-	hidden []string            // paths in the container
-	tree   []string            // the working tree
-	listed map[string][]string // secretsIn of directories, by their names with a slash
+	// asGiven are the caller's words for binds, by their paths in the container.
+	asGiven map[string]string
+	hidden  []string            // paths in the container
+	tree    []string            // the working tree
+	listed  map[string][]string // secretsIn of directories, by their names with a slash
 }
 
 // newView checks what is to be shown.
@@ -91,6 +93,9 @@ func newView(h *HostFiles, dir string, userNS bool) (*view, error) {
 		var err error
 		if v.root, err = overlay.Real(absolute(h.Root)); err != nil {
 			return nil, missing("root", h.Root, err)
+		}
+		if fi, err := os.Stat(v.root); err == nil && !fi.IsDir() {
+			return nil, missing("root", h.Root, unix.ENOTDIR)
 		}
 	}
 	switch {
@@ -177,6 +182,10 @@ func (v *view) checkBinds() error {
 		case slices.ContainsFunc(v.binds, func(o overlay.Bind) bool { return o.Path == dest }):
 			return conflict("bind", b.String(), "something else is to be shown there already")
 		}
+		if v.asGiven == nil {
+			v.asGiven = make(map[string]string)
+		}
+		v.asGiven[dest] = b.String()
 		v.binds = append(v.binds, overlay.Bind{
 			Path: dest, Source: source, ReadOnly: b.ReadOnly, Device: below(source, "/dev"),
 			Recursive: rootfs.Probe().MountSetattr || !b.ReadOnly,
@@ -285,6 +294,11 @@ func (v *view) plan() (*overlay.Plan, error) {
 		return nil, &fault.Error{Step: "look at the host's files", Err: err}
 	}
 	p.Size, p.Binds = v.TmpfsSize, v.binds
+	for i := range p.Binds {
+		if why := p.Unbindable(i); why != "" {
+			return nil, conflict("bind", v.asGiven[p.Binds[i].Path], why)
+		}
+	}
 	return p, nil
 }
 
@@ -469,6 +483,21 @@ func (v *view) explainMissing(err error, name string) error {
 	dir := filepath.Dir(found)
 	explained.Hint = fmt.Sprintf("the host's %s is in a place that is empty for the command; it is shown by --bind %s:%s:ro, together with what it needs", found, dir, dir)
 	return &explained
+}
+
+// nameBind has an error about a bind say it in the caller's words: a configuration that has it as mounts[6] is nothing the caller has seen.
+func (v *view) nameBind(err error) error {
+	var e *fault.Error
+	for cause := err; errors.As(cause, &e); cause = e.Err {
+		what, quoted, ok := strings.Cut(e.Field, " ")
+		if !ok || what != "bind" && !strings.HasPrefix(what, "mounts[") {
+			continue
+		}
+		if path, qerr := strconv.Unquote(quoted); qerr == nil && v.asGiven[path] != "" {
+			e.Field = fmt.Sprintf("bind %q", v.asGiven[path])
+		}
+	}
+	return err
 }
 
 func topOf(name string) string {

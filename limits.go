@@ -44,6 +44,8 @@ const (
 // minFiles leaves a program its streams and what loading its libraries takes. With less hardly one would start, and say why.
 const minFiles = 5
 
+const maxCPUs = 100000 // the kernel has no room for much more (MAX_BW in kernel/sched/sched.h), and no host has them
+
 // check refuses what can't be meant.
 func (l *Limits) check() error {
 	quota := l.CPUs * cpuPeriod
@@ -54,7 +56,7 @@ func (l *Limits) check() error {
 		want  string
 	}{
 		{"memory", l.Memory, l.Memory < 0, "bytes"},
-		{"cpus", l.CPUs, l.CPUs != 0 && !(quota >= minQuota && quota < math.MaxInt64/2), "0.01 or more"},
+		{"cpus", l.CPUs, l.CPUs != 0 && !(quota >= minQuota && l.CPUs <= maxCPUs), "0.01 to 100000"},
 		{"pids", l.Pids, l.Pids < 0, "a number of processes"},
 		{"files", l.Files, l.Files != 0 && l.Files < minFiles, "5 or more"},
 		{"time", l.Time, l.Time < 0, "a duration"},

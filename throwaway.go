@@ -167,7 +167,7 @@ func (c *Cmd) startThrowaway() (err error) {
 	})
 	if err != nil {
 		changes.started(nil)
-		err = c.tooLittle(v.explainMissing(err, c.Args[0]), t.group)
+		err = c.tooLittle(v.explainMissing(v.nameBind(err), c.Args[0]), t.group)
 		return joinOne([]error{err, t.remove(c.ctx)})
 	}
 	changes.started(p.Upper)

@@ -162,10 +162,26 @@ func (c *Change) Do() (backup string, err error) {
 	if c.After == nil {
 		return backup, os.Remove(c.File)
 	}
-	if err := os.MkdirAll(filepath.Dir(c.File), 0o755); err != nil {
-		return "", err
+	made := missingDirs(filepath.Dir(c.File))
+	if err = os.MkdirAll(filepath.Dir(c.File), 0o755); err == nil {
+		err = write(c.File, c.After, c.File)
 	}
-	return backup, write(c.File, c.After, c.File)
+	if err != nil {
+		for _, dir := range made {
+			_ = os.Remove(dir)
+		}
+	}
+	return backup, err
+}
+
+// missingDirs returns the directories of path that don't exist, the innermost first.
+func missingDirs(path string) (dirs []string) {
+	for ; ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return dirs
+		}
+		dirs = append(dirs, path)
+	}
 }
 
 // write makes a file whole, or not at all, with the mode and the owner of the one named like.

@@ -326,3 +326,15 @@ func FuzzTOML(f *testing.F) {
 		}
 	})
 }
+
+// TestFailedChange leaves no directory that was made on the way to a file.
+func TestFailedChange(t *testing.T) {
+	top := t.TempDir()
+	c := &Change{File: filepath.Join(top, "a", "b", strings.Repeat("x", 300)), After: []byte("x")}
+	if _, err := c.Do(); err == nil {
+		t.Fatal("a file with a name of 300 bytes")
+	}
+	if left, err := os.ReadDir(top); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -64,8 +64,8 @@ func (f *limitFlags) limits() (l hull.Limits, err error) {
 
 func parseCPUs(s string) (float64, error) {
 	v, err := strconv.ParseFloat(s, 64)
-	if err == nil && (v < 0.01 || v > math.MaxInt32 || math.IsNaN(v)) {
-		err = errors.New("want 0.01 or more")
+	if err == nil && (v < 0.01 || v > 100000 || math.IsNaN(v)) {
+		err = errors.New("want 0.01 to 100000")
 	}
 	return v, numberError(err)
 }

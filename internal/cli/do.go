@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull"
+	"hull/internal/oci"
 )
 
 type doFlags struct {
@@ -144,11 +143,9 @@ func readSeccomp(file string) (*specs.LinuxSeccomp, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	p := new(specs.LinuxSeccomp)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(p); err != nil {
-		return nil, fail(err)
+	p, err := oci.ParseSeccomp(fmt.Sprintf("--seccomp %q", file), b)
+	if err != nil {
+		return nil, statusError{exitFailure, &hull.Error{Op: "do", Err: err}}
 	}
 	if p.DefaultAction == "" {
 		return nil, fail(errors.New("no defaultAction: a profile is what linux.seccomp has in config.json"))
@@ -234,8 +231,13 @@ func misspelt(args []string) string {
 func (f *doFlags) told(env *Env, err error) error {
 	for _, path := range f.rw { // is a bind to the library
 		var e *hull.Error
-		if step := fmt.Sprintf("bind %q", path); errors.As(err, &e) && e.Step == step {
-			e.Step = fmt.Sprintf("--rw %q", path)
+		bind, rw := fmt.Sprintf("bind %q", path), fmt.Sprintf("--rw %q", path)
+		switch {
+		case !errors.As(err, &e):
+		case e.Step == bind:
+			e.Step = rw
+		case e.Field == bind:
+			e.Field = rw
 		}
 	}
 	f.options.name(err)

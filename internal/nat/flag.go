@@ -31,8 +31,8 @@ func ParsePort(s string) (Port, error) {
 	outside := rest
 	if host, port, ok := cutLast(rest); ok {
 		p.Host, outside = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
-		if !address(p.Host) {
-			return Port{}, mistake("publish", s, strconv.Quote(host)+" is not an address")
+		if problem := checkAddress(p.Host, false); problem != "" {
+			return Port{}, mistake("publish", s, problem)
 		}
 	}
 	var err error
@@ -73,7 +73,11 @@ func ParseRule(s string) (Rule, error) {
 		r.Host = host
 	}
 	r.Host = strings.ToLower(strings.TrimSuffix(r.Host, "."))
-	if !address(r.Host) && !hostName(strings.TrimPrefix(r.Host, "*.")) {
+	if address(r.Host) {
+		if problem := checkAddress(r.Host, true); problem != "" {
+			return Rule{}, mistake("allow", s, problem)
+		}
+	} else if !hostName(strings.TrimPrefix(r.Host, "*.")) {
 		return Rule{}, mistake("allow", s, "neither a host's name nor an address")
 	}
 	return r, nil
@@ -86,16 +90,9 @@ func (r Rule) Loopback() bool {
 
 // CheckIP refuses what can't be the container's address. That nobody else has it is checked by Start.
 func CheckIP(s string) error {
-	octets := strings.Split(s, ".")
-	if len(octets) != 4 {
+	n, ok := parseIPv4(s)
+	if !ok {
 		return mistake("ip", s, "want an IPv4 address")
-	}
-	var n [4]uint64
-	for i, o := range octets {
-		var err error
-		if n[i], err = strconv.ParseUint(o, 10, 8); err != nil || len(o) > 1 && o[0] == '0' {
-			return mistake("ip", s, "want an IPv4 address")
-		}
 	}
 	switch {
 	case n[3] == 0 || n[3] == 255:
@@ -126,7 +123,70 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// address tells whether s may be an address or a prefix of addresses: hull-net, which has a parser, has the last word.
+// parseIPv4 reads four numbers with dots between them.
+func parseIPv4(s string) (n [4]uint64, ok bool) {
+	octets := strings.Split(s, ".")
+	if len(octets) != 4 {
+		return n, false
+	}
+	for i, o := range octets {
+		var err error
+		if n[i], err = strconv.ParseUint(o, 10, 8); err != nil || len(o) > 1 && o[0] == '0' {
+			return n, false
+		}
+	}
+	return n, true
+}
+
+// isIPv6 tells whether s has the form of RFC 4291, section 2.2.
+func isIPv6(s string) bool {
+	groups := func(part string, last bool) (n int, ok bool) {
+		if part == "" {
+			return 0, true
+		}
+		all := strings.Split(part, ":")
+		for i, g := range all {
+			if _, v4 := parseIPv4(g); v4 && last && i == len(all)-1 {
+				n++ // an IPv4 address stands for two
+			} else if _, err := strconv.ParseUint(g, 16, 16); err != nil || len(g) > 4 {
+				return 0, false
+			}
+			n++
+		}
+		return n, true
+	}
+	head, tail, short := strings.Cut(s, "::")
+	if !short {
+		n, ok := groups(s, true)
+		return ok && n == 8
+	}
+	n, ok := groups(head, false)
+	m, ok2 := groups(tail, true)
+	return ok && ok2 && n+m < 8
+}
+
+// checkAddress says what is wrong with an address, or where there may be some with a prefix of addresses; or "".
+func checkAddress(s string, prefix bool) string {
+	host, bits, ranged := strings.Cut(s, "/")
+	if ranged && !prefix {
+		return strconv.Quote(s) + " is not an address"
+	}
+	most := 32
+	if strings.Contains(host, ":") {
+		most = 128
+		if !isIPv6(host) {
+			return strconv.Quote(host) + " is not an address"
+		}
+	} else if _, ok := parseIPv4(host); !ok {
+		return strconv.Quote(host) + " is not an address"
+	}
+	if n, err := strconv.ParseUint(bits, 10, 8); ranged && (err != nil || int(n) > most || len(bits) > 1 && bits[0] == '0') {
+		return strconv.Quote(s) + " is not a network: want 0 to " + strconv.Itoa(most) + " behind /"
+	}
+	return ""
+}
+
+// address tells whether s looks like an address or a prefix of addresses.
 func address(s string) bool {
 	if strings.Contains(s, ":") {
 		return strings.Trim(s, "0123456789abcdefABCDEF:./") == ""

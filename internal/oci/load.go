@@ -125,6 +125,20 @@ func ParseResources(file string, data []byte) (r *specs.LinuxResources, warnings
 	return r, d.warnings, nil
 }
 
+// ParseSeccomp reads and checks a file that holds only linux.seccomp, as do --seccomp takes it. Properties that hull doesn't know are
+// mistakes: engines have files that look like it, in which other properties say when a rule holds.
+func ParseSeccomp(file string, data []byte) (*specs.LinuxSeccomp, error) {
+	s := &specs.LinuxSeccomp{}
+	d, err := parse(file, data, s, readSeccomp, func(k *checker) { k.listener(s) }, "linux", "seccomp")
+	if err == nil && len(d.unknown) > 0 {
+		err = &fault.Error{Field: "linux.seccomp", Kind: fault.BadSpec, Err: problemError("a profile is what linux.seccomp has in config.json"), Hint: d.unknown.hint(file)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // parse reads a file that is an object, which has its place at path in a configuration, and checks what was read.
 func parse[T any](file string, data []byte, v *T, read func(*decoder, *T), check func(*checker), path ...string) (*decoder, error) {
 	if len(data) > maxSize {

@@ -479,24 +479,67 @@ func (p *Plan) Resolve(name string) string {
 
 // readlink returns where the symbolic link leads that the container sees at name, or "" if it sees something else there.
 func (p *Plan) readlink(name string) string {
-	for _, b := range slices.Backward(p.Binds) {
+	if host := p.source(name, p.Binds); host != "" {
+		return readlink(host)
+	}
+	if at := p.entry(name); at.Path == name && at.Kind == Link {
+		return at.Source
+	}
+	return ""
+}
+
+// source returns the host's file that the container sees at name where only these are bound, or "" if it sees none of the host's.
+func (p *Plan) source(name string, binds []Bind) string {
+	for _, b := range slices.Backward(binds) {
 		if Below(name, b.Path) {
-			return readlink(path.Join(b.Source, name[len(b.Path):]))
+			return path.Join(b.Source, name[len(b.Path):])
 		}
 	}
-	var at Entry
+	switch at := p.entry(name); {
+	case at.Kind == Overlay, at.Kind == File && at.Path == name:
+		return path.Join(at.Source, strings.TrimPrefix(name, at.Path))
+	}
+	return ""
+}
+
+// entry returns the innermost entry that name lies in.
+func (p *Plan) entry(name string) (at Entry) {
 	for _, e := range p.Entries {
 		if e.Kind != Way && Below(name, e.Path) && len(e.Path) >= len(at.Path) {
 			at = e
 		}
 	}
-	switch {
-	case at.Path == name && at.Kind == Link:
-		return at.Source
-	case at.Path != name && at.Kind == Overlay:
-		return readlink(path.Join(at.Source, strings.TrimPrefix(name, at.Path)))
+	return at
+}
+
+// Unbindable says why nothing can be bound as p.Binds[i] says, for what the container sees there; or "".
+func (p *Plan) Unbindable(i int) string {
+	b := p.Binds[i]
+	var source, there unix.Stat_t
+	if unix.Stat(b.Source, &source) != nil {
+		return ""
 	}
-	return ""
+	isDir := func(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+	name := path.Join(p.Resolve(path.Dir(b.Path)), path.Base(b.Path))
+	if host := p.source(name, p.Binds[:i]); host != "" {
+		switch err := unix.Stat(host, &there); {
+		case err == unix.ENOTDIR:
+			return path.Dir(b.Path) + " is no directory"
+		case err != nil:
+			return ""
+		}
+	} else if at := p.entry(name); at.Path == name && at.Kind == Dir {
+		there.Mode = unix.S_IFDIR
+	} else {
+		return ""
+	}
+	switch {
+	case isDir(&there) == isDir(&source):
+		return ""
+	case isDir(&there):
+		return "a file can't be shown where a directory is"
+	}
+	return "a directory can't be shown where a file is"
 }
 
 func readlink(host string) string {

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 
 	"hull/internal/fault"
 	"hull/internal/mnt"
+	"hull/internal/typo"
 )
 
 // Explain adds to the error of one of the plan's batches what a person can do about it, where that is known.
@@ -60,8 +62,42 @@ func (p *Plan) hint(e *fault.Error) string {
 		return "the file system of the source may not support idmapped mounts in this kernel"
 	case is(unix.EINVAL, "move_mount") && p.mismatch(m):
 		return mnt.Mismatch
+	case is(unix.EINVAL, "fsconfig "):
+		return optionHint(m.Type, strings.TrimPrefix(e.Step, "fsconfig "))
 	case is(unix.ENODEV, "fsopen", "mount"):
 		return "this kernel has no file system " + m.Type
+	}
+	return ""
+}
+
+// ownOptions are those of file systems that containers have most of, beside mnt.Options.
+var ownOptions = map[string][]string{
+	"tmpfs":  {"size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "huge", "mpol", "inode32", "inode64", "noswap"},
+	"proc":   {"hidepid", "gid", "subset"},
+	"devpts": {"newinstance", "ptmxmode", "mode", "uid", "gid", "max"},
+	"sysfs":  {},
+	"mqueue": {},
+}
+
+// optionHint says of an option that a file system refuses what it takes, as far as that is known; or "".
+func optionHint(kind, option string) string {
+	name, _, valued := strings.Cut(option, "=")
+	own, known := ownOptions[kind]
+	switch {
+	case !known:
+		return ""
+	case slices.Contains(own, name):
+		if kind == "tmpfs" && name == "size" {
+			return "size= is a number of bytes, also with k, m or g, or a share of the memory in %"
+		}
+		return ""
+	}
+	names := own
+	if !valued {
+		names = append(mnt.Options(), own...)
+	}
+	if meant := typo.Nearest(name, names); meant != "" {
+		return "did you mean " + meant + "?"
 	}
 	return ""
 }

@@ -163,7 +163,7 @@ func TestSourceMissing(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	s := defaultSpec()
-	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "xfs"})
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "xfs"}, specs.Mount{Destination: "/t", Type: "tmpfs"})
 	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, Size: 1}}
 	p, err := New(Config{Spec: s, Bundle: "/bundle", Kernel: newest, UserNS: true})
 	if err != nil {
@@ -179,6 +179,11 @@ func TestExplain(t *testing.T) {
 		{fault.Error{Field: `mounts[0] "/proc"`, Step: "fsmount proc", Err: unix.EPERM}, "new pid namespace"},
 		{fault.Error{Field: `mounts[5] "/sys"`, Step: "fsmount sysfs", Err: unix.EPERM}, "new network namespace"},
 		{fault.Error{Field: `mounts[6] "/x"`, Step: "fsopen xfs", Err: unix.ENODEV}, "no file system xfs"},
+		{fault.Error{Field: `mounts[7] "/t"`, Step: "fsconfig nosuidd", Err: unix.EINVAL}, "did you mean nosuid?"},
+		{fault.Error{Field: `mounts[7] "/t"`, Step: "fsconfig sise=1m", Err: unix.EINVAL}, "did you mean size?"},
+		{fault.Error{Field: `mounts[7] "/t"`, Step: "fsconfig size=1x", Err: unix.EINVAL}, "with k, m or g"},
+		{fault.Error{Field: `mounts[7] "/t"`, Step: "fsconfig mode=9", Err: unix.EINVAL}, ""},
+		{fault.Error{Field: `mounts[6] "/x"`, Step: "fsconfig nosuidd", Err: unix.EINVAL}, ""},
 		{fault.Error{Field: `mounts[0] "/proc"`, Step: "fsmount proc", Err: unix.EIO}, ""},
 		{fault.Error{Field: "x", Step: "fsmount proc", Err: unix.EPERM}, ""},
 		{fault.Error{Field: "root.path", Step: "pivot_root", Err: unix.EINVAL, Hint: "said"}, "said"},
