@@ -166,62 +166,24 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 			return nil, err
 		}
 	}
-	jailed := *r
-	jailed.Spec = jail(r.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
-	if e.Platform == KVM {
-		// Or Go's scheduler interrupts threads by signals at any point, also where they enter the machine.
-		jailed.Spec.Process.Env = append(jailed.Spec.Process.Env, "GODEBUG=asyncpreemptoff=1")
+	jailed := c.jailed(ctx, e)
+	slave, release, err := c.giveTerminal(jailed)
+	if err != nil {
+		return nil, err
 	}
-	jailed.Extra = c.files
-	jailed.Program, jailed.NoDev = 1, true
-	jailed.Overlay, jailed.Donated = emptyRoot(), c.donated
-	jailed.Park, jailed.BeforeStart = false, nil
-	jailed.Hooks = c.hooks(ctx)
-	prepared := func(p *engine.Process) error {
-		p.Overlaid = c.overlaid
-		return r.Prepared(p)
-	}
-	jailed.Prepared = prepared
-	var slave *os.File
-	if r.Spec.Process.Terminal {
-		var master *os.File
-		var err error
-		if master, slave, err = openTerminal(r.Spec.Process.ConsoleSize); err != nil {
-			return nil, err
-		}
-		defer slave.Close()
-		jailed.Stdio = [3]*os.File{slave}
-		jailed.Prepared = func(p *engine.Process) error {
-			p.Console, master = master, nil
-			return prepared(p)
-		}
-		defer func() { master.Close() }() // nothing, if it was given away
-	}
+	defer release()
 	var p *engine.Process
-	var err error
 	if taken != nil {
-		p, err = c.settle(ctx, taken, slave, &jailed)
-	} else if p, err = (native.Engine{}).Create(ctx, &jailed); err != nil {
+		p, err = c.settle(ctx, taken, slave, jailed)
+	} else if p, err = (native.Engine{}).Create(ctx, jailed); err != nil {
 		err = explain(err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := c.wait(); err != nil {
+	if err := c.bringUp(ctx, &e, p); err != nil {
 		kill(p)
 		return nil, err
-	}
-	if saved != nil {
-		if err := c.fill(ctx, p); err != nil {
-			kill(p)
-			return nil, err
-		}
-	}
-	if c.waits() {
-		if err := c.pass(&e, p); err != nil {
-			kill(p)
-			return nil, err
-		}
 	}
 	p.Steps = nil // the jail's; none of them is left
 	if taken != nil {
@@ -230,6 +192,64 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	}
 	p.Ended = c.ended()
 	return p, nil
+}
+
+// jailed returns how the process is made that the sandbox is.
+func (c *creation) jailed(ctx context.Context, e Engine) *engine.CreateRequest {
+	r := *c.CreateRequest
+	r.Spec = jail(c.Spec, append([]string{"hull-sandbox", "boot"}, c.flags...))
+	if e.Platform == KVM {
+		// Or Go's scheduler interrupts threads by signals at any point, also where they enter the machine.
+		r.Spec.Process.Env = append(r.Spec.Process.Env, "GODEBUG=asyncpreemptoff=1")
+	}
+	r.Extra = c.files
+	r.Program, r.NoDev = 1, true
+	r.Overlay, r.Donated = emptyRoot(), c.donated
+	r.Park, r.BeforeStart = false, nil
+	r.Hooks = c.hooks(ctx)
+	r.Prepared = func(p *engine.Process) error {
+		p.Overlaid = c.overlaid
+		return c.Prepared(p)
+	}
+	return &r
+}
+
+// giveTerminal makes the host's side of the container's terminal, if it has one: the slave is the sandbox's, and the master is told when all
+// is prepared. release closes what was not given away.
+func (c *creation) giveTerminal(jailed *engine.CreateRequest) (slave *os.File, release func(), err error) {
+	if !c.Spec.Process.Terminal {
+		return nil, func() {}, nil
+	}
+	master, slave, err := openTerminal(c.Spec.Process.ConsoleSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	jailed.Stdio = [3]*os.File{slave}
+	prepared := jailed.Prepared
+	jailed.Prepared = func(p *engine.Process) error {
+		p.Console, master = master, nil
+		return prepared(p)
+	}
+	return slave, func() {
+		slave.Close()
+		master.Close() // nothing, if it was given away
+	}, nil
+}
+
+// bringUp goes on with a sandbox that was started, until its container is there, or runs.
+func (c *creation) bringUp(ctx context.Context, e *Engine, p *engine.Process) error {
+	if err := c.wait(); err != nil {
+		return err
+	}
+	if c.saved != nil {
+		if err := c.fill(ctx, p); err != nil {
+			return err
+		}
+	}
+	if c.waits() {
+		return c.pass(e, p)
+	}
+	return nil
 }
 
 // pass goes on with a sandbox whose program waits for its start: to the start, or it leaves the sandbox alone.

@@ -149,23 +149,63 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 	fs.StringVar(&theirs, "release", "", "")
 	fs.StringVar(&c.ID, "id", "", "")
 	fs.StringVar(&c.Bundle, "bundle", "", "")
-	number := func(p *int, name string) {
+	fs.StringVar(&files, "io-fds", "", "")
+	fs.BoolVar(&c.Throwaway, "throwaway", false, "")
+	report := c.descriptorFlags(fs, fd)
+	c.viewFlags(fs, fd)
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case c.Bundle == "":
+		return c, errors.New("--bundle is missing")
+	case c.Control < 0 && !c.Throwaway || c.spec < 0 || *report < 0 || c.log < 0:
+		return c, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
+	}
+	c.report = os.NewFile(uintptr(*report), "report")
+	if err := checkRelease(theirs, release); err != nil {
+		tell(c.report, err)
+		return c, err
+	}
+	c.Files, err = order(files, c.Files, fd)
+	return c, err
+}
+
+// descriptorFlags defines the flags that name descriptors by their numbers, which aren't the container's files. It returns the report's.
+func (c *commandLine) descriptorFlags(fs *flag.FlagSet, fd func(number string) (int, error)) (report *int) {
+	report = new(int)
+	for name, p := range map[string]*int{
+		"spec-fd": &c.spec, "controller-fd": &c.Control, "start-fd": &c.Start, "report-fd": report, "log-fd": &c.log,
+		"links-fd": &c.links, "kvm-fd": &c.KVM,
+	} {
 		*p = -1
 		fs.Func(name, "", func(v string) (err error) {
 			*p, err = fd(v)
 			return err
 		})
 	}
-	report := -1
-	number(&c.spec, "spec-fd")
-	number(&c.Control, "controller-fd")
-	number(&c.Start, "start-fd")
-	number(&report, "report-fd")
-	number(&c.log, "log-fd")
-	number(&c.links, "links-fd")
-	number(&c.KVM, "kvm-fd")
-	fs.StringVar(&files, "io-fds", "", "")
-	fs.BoolVar(&c.Throwaway, "throwaway", false, "")
+	fs.Func("restore-fds", "", func(v string) error {
+		for n := range strings.SplitSeq(v, ",") {
+			f, err := fd(n)
+			if err != nil {
+				return err
+			}
+			c.Image = append(c.Image, f)
+		}
+		return nil
+	})
+	fs.Func("socket", "", func(v string) error {
+		f, err := fd(v)
+		c.Sockets = append(c.Sockets, f)
+		return err
+	})
+	return report
+}
+
+// viewFlags defines the flags that say which of the host's files there are, and how they are seen.
+func (c *commandLine) viewFlags(fs *flag.FlagSet, fd func(number string) (int, error)) {
 	c.OverlayFD = -1
 	fs.Func("overlay", "", func(v string) (err error) {
 		if c.Overlay = true; v != wire.OverlayMemory {
@@ -186,21 +226,6 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 		c.HostSockets = filter.UnixSockets{Connect: v == wire.Open || v == wire.OpenCreate, Bind: v == wire.OnlyCreate || v == wire.OpenCreate}
 		return nil
 	})
-	fs.Func("restore-fds", "", func(v string) error {
-		for n := range strings.SplitSeq(v, ",") {
-			f, err := fd(n)
-			if err != nil {
-				return err
-			}
-			c.Image = append(c.Image, f)
-		}
-		return nil
-	})
-	fs.Func("socket", "", func(v string) error {
-		f, err := fd(v)
-		c.Sockets = append(c.Sockets, f)
-		return err
-	})
 	fs.Func("submount", "", func(v string) error {
 		n, path, ok := strings.Cut(v, ":")
 		f, err := fd(n)
@@ -214,24 +239,6 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 		c.MountPoints = append(c.MountPoints, v)
 		return nil
 	})
-	if err := fs.Parse(args); err != nil {
-		return c, err
-	}
-	switch {
-	case fs.NArg() > 0:
-		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	case c.Bundle == "":
-		return c, errors.New("--bundle is missing")
-	case c.Control < 0 && !c.Throwaway || c.spec < 0 || report < 0 || c.log < 0:
-		return c, errors.New("one of --spec-fd, --controller-fd, --report-fd and --log-fd is missing")
-	}
-	c.report = os.NewFile(uintptr(report), "report")
-	if err := checkRelease(theirs, release); err != nil {
-		tell(c.report, err)
-		return c, err
-	}
-	c.Files, err = order(files, c.Files, fd)
-	return c, err
 }
 
 // checkRelease refuses a hull of another release, which theirs names with the version of the protocol.

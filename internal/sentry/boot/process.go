@@ -86,22 +86,7 @@ func (p *process) wait() unix.WaitStatus {
 // What comes behind the streams are further descriptors of the process, from 3 on. file is the program, unless that is
 // what the first argument names.
 func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNamespace, stdio []int, alike [3]int) (_ *process, err error) {
-	k := c.kernel
-	args := kernel.CreateProcessArgs{
-		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: task.Credentials(p, k.RootUserNamespace()),
-		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
-		UTSNamespace: c.uts, IPCNamespace: c.ipc, PIDNamespace: c.pids,
-		ContainerID: c.ID, MountNamespace: ns,
-	}
-	if c.group != nil {
-		args.InitialCgroupV2, args.CgroupNamespace = c.group.node, c.group.ns
-	}
-	if p.User.Umask != nil {
-		args.Umask = uint(*p.User.Umask)
-	}
-	if c.init != nil {
-		args.Origin = kernel.OriginExec
-	}
+	k, args := c.kernel, c.processArgs(p, ns)
 	ctx := args.NewContext(k)
 	made := &process{}
 	defer func() {
@@ -132,29 +117,8 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 	}
 	args.FDTable = k.NewFDTable()
 	defer args.FDTable.DecRef(ctx)
-	in := &stream.Importer{Mount: k.HostMount(), User: p.User, Sockets: &c.hostSockets}
-	if c.init == nil {
-		in.Name = c.name()
-	}
-	own := stream.Count
-	if p.Terminal {
-		own = 1
-	}
-	if extra := stdio[own:]; len(extra) > 0 {
-		stdio = stdio[:own]
-		if err := in.Extra(ctx, args.FDTable, extra); err != nil {
-			return nil, err
-		}
-	}
-	if !p.Terminal {
-		given := stdio
-		stdio = nil
-		if err := in.Streams(ctx, args.FDTable, [stream.Count]int(given), alike); err != nil {
-			return nil, fmt.Errorf("standard streams: %w", errno.Of(err))
-		}
-		if c.init == nil {
-			c.polled = in.Polled
-		}
+	if stdio, err = c.giveStreams(ctx, args.FDTable, p, stdio, alike); err != nil {
+		return nil, err
 	}
 	ns = nil                   // CreateProcess takes it, whatever comes of it
 	args.WorkingDirectory = "" // the process alone might not get there
@@ -176,6 +140,54 @@ func (c *container) newProcess(p *specs.Process, file string, ns *vfs.MountNames
 		}
 	}
 	return made, nil
+}
+
+// processArgs returns what a process is made of, as far as its configuration and the container say it.
+func (c *container) processArgs(p *specs.Process, ns *vfs.MountNamespace) kernel.CreateProcessArgs {
+	args := kernel.CreateProcessArgs{
+		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: task.Credentials(p, c.kernel.RootUserNamespace()),
+		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
+		UTSNamespace: c.uts, IPCNamespace: c.ipc, PIDNamespace: c.pids,
+		ContainerID: c.ID, MountNamespace: ns,
+	}
+	if c.group != nil {
+		args.InitialCgroupV2, args.CgroupNamespace = c.group.node, c.group.ns
+	}
+	if p.User.Umask != nil {
+		args.Umask = uint(*p.User.Umask)
+	}
+	if c.init != nil {
+		args.Origin = kernel.OriginExec
+	}
+	return args
+}
+
+// giveStreams puts the streams and further descriptors into a process's table. left are those that it has not taken over: a terminal's slave.
+func (c *container) giveStreams(ctx context.Context, table *kernel.FDTable, p *specs.Process, stdio []int, alike [3]int) (left []int, err error) {
+	in := &stream.Importer{Mount: c.kernel.HostMount(), User: p.User, Sockets: &c.hostSockets}
+	if c.init == nil {
+		in.Name = c.name()
+	}
+	own := stream.Count
+	if p.Terminal {
+		own = 1
+	}
+	left = stdio[:own]
+	if extra := stdio[own:]; len(extra) > 0 {
+		if err := in.Extra(ctx, table, extra); err != nil {
+			return left, err
+		}
+	}
+	if p.Terminal {
+		return left, nil
+	}
+	if err := in.Streams(ctx, table, [stream.Count]int(left), alike); err != nil {
+		return nil, fmt.Errorf("standard streams: %w", errno.Of(err))
+	}
+	if c.init == nil {
+		c.polled = in.Polled
+	}
+	return nil, nil
 }
 
 // abandon gives up what was made of a process that can't be, and what of its parts was not used yet.
