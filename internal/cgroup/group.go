@@ -155,9 +155,8 @@ func (g *Group) none() bool { return len(g.paths) == 0 && g.unit == nil }
 func (g *Group) locate(c Config) (err error) {
 	if !c.Systemd {
 		if isUnitPath(c.Path) {
-			return &fault.Error{Field: pathField, Kind: fault.BadSpec,
-				Err:  errorf("%q is a unit of systemd's, slice:prefix:name, and it is not systemd that makes the cgroup", c.Path),
-				Hint: "--systemd-cgroup has systemd make it; of containerd it is the runtime's option SystemdCgroup = true"}
+			g.warn(pathField + ": " + quote(c.Path) + " is taken as a path, though it has the form of a unit of systemd's, SLICE:PREFIX:NAME: its cgroup is outside of that slice, and of " +
+				"its limits. --systemd-cgroup has systemd make it; of containerd it is the runtime's option SystemdCgroup = true")
 		}
 		g.paths, err = cgroupfsPaths(g.mode, c.Path, c.ID)
 		if err != nil {

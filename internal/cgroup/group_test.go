@@ -379,9 +379,9 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// Who names a unit gets no directory of that name, which would be outside of the slice.
+// Who names a unit where systemd isn't asked is told that it is taken for a path, as other runtimes take it.
 func TestUnitWithoutSystemd(t *testing.T) {
-	for path, refused := range map[string]bool{
+	for path, told := range map[string]bool{
 		"kubepods-pod1.slice:cri-containerd:c1": true,
 		":hull:c1":                              true,
 		"machine.slice::c1.slice":               true,
@@ -390,16 +390,15 @@ func TestUnitWithoutSystemd(t *testing.T) {
 		"a:b:c":                                 false,
 		"machine.slice:c1":                      false,
 	} {
-		err := (&Group{mode: Detect()}).locate(Config{Path: path, ID: "c1"})
-		if got := errors.Is(err, fault.BadSpec); got != refused {
-			t.Errorf("%q: %v, refused: want %t", path, err, refused)
-		} else if refused {
-			if want := "linux.cgroupsPath: " + quote(path) + " is a unit"; !strings.HasPrefix(err.Error(), want) {
-				t.Errorf("%q: %v", path, err)
-			}
-			if hint := fault.Hint(err); !strings.Contains(hint, "--systemd-cgroup") {
-				t.Errorf("%q: the hint is %q", path, hint)
-			}
+		g := &Group{mode: Detect()}
+		if err := g.locate(Config{Path: path, ID: "c1"}); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+		warnings := g.Warnings()
+		if got := len(warnings) == 1; got != told {
+			t.Errorf("%q: warnings %q, want one: %t", path, warnings, told)
+		} else if told && !(strings.HasPrefix(warnings[0], "linux.cgroupsPath: "+quote(path)) && strings.Contains(warnings[0], "--systemd-cgroup")) {
+			t.Errorf("%q: %s", path, warnings[0])
 		}
 	}
 }
