@@ -42,7 +42,7 @@ type Config struct {
 type unknown []string
 
 func (u *unknown) add(name, meant string) {
-	if len(*u) == 3 {
+	if len(*u) == maxUnknown {
 		return
 	}
 	if meant != "" {

@@ -189,6 +189,15 @@ func TestParseResources(t *testing.T) {
 	}
 }
 
+// TestUnknownAmongMany has so much told of a profile that a property that hull doesn't know comes late: it is a mistake even so.
+func TestUnknownAmongMany(t *testing.T) {
+	many := strings.Repeat(`{"Names":["read"],"action":"SCMP_ACT_ALLOW"},`, maxMistakes)
+	_, err := ParseSeccomp("profile", []byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[`+strings.TrimSuffix(many, ",")+`],"archMap":[]}`))
+	if !errors.Is(err, fault.BadSpec) || !strings.Contains(fault.Hint(err), "archMap") {
+		t.Errorf("%v, hint %q", err, fault.Hint(err))
+	}
+}
+
 // TestUnknownProperty tells of each, and what may be meant by it.
 func TestUnknownProperty(t *testing.T) {
 	for _, tt := range []struct{ config, want string }{

@@ -16,6 +16,7 @@ const (
 	maxDepth    = 100      // objects and arrays inside each other
 	maxMistakes = 50       // reported one by one; the rest is counted
 	maxQuote    = 80       // bytes of a value that a message shows
+	maxUnknown  = 3        // properties that hull doesn't know, of which an error tells
 	manyKeys    = 32       // an object with more has its keys in a map, to keep hostile files linear
 )
 
@@ -272,9 +273,12 @@ func (d *decoder) object(field func(key string) bool) {
 // strange tells of a property that hull doesn't know, and which one may be meant. It may also be one of a newer specification, or of
 // another runtime: the extensibility rule is for these.
 func (d *decoder) strange() {
-	d.warn(func() string {
-		right := meant(d.path)
+	right := ""
+	if len(d.warnings) < maxMistakes || len(d.unknown) < maxUnknown { // a file of such names alone takes no time then
+		right = meant(d.path)
 		d.unknown.add(d.field(), right)
+	}
+	d.warn(func() string {
 		if right == "" {
 			return "unknown property, not read"
 		}
