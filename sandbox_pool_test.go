@@ -483,6 +483,26 @@ func mustRun(t *testing.T, r *hull.Runtime, edits ...func(*specs.Spec)) outcome 
 	return got
 }
 
+// Whoever waits for a container and gives it up is not kept waiting, though its process is another's child.
+func TestSandboxPoolGivenUp(t *testing.T) {
+	c := runningIn(t, pooled(t, 1))
+	waited := make(chan error, 1)
+	go func() {
+		_, err := c.Init().Wait()
+		waited <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // it is the same if Wait comes second, but for what the test then sees
+	c.Init().Release()
+	select {
+	case err := <-waited:
+		if err == nil {
+			t.Error("it is said to have ended")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is waited for all the same")
+	}
+}
+
 // A second pool for the same containers is refused; one after another that was killed isn't.
 func TestSandboxPoolTwice(t *testing.T) {
 	r := pooled(t, 1)

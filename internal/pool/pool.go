@@ -81,7 +81,7 @@ func ProgramID(path string) (string, error) {
 // Taken is a parked sandbox that is the caller's. Close ends it, unless it was told of a container and has reported.
 type Taken struct {
 	Pid    int
-	PidFD  *os.File // who takes it over sets nil
+	PidFD  *os.File // Go's poller waits for it; who takes it over sets nil
 	Conn   *os.File // to say what the container is
 	Cgroup cgroup.State
 
@@ -110,6 +110,7 @@ func Take(dir string, who Who) (*Taken, error) {
 		conn.Close()
 		return nil, Refusal{"the pool's answer is malformed"}
 	}
+	_ = unix.SetNonblock(fds[1], true) // for Go's poller: whoever closes it ends the wait for it
 	t.Conn, t.PidFD = os.NewFile(uintptr(fds[0]), "parked sandbox"), os.NewFile(uintptr(fds[1]), "pidfd")
 	return t, nil
 }

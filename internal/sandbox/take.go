@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -191,12 +192,22 @@ func (c *creation) waitAdopted(p *engine.Process) func() (unix.WaitStatus, error
 	}
 }
 
-// awaitEnd waits until a process has ended.
+// awaitEnd waits until a process has ended, or its pidfd is closed, which is an error. Go's poller waits for it: poll(2) would go on
+// after a close, and, once interrupted, wait for nothing, or for what has got the number then.
 func awaitEnd(pidfd *os.File) error {
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, -1)
-		if err != unix.EINTR {
-			return os.NewSyscallError("poll", err)
-		}
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
 	}
+	var perr error
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			if err != unix.EINTR {
+				perr = os.NewSyscallError("poll", err)
+				return n > 0 || err != nil
+			}
+		}
+	})
+	return cmp.Or(err, perr)
 }
