@@ -148,6 +148,10 @@ func (i *Importer) file(ctx context.Context, number, fd int) (*vfs.FileDescripti
 		unix.Close(fd)
 		return nil, unix.EBADF
 	}
+	if unseekable(fd) {
+		unix.Close(fd) // NewFD refuses it, too, but leaves it open
+		return nil, unix.ESPIPE
+	}
 	o := &host.NewFDOptions{VirtualOwner: true, UID: auth.KUID(i.User.UID), GID: auth.KGID(i.User.GID), Savable: true}
 	kind := kindOf(fd)
 	if i.Name != "" {
@@ -173,6 +177,16 @@ func kindOf(fd int) kind {
 		return polled
 	}
 	return held
+}
+
+// unseekable tells whether it is a regular file that can't seek, and so is not to be mapped either: the kernel has none.
+func unseekable(fd int) bool {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false
+	}
+	_, err := unix.Seek(fd, 0, unix.SEEK_CUR)
+	return err == unix.ESPIPE
 }
 
 // pollable tells whether a file can be waited for.
