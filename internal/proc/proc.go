@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,8 +75,9 @@ func killed(file string) bool {
 // Stat is what hull reads of /proc/PID/stat (proc_pid_stat(5)).
 type Stat struct {
 	State     byte
-	StartTime uint64 // field 22
-	exiting   bool   // PF_EXITING in field 9
+	CPU       time.Duration // of all threads, fields 14 and 15: by ticks of 10 ms
+	StartTime uint64        // field 22
+	exiting   bool          // PF_EXITING in field 9
 }
 
 // ended tells whether the thread is a zombie, or on the way to become one and has given up all but its pid.
@@ -105,10 +107,16 @@ func readStat(file string) (Stat, error) {
 		}
 		fields[i], rest, found = bytes.Cut(rest, []byte(" "))
 	}
-	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
-	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)
-	start, serr := strconv.ParseUint(string(fields[19]), 10, 64)
-	return Stat{fields[0][0], start, flags&exiting != 0}, errors.Join(ferr, serr)
+	const exiting = 0x4                    // PF_EXITING, include/linux/sched.h
+	const tick = time.Second / 100         // USER_HZ
+	number := func(field int) (n uint64) { // as proc_pid_stat(5) counts
+		var nerr error
+		n, nerr = strconv.ParseUint(string(fields[field-3]), 10, 64)
+		err = errors.Join(err, nerr)
+		return n
+	}
+	st := Stat{State: fields[0][0], CPU: time.Duration(number(14)+number(15)) * tick, StartTime: number(22), exiting: number(9)&exiting != 0}
+	return st, err
 }
 
 // Open returns a pidfd of the process, or an error of kind BadState if it has ended.

@@ -5,6 +5,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,7 @@ import (
 	"hull/internal/stub"
 )
 
-// bootTimeout bounds how long a sandbox takes to create its container.
+// bootTimeout bounds how long a sandbox takes to create its container, if it doesn't do anything meanwhile.
 const bootTimeout = 30 * time.Second
 
 // Engine isolates with an application kernel.
@@ -238,7 +239,7 @@ func (c *creation) giveTerminal(jailed *engine.CreateRequest) (slave *os.File, r
 
 // bringUp goes on with a sandbox that was started, until its container is there, or runs.
 func (c *creation) bringUp(ctx context.Context, e *Engine, p *engine.Process) error {
-	if err := c.wait(); err != nil {
+	if err := c.wait(ctx, p.Pid); err != nil {
 		return err
 	}
 	if c.saved != nil {
@@ -481,23 +482,22 @@ func (c *creation) giveFiles() error {
 	return err
 }
 
-// wait waits for boot's report.
-func (c *creation) wait() error {
+// wait waits for the report of boot, which is the process pid.
+func (c *creation) wait(ctx context.Context, pid int) error {
 	c.theirs.Close() // the end of boot is the end of the file only if nobody else has it
 	c.theirs = nil
-	if err := c.report.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
-		return err
-	}
+	report := &patientReader{File: c.report, pid: pid, timeout: bootTimeout}
+	defer context.AfterFunc(ctx, report.giveUp)()
 	text := make([]byte, len(wire.Ready))
-	n, err := io.ReadFull(c.report, text)
+	n, err := io.ReadFull(report, text)
 	if err == nil && string(text) != wire.Ready || err == io.ErrUnexpectedEOF {
 		var more []byte
-		more, err = io.ReadAll(io.LimitReader(c.report, wire.MaxMessage))
+		more, err = io.ReadAll(io.LimitReader(report, wire.MaxMessage))
 		text = append(text[:n], more...)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
+		return cmp.Or(context.Cause(ctx), report.late())
 	case err == io.EOF:
 		return c.lost()
 	case err != nil:
