@@ -241,6 +241,39 @@ func TestSandboxMemberCgroup(t *testing.T) {
 	}
 }
 
+// A container's cgroup goes with it, also if programs have left some below.
+func TestSandboxMemberCgroupsGo(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "a", func(s *specs.Spec) {
+		i := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+		s.Mounts[i].Options = []string{"nosuid", "nodev", "noexec"} // not ro
+	})
+	for _, dir := range []string{"a", "a/b", "a/b/c", "a/d", "e"} {
+		says(t, exec1(t, c, verb("mkdir", "/sys/fs/cgroup/"+dir)))
+	}
+	groups := func() (names []string) {
+		for name := range strings.FieldsSeq(exec1(t, pod, verb("ls", "/sys/fs/cgroup")).Out) {
+			if strings.HasPrefix(name, "container-") {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if names := groups(); len(names) != 1 {
+		t.Fatalf("%q, want one", names)
+	}
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Fatal(errorText(err))
+	}
+	names := groups()
+	for began := time.Now(); len(names) > 0 && time.Since(began) < hulltest.Patient(3*time.Second); names = groups() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(names) > 0 {
+		t.Errorf("left: %q", names)
+	}
+}
+
 // What a sandbox's kernel can't hold for one container is said, when it is made and when it is changed.
 func TestSandboxMemberLimitsNotHeld(t *testing.T) {
 	r, pod := newPod(t)

@@ -92,6 +92,9 @@ func ls(args []string) error {
 	return nil
 }
 
+// mkdir makes a directory.
+func mkdir(args []string) error { return os.Mkdir(args[0], 0o755) }
+
 // stat prints: PATH TYPE MODE UID GID SIZE, and MAJOR MINOR for a device. It doesn't follow symbolic links.
 func stat(paths []string) error {
 	for _, path := range paths {

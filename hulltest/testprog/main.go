@@ -55,6 +55,7 @@ func verbs() []verb {
 		{"limits", "", 0, 0, limits},
 		{"listen", "PATH", 1, 1, listen},
 		{"ls", "DIR", 1, 1, ls},
+		{"mkdir", "DIR", 1, 1, mkdir},
 		{"mmap", "FILE", 1, 1, mmap},
 		{"mounts", "[POINT]", 0, 1, mounts},
 		{"namespaces", "", 0, 0, namespaces},

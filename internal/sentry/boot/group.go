@@ -12,30 +12,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/fspath"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
-	"gvisor.dev/gvisor/pkg/usermem"
 
 	"hull/internal/fault"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/errno"
 )
 
-// groups are the cgroups that containers which have joined the first have in this kernel: the host's, in which there is nothing
-// of theirs, can't bound them.
-type groups struct {
-	mu    sync.Mutex
-	mount *vfs.Mount // of the whole tree, once there is one; or nil
-	made  int
-}
-
-// group is one of them, which is all that its container sees of cgroups. Of the limits the kernel itself holds that of pids. It
+// group is one of groups, which is all that its container sees of cgroups. Of the limits the kernel itself holds that of pids. It
 // counts what memory and processor time are used, and the group holds the limits of these, by looking now and then: watch.
 //
 //	goroutine of the member        watch
@@ -122,24 +111,6 @@ func (c *container) newGroup() (*group, error) {
 	return g, nil
 }
 
-func (l *groups) at(path string) *vfs.PathOperation {
-	root := vfs.MakeVirtualDentry(l.mount, l.mount.Root())
-	return &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(path)}
-}
-
-// write writes to a file of the tree. kernel.Cgroup2's WriteControl doesn't do where namespaces are boundaries: it takes for granted
-// that there is an open file.
-func (l *groups) write(k *kernel.Kernel, path, value string) error {
-	ctx := k.SupervisorContext()
-	f, err := k.VFS().OpenAt(ctx, auth.NewRootCredentials(k.RootUserNamespace()), l.at(path), &vfs.OpenOptions{Flags: linux.O_WRONLY})
-	if err != nil {
-		return err
-	}
-	defer f.DecRef(ctx)
-	_, err = f.Write(ctx, usermem.BytesIOSequence([]byte(value)), vfs.WriteOptions{})
-	return err
-}
-
 // set sets limits.
 func (g *group) set(files map[string]string) error {
 	g.mu.Lock()
@@ -220,13 +191,13 @@ func (g *group) close() {
 	<-g.done
 }
 
-// remove removes the cgroup, whose processes have ended.
+// remove removes the cgroup, whose processes have ended, and those that they have left below.
 func (g *group) remove() {
 	g.close()
 	ctx := g.c.kernel.SupervisorContext()
 	g.ns.DecRef(ctx)
 	g.place.DecRef(ctx)
-	if err := g.c.kernel.VFS().RmdirAt(ctx, auth.NewRootCredentials(g.c.kernel.RootUserNamespace()), g.c.cgroups.at(g.name)); err != nil {
+	if err := g.c.cgroups.remove(g.c.kernel, g.name); err != nil {
 		log.Warningf("%s: cgroup %s: %v", g.c.ID, g.name, err)
 	}
 }
