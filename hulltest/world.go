@@ -164,6 +164,9 @@ func NewWorld(t testing.TB, user bool, setUp ...func() error) *World {
 			unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755"),
 			unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))),
 			os.Chmod("/dev/net/tun", 0o666),
+			// A new namespace forwards if the machine does, as one with Docker.
+			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0),
+			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("0"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0))
 		for _, f := range setUp {
