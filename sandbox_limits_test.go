@@ -347,6 +347,36 @@ func TestSandboxMemberMemoryOfMany(t *testing.T) {
 	}
 }
 
+// What grows while those that were killed are waited for is not waited for, be it memory of files.
+func TestSandboxMemberMemoryOfGrowingFile(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "growing", memoryLimit(192<<20), mounting(specs.Mount{Destination: "/t", Type: "tmpfs", Source: "t"}))
+	start := func(program ...string) *hull.Process {
+		t.Helper()
+		spec := c.ProcessSpec()
+		spec.Args = hulltest.Args(program[0], program[1:]...)
+		p, err := c.Exec(t.Context(), hull.ExecOptions{Process: spec})
+		if err != nil {
+			t.Fatal(errorText(err))
+		}
+		return p
+	}
+	var before []*hull.Process // which are killed
+	for range 7 {
+		before = append(before, start("sleep", "3600"))
+	}
+	began := time.Now()
+	p := start("do", "write", "/proc/self/oom_score_adj", "-1000", ",", "grow", "/t/file")
+	expect(t, "signal SIGKILL", wait(t, p))
+	took := time.Since(began)
+	for _, p := range before {
+		expect(t, "signal SIGKILL", wait(t, p))
+	}
+	if most := hulltest.Patient(2500 * time.Millisecond); took > most {
+		t.Errorf("it grows for %v, want at most %v", took, most)
+	}
+}
+
 // Whoever asks what a container uses while it ends gets an answer, or none: the others of its sandbox go on.
 func TestSandboxMemberCountAmidEnd(t *testing.T) {
 	r, pod := newPod(t)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,20 @@ func write(args []string) error {
 		return err
 	}
 	return f.Close()
+}
+
+// grow makes a file larger by four megabytes a hundred times a second, until a signal ends it.
+func grow(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for more := make([]byte, 4<<20); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := f.Write(more); err != nil {
+			return err
+		}
+	}
 }
 
 // mmap maps a file that it reads, writes to it as another open file, and prints what it sees in its memory then.

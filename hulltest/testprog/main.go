@@ -47,6 +47,7 @@ func verbs() []verb {
 		{"exit", "STATUS", 1, 1, exit},
 		{"false", "", 0, -1, func([]string) error { return status(1) }},
 		{"fds", "", 0, 0, fds},
+		{"grow", "FILE", 1, 1, grow},
 		{"help", "", 0, 0, help},
 		{"hold", "BYTES", 1, 1, hold},
 		{"hostname", "", 0, 0, hostname},

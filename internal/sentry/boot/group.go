@@ -385,18 +385,30 @@ func (e *eaters) kill(most, used uint64, together bool) {
 		}
 		e.c.kill(v.ThreadGroup)
 	}
-	// Nobody else is killed before they are gone, unless that takes long: they may be paused. Their memory is given back a moment later, on
-	// a busy host many moments: that is waited for longer if those that are left have no more than they may.
-	for began, gone := time.Now(), false; time.Since(began) < time.Second; {
-		if now, err := e.number("memory.current"); err != nil || now <= most {
+	e.await(victims, most)
+}
+
+// await waits until those that were killed are gone, unless that takes long: they may be paused. Their memory is given back a moment later,
+// on a busy host many moments: that is waited for longer, as long as those that are left have no more than they may and don't grow: who is not looked
+// at could have taken any amount by then.
+func (e *eaters) await(victims []eater, most uint64) {
+	began, left := time.Now(), uint64(0) // what is used at the least since they are gone
+	for {
+		used, err := e.number("memory.current")
+		if err != nil || used <= most {
 			return
 		}
-		if !gone && !slices.ContainsFunc(victims, func(v eater) bool { return memoryOf(v.ThreadGroup) != nil }) {
-			gone, began = true, time.Now()
-			if e.resident() > most {
-				began = began.Add(latest - time.Second)
-			}
+		if left == 0 && !slices.ContainsFunc(victims, func(v eater) bool { return memoryOf(v.ThreadGroup) != nil }) {
+			began, left = time.Now(), used
 		}
+		patience := time.Second
+		if left > 0 && (used > left+most/16 || e.resident() > most) {
+			patience = latest
+		}
+		if time.Since(began) >= patience {
+			return
+		}
+		left = min(left, used)
 		select {
 		case <-e.over:
 			return
@@ -405,7 +417,7 @@ func (e *eaters) kill(most, used uint64, together bool) {
 	}
 }
 
-// resident returns what the container's processes have of memory, without files that are in it.
+// resident returns what the container's processes have of memory: files that they have mapped are in it, each time, and others aren't.
 func (e *eaters) resident() (sum uint64) {
 	for _, tg := range e.c.groups() {
 		if m := memoryOf(tg); m != nil {
