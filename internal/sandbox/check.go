@@ -56,8 +56,8 @@ func (k *checker) refuse(given bool, field, reason string) {
 
 // namespaces refuses to share one with the host, or with others: what is in a sandbox has those of its own kernel.
 //
-// With the host's network uts may be left out, as containerd and CRI-O do for pods that have it (hostNetwork): such a pod is to be known
-// by the host's name, which its kernel has then.
+// With the host's network uts may be left out, as containerd and CRI-O do for pods that have it (hostNetwork): such a pod is to
+// be known by the host's name, which its kernel has then.
 func (k *checker) namespaces(s *specs.Spec) {
 	list, joins := s.Linux.Namespaces, joined(s)
 	lacks := func(t specs.LinuxNamespaceType) bool {
@@ -236,8 +236,8 @@ func (k *checker) rlimits(list []specs.POSIXRlimit) {
 	}
 }
 
-// notHeld are the limits that its kernel keeps and shows, and that nothing there looks at. Linux looks at RLIMIT_LOCKS and RLIMIT_RSS no more,
-// and of RLIMIT_CORE there is nothing to hold where no core dumps are made.
+// notHeld are the limits that its kernel keeps and shows, and that nothing there looks at. Linux looks at RLIMIT_LOCKS and
+// RLIMIT_RSS no more, and of RLIMIT_CORE there is nothing to hold where no core dumps are made.
 var notHeld = []string{"RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING"}
 
 // unheldLimits returns a warning for each limit that is given and makes no difference.
@@ -253,8 +253,8 @@ func unheldLimits(p *specs.Process) (warnings []string) {
 	return warnings
 }
 
-// unasked says whether a profile is none that anybody has chosen: engines give theirs to every container where the host has AppArmor. What
-// those keep containers from is the host's /proc, /sys, mounts and processes, of which a sandbox has none.
+// unasked says whether a profile is none that anybody has chosen: engines give theirs to every container where the host has
+// AppArmor. What those keep containers from is the host's /proc, /sys, mounts and processes, of which a sandbox has none.
 func unasked(profile string) bool {
 	switch profile {
 	case "", "unconfined", "docker-default", "cri-containerd.apparmor.d", "crio-default", "nerdctl-default":

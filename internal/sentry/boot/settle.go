@@ -11,17 +11,19 @@ import (
 	"hull/internal/sentry/platform"
 )
 
-// Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a tenth of the
-// start's processor time. So nothing is collected until the container has been there for a while, unless it needs far more by then.
+// Of the 4 MiB that a kernel allocates until its first program runs one stays in use; to look for the others then would take a
+// tenth of the start's processor time. So nothing is collected until the container has been there for a while, unless it needs
+// far more by then.
 const (
 	quiet      = 250 * time.Millisecond
 	quietLimit = 64 << 20 // bytes
 )
 
-// spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine that waits in a system call
-// keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms after a busy start. With two processors the
-// two that wait for a mount's requests and its end were enough to stop everything else for as long. Later they would be in the way: each of a
-// program's calls passes between a thread of Go's and one of the program's, and threads of Go's that look for work take the processors from both.
+// spare is how many more threads run Go than there are processors, until the container has been there for a while. A goroutine
+// that waits in a system call keeps its right to run until Go's monitor takes that away, which looks as rarely as every 10 ms
+// after a busy start. With two processors the two that wait for a mount's requests and its end were enough to stop everything
+// else for as long. Later they would be in the way: each of a program's calls passes between a thread of Go's and one of the
+// program's, and threads of Go's that look for work take the processors from both.
 const spare = 2
 
 // sampled is how many bytes are allocated between two that a heap profile shows, once it is kept: Go's own figure.
@@ -34,12 +36,12 @@ func putOffCollection() {
 	debug.SetMemoryLimit(quietLimit)
 }
 
-// settleSoon calls settle when the container has been there for a while. It may wait for its start for as long as it likes, and is to be small
-// meanwhile.
+// settleSoon calls settle when the container has been there for a while. It may wait for its start for as long as it likes, and
+// is to be small meanwhile.
 func settleSoon() { time.AfterFunc(quiet, settle) }
 
-// settle has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as there are
-// processors then.
+// settle has garbage collected from then on, as usual, when what is left of the start was given back. As many threads run Go as
+// there are processors then.
 func settle() {
 	gomaxprocs.SetBase(runtime.NumCPU())
 	runtime.MemProfileRate = sampled
