@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -87,5 +89,33 @@ func matches(t *testing.T, what, pattern, stamp, got string) {
 	pattern = "^" + regexp.MustCompile("T\"").ReplaceAllLiteralString(pattern, stamp+"\"") + "$"
 	if !regexp.MustCompile(pattern).MatchString(got) {
 		t.Errorf("%s: got\n%swant\n%s", what, got, pattern)
+	}
+}
+
+// TestWhoReads opens a log with a terminal as standard error, where a person reads, and with a file.
+func TestWhoReads(t *testing.T) {
+	dir := t.TempDir()
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	file, err := os.Create(filepath.Join(dir, "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, tt := range []struct {
+		stderr *os.File
+		want   bool
+	}{{terminal, true}, {file, false}} {
+		l := &logger{stderr: tt.stderr}
+		if err := l.open(globals{log: filepath.Join(dir, "log")}); err != nil {
+			t.Fatal(err)
+		}
+		if l.person != tt.want {
+			t.Errorf("%s: a person %t, want %t", tt.stderr.Name(), l.person, tt.want)
+		}
+		_ = l.file.(*os.File).Close()
 	}
 }
