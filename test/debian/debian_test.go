@@ -61,6 +61,13 @@ const server = http.createServer((request, response) => response.end("hello " + 
   const all = await Promise.all([...Array(200).keys()].map(get));
   console.log(all.length, all[199]); server.close();
 })'`, "a child\n1048576\n200 hello /199\n"},
+	// A package is packed, installed from its archive with the program in it, and built with by that program; nothing is fetched.
+	{"npm", `export npm_config_offline=true npm_config_audit=false npm_config_fund=false npm_config_update_notifier=false npm_config_loglevel=error
+mkdir -p /tmp/twice /tmp/app && cd /tmp/twice && npm init -y >/dev/null && npm pkg set bin.twice=index.js
+printf '#!/usr/bin/env node\nconst twice = n => 2 * n;\nmodule.exports = twice;\nif (require.main === module) console.log("module.exports = " + twice(process.argv[2]));\n' >index.js
+npm pack; cd /tmp/app && npm init -y >/dev/null && npm pkg set scripts.build='twice 21 >built.js' scripts.test='node -p "require(\"./built.js\") === require(\"twice\")(21)"'
+npm install --silent ../twice/twice-1.0.0.tgz; npm run --silent build && npm test --silent
+rm -r node_modules && npm ci --silent && readlink node_modules/.bin/twice; npm ls --parseable`, "twice-1.0.0.tgz\ntrue\n../twice/index.js\n/tmp/app\n/tmp/app/node_modules/twice\n"},
 	// Without tcp_nopush: see docs/isolation.md.
 	{"nginx", `sed -i 's/tcp_nopush on/tcp_nopush off/' /etc/nginx/nginx.conf
 nginx && while ! ab -q -n 1 http://127.0.0.1/ >/dev/null 2>&1; do sleep 0.1; done
