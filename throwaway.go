@@ -16,6 +16,7 @@ import (
 	"hull/internal/fault"
 	"hull/internal/linux"
 	"hull/internal/oci"
+	"hull/internal/overlay"
 	"hull/internal/stub"
 )
 
@@ -37,147 +38,212 @@ func (c *Cmd) startThrowaway() (err error) {
 	if err := errors.Join(c.Limits.check(), checkHostname(c.Hostname), c.checkNetwork()); err != nil {
 		return err
 	}
-	e := c.Runtime.throwawayEngine()
 	stdio, err := c.streams()
 	defer c.closeChild()
 	if err != nil {
 		return err
 	}
-	io := engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}}
-	var early engine.InitBeginning
-	if c.Limits.resources() == nil {
-		if early, err = e.BeginInit(c.ctx, io, c.Runtime.Trace); err != nil {
-			return err
-		}
-		if early != nil {
-			defer early.Abandon()
-		}
+	l := &launch{
+		Cmd: c, engine: c.Runtime.throwawayEngine(), userNS: os.Geteuid() != 0 || linux.InUserNamespace(),
+		io: engine.IO{Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err}},
 	}
-	userNS := os.Geteuid() != 0 || linux.InUserNamespace()
-	id, err := findIdentity(c.User, userNS)
+	// The kernel makes what it takes longest for, while the rest is planned: what any command needs already now.
+	early, err := l.beginEarly()
 	if err != nil {
 		return err
 	}
-	v, err := newView(&c.Host, c.Dir, userNS)
-	if err != nil {
+	if early != nil {
+		defer early.Abandon()
+	}
+	if err := l.configure(); err != nil {
 		return err
 	}
-	fuse, err := c.fuse(c.ctx, userNS)
-	if err != nil {
+	if err := l.check(); err != nil {
 		return err
 	}
-	v.user, v.jailed = id.otherHome(), c.sandboxed()
-	if w := v.warning(); w != "" {
-		c.Runtime.warn(w)
-	}
-	s, err := c.hostSpec(id, v)
-	if err != nil {
-		return err
-	}
-	warnings, err := oci.Check(s)
-	if err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		c.Runtime.warn(w)
-	}
-	if err := e.CheckHostFiles(s); err != nil {
-		return err
-	}
-	network, err := c.startNetwork(s)
-	if err != nil {
+	if l.network, err = c.startNetwork(l.spec); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			network.abandon()
+			l.network.abandon()
 		}
 	}()
-	// The kernel makes what it takes longest for, while the rest is planned.
-	var begun engine.Beginning
 	if early != nil {
-		begun = early.Configure(s)
-	} else if begun = e.Begin(s, io, c.Runtime.Trace); begun != nil {
-		defer begun.Abandon()
+		l.begun = early.Configure(l.spec)
+	} else if l.begun = l.engine.Begin(l.spec, l.io, c.Runtime.Trace); l.begun != nil {
+		defer l.begun.Abandon()
 	}
-	plan, err := v.plan()
+	if err := l.planFiles(); err != nil {
+		return err
+	}
+	l.made = &throwaway{group: cgroup.None(), network: l.network}
+	for _, step := range []func() error{l.keepChanges, l.serveFiles, l.makeScratch, l.impose, l.create} {
+		if err := step(); err != nil {
+			return l.undo(err)
+		}
+	}
+	return nil
+}
+
+// launch is a command on its way into its container: what is known and made of that so far.
+type launch struct {
+	*Cmd
+	engine engine.HostFiles
+	io     engine.IO
+	userNS bool
+
+	id      *identity
+	view    *view
+	server  string // the program that serves the files; or ""
+	spec    *specs.Spec
+	network *network         // or nil
+	begun   engine.Beginning // or nil
+	plan    *overlay.Plan
+	links   []engine.Link
+	changes *Changes // or nil
+	made    *throwaway
+}
+
+// beginEarly has the engine begin before there is a configuration, or returns nil: a process comes into its cgroup at the start.
+func (l *launch) beginEarly() (engine.InitBeginning, error) {
+	if l.Limits.resources() != nil {
+		return nil, nil
+	}
+	return l.engine.BeginInit(l.ctx, l.io, l.Runtime.Trace)
+}
+
+// configure finds out who the command is and what it sees, and makes a configuration of that.
+func (l *launch) configure() (err error) {
+	if l.id, err = findIdentity(l.User, l.userNS); err != nil {
+		return err
+	}
+	if l.view, err = newView(&l.Host, l.Dir, l.userNS); err != nil {
+		return err
+	}
+	if l.server, err = l.fuse(l.ctx, l.userNS); err != nil {
+		return err
+	}
+	l.view.user, l.view.jailed = l.id.otherHome(), l.sandboxed()
+	if w := l.view.warning(); w != "" {
+		l.Runtime.warn(w)
+	}
+	l.spec, err = l.hostSpec(l.id, l.view)
+	return err
+}
+
+// check refuses what can't be had.
+func (l *launch) check() error {
+	warnings, err := oci.Check(l.spec)
 	if err != nil {
 		return err
 	}
-	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, v.masks()...)
-	if err := network.prepare(v, plan); err != nil {
+	for _, w := range warnings {
+		l.Runtime.warn(w)
+	}
+	return l.engine.CheckHostFiles(l.spec)
+}
+
+// planFiles plans what the command is shown, with the files of its network, which has to be ready for that.
+func (l *launch) planFiles() (err error) {
+	if l.plan, err = l.view.plan(); err != nil {
 		return err
 	}
-	var links []engine.Link
-	if v.jailed {
-		if links, err = network.connect(); err != nil {
-			return err
-		}
+	l.spec.Linux.MaskedPaths = append(l.spec.Linux.MaskedPaths, l.view.masks()...)
+	if err := l.network.prepare(l.view, l.plan); err != nil {
+		return err
 	}
-	changes, err := c.prepareChanges(plan, s)
+	if l.view.jailed {
+		l.links, err = l.network.connect()
+	}
+	return err
+}
+
+// keepChanges makes ready for what is asked later of what the command changes.
+func (l *launch) keepChanges() (err error) {
+	l.changes, err = l.prepareChanges(l.plan, l.spec)
+	return err
+}
+
+// serveFiles starts the server of the files where overlayfs can't show them.
+func (l *launch) serveFiles() (err error) {
+	if l.server != "" {
+		l.made.files, err = l.serve(l.server, l.plan, l.id)
+	}
+	return err
+}
+
+// makeScratch makes a directory for what is written where a tmpfs can't be an overlay's upper one.
+func (l *launch) makeScratch() (err error) {
+	if !l.plan.UserNS || l.server != "" || l.plan.Upper != "" || tmpfsHasUserXattr() {
+		return nil
+	}
+	if l.made.scratch, err = newScratch(); err != nil {
+		return err
+	}
+	l.plan.Upper, l.plan.Volatile = l.made.scratch.dir, true
+	if l.plan.Size != "" {
+		l.Runtime.warn("the size of what is written is not bounded: this kernel's tmpfs has no user.* attributes (Linux 6.6), so that it goes to a disk")
+	}
+	return nil
+}
+
+// impose makes the cgroup that limits the command.
+func (l *launch) impose() error {
+	group, err := l.Limits.impose(l.spec, l.Runtime, l.userNS)
 	if err != nil {
 		return err
 	}
-	t := &throwaway{group: cgroup.None(), network: network}
-	if fuse != "" {
-		if t.files, err = c.serve(fuse, plan, id); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil {
-				err = joinOne([]error{err, t.files.end()})
-			}
-		}()
-	}
-	if plan.UserNS && fuse == "" && plan.Upper == "" && !tmpfsHasUserXattr() {
-		if t.scratch, err = newScratch(); err != nil {
-			changes.started(nil)
-			return err
-		}
-		plan.Upper, plan.Volatile = t.scratch.dir, true
-		if plan.Size != "" {
-			c.Runtime.warn("the size of what is written is not bounded: this kernel's tmpfs has no user.* attributes (Linux 6.6), so that it goes to a disk")
-		}
-	}
-	if t.group, err = c.Limits.impose(s, c.Runtime, userNS); err != nil {
-		changes.started(nil)
-		return joinOne([]error{err, t.scratch.remove()})
-	}
-	c.Result.AddressSpace = c.Limits.Memory > 0 && slices.ContainsFunc(s.Process.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_AS" })
-	p, err := e.Create(c.ctx, &engine.CreateRequest{
-		Container: engine.Container{ID: "do", Bundle: "/", Spec: s, Cgroup: t.group, Rootless: userNS},
-		IO:        io,
-		Overlay:   plan,
+	l.made.group = group
+	bounded := func(r specs.POSIXRlimit) bool { return r.Type == "RLIMIT_AS" }
+	l.Result.AddressSpace = l.Limits.Memory > 0 && slices.ContainsFunc(l.spec.Process.Rlimits, bounded)
+	return nil
+}
+
+// create makes the container, in which the program runs then.
+func (l *launch) create() error {
+	p, err := l.engine.Create(l.ctx, &engine.CreateRequest{
+		Container: engine.Container{ID: "do", Bundle: "/", Spec: l.spec, Cgroup: l.made.group, Rootless: l.userNS},
+		IO:        l.io,
+		Overlay:   l.plan,
 		Supervise: true,
-		NetNS:     network.attach(),
-		Links:     links,
-		Begun:     begun,
-		Prepared: func(p *engine.Process) error {
-			changes.awaitTick()
-			if err := network.await(); err != nil {
-				return err
-			}
-			if err := (&handover{console: c.Console}).make(p); err != nil {
-				return err
-			}
-			return context.Cause(c.ctx) // from here on the program runs
-		},
-		Trace: c.Runtime.Trace,
-		Warn:  c.Runtime.warn,
+		NetNS:     l.network.attach(),
+		Links:     l.links,
+		Begun:     l.begun,
+		Prepared:  l.prepared,
+		Trace:     l.Runtime.Trace,
+		Warn:      l.Runtime.warn,
 	})
 	if err != nil {
-		changes.started(nil)
-		err = c.tooLittle(v.explainMissing(v.nameBind(err), c.Args[0]), t.group)
-		return joinOne([]error{err, t.remove(c.ctx)})
+		return l.tooLittle(l.view.explainMissing(l.view.nameBind(err), l.Args[0]), l.made.group)
 	}
-	changes.started(p.Upper)
-	if c.Changes = changes; changes != nil {
-		changes.scratch, t.scratch = t.scratch, nil
+	t := l.made
+	l.changes.started(p.Upper)
+	if l.Changes = l.changes; l.changes != nil {
+		l.changes.scratch, t.scratch = t.scratch, nil
 	}
 	t.supervisor, t.ended, t.began = p.Supervisor, p.Ended, time.Now()
-	c.throwaway = t
-	c.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
+	l.throwaway = t
+	l.Process = &Process{Pid: p.Pid, pidfd: p.Supervisor.Program}
 	return nil
+}
+
+// prepared is the last that happens before the program runs.
+func (l *launch) prepared(p *engine.Process) error {
+	l.changes.awaitTick()
+	if err := l.network.await(); err != nil {
+		return err
+	}
+	if err := (&handover{console: l.Console}).make(p); err != nil {
+		return err
+	}
+	return context.Cause(l.ctx) // from here on the program runs
+}
+
+// undo takes away what was made for a command that err has kept from starting.
+func (l *launch) undo(err error) error {
+	l.changes.started(nil)
+	return joinOne([]error{err, l.made.remove(l.ctx), l.made.files.end()})
 }
 
 // tooLittle explains the error of a container that did not come to be for want of memory.
