@@ -133,7 +133,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 		defer c.fifo.Close()
 		extra = append(extra, c.fifo)
 	}
-	s, err := native.StandIn(ctx, c.CreateRequest, extra...)
+	s, p, err := c.standIn(ctx, master, extra)
 	if err != nil {
 		return nil, err
 	}
@@ -142,28 +142,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 			s.Kill()
 		}
 	}()
-	if c.Spec.Process.Terminal {
-		if err := takeTerminal(s); err != nil {
-			return nil, err
-		}
-	}
-	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD, Console: master}
-	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
-		return nil, err
-	}
-	// Before the container's files are looked at, which nobody is taken to change then.
-	if hooks := c.hooks(ctx); hooks != nil {
-		if err := hooks(p.Pid); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.requestMember(conn, pids, streams); err != nil {
-		return nil, err
-	}
-	if err := c.shareScore(); err != nil {
-		c.Warn(err.Error())
-	}
-	if err := context.Cause(ctx); err != nil {
+	if err := c.moveIn(ctx, p, conn, pids, streams); err != nil {
 		return nil, err
 	}
 	master = nil // whatever comes of it
@@ -174,18 +153,61 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 		fifo := stub.Fd(stub.FirstExtra + len(extra) - 1)
 		return p, stand(s, &fifo, c.Cgroup.MemoryLimit())
 	}
+	if err := c.startMember(p, conn); err != nil {
+		return nil, err
+	}
+	return p, stand(s, nil, c.Cgroup.MemoryLimit())
+}
+
+// standIn starts the stub that stands for a container's first process, with its terminal if it has one.
+func (c *creation) standIn(ctx context.Context, master *os.File, extra []*os.File) (*stub.Stub, *engine.Process, error) {
+	s, err := native.StandIn(ctx, c.CreateRequest, extra...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Spec.Process.Terminal {
+		err = takeTerminal(s)
+	}
+	p := &engine.Process{Init: engine.Init{Pid: s.Pid}, PidFD: s.PidFD, Console: master}
+	if err == nil {
+		p.StartTime, err = proc.StartTime(p.Pid)
+	}
+	if err != nil {
+		s.Kill()
+		return nil, nil, err
+	}
+	return s, p, nil
+}
+
+// moveIn has the sandbox make the container, once its hooks have run.
+func (c *creation) moveIn(ctx context.Context, p *engine.Process, conn *os.File, pids string, streams []*os.File) error {
+	// Before the container's files are looked at, which nobody is taken to change then.
+	if hooks := c.hooks(ctx); hooks != nil {
+		if err := hooks(p.Pid); err != nil {
+			return err
+		}
+	}
+	if err := c.requestMember(conn, pids, streams); err != nil {
+		return err
+	}
+	if err := c.shareScore(); err != nil {
+		c.Warn(err.Error())
+	}
+	return context.Cause(ctx)
+}
+
+// startMember lets the program of a container run that the sandbox has made.
+func (c *creation) startMember(p *engine.Process, conn *os.File) error {
 	if c.BeforeStart != nil {
 		if err := c.BeforeStart(p); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := wire.SendBytes(int(conn.Fd()), wire.Go); err != nil {
-		return nil, noAnswer(err)
+		return noAnswer(err)
 	}
-	if _, _, err := wire.ReceiveBytes(int(conn.Fd()), wire.SignalSize, 0); err != nil {
-		return nil, noAnswer(err)
-	}
-	return p, stand(s, nil, c.Cgroup.MemoryLimit())
+	_, _, err := wire.ReceiveBytes(int(conn.Fd()), wire.SignalSize, 0)
+	return noAnswer(err)
 }
 
 // requestMember has the sandbox make the container.
