@@ -37,12 +37,6 @@ const secondDevice = "hull0"
 // Where the veths' addresses are, in the first of these that nothing of the host's is in.
 var pools4 = []string{"10.213.0.0/16", "172.29.0.0/16", "100.127.0.0/16", "198.18.0.0/16"}
 
-// What policy.allowed refuses whoever asks, beside the host itself. No connection of the host's would be forwarded there.
-var (
-	refused4 = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
-	refused6 = prefixes("::/80", "fe80::/10", "ff00::/8") // ::/80 has those that stand for addresses of IPv4's
-)
-
 // maxOwn bounds the routes to the host's own addresses.
 const maxOwn = 256
 
@@ -87,72 +81,6 @@ func (d *daemon) reserve() {
 	if err := d.own(veth4, veth6); err != nil {
 		d.why = err.Error()
 	}
-}
-
-// forwards tells whether the host forwards packets of a family, and nothing keeps them; or why not.
-func (h *host) forwards(family byte) (bool, string) {
-	why, err := h.forwarding(family)
-	if err == nil && why == "" {
-		var c *nft.Conn
-		if c, err = nft.Dial(); err == nil {
-			why, err = c.Obstacle(family)
-			c.Close()
-		}
-	}
-	if err != nil {
-		return false, err.Error()
-	}
-	return why == "", why
-}
-
-// The members of struct netconfmsg and its attributes, include/uapi/linux/netconf.h, which x/sys lacks.
-const (
-	netconfIfindex    = 1
-	netconfForwarding = 2
-	netconfAll        = -1
-	netconfDefault    = -2
-	sizeofNetconfmsg  = 4 // aligned
-)
-
-// forwarding looks at the sysctls. IPv4 asks the device that a packet comes in by: the veth, which will have the default,
-// or one by which answers come. IPv6 asks that of all devices.
-func (h *host) forwarding(family byte) (why string, err error) {
-	replies, err := h.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETNETCONF, Flags: netlink.Request | netlink.Dump},
-		Data:   []byte{family, 0, 0, 0},
-	})
-	if err != nil {
-		return "", fmt.Errorf("netconf: %w", err)
-	}
-	for _, m := range replies {
-		if len(m.Data) < sizeofNetconfmsg {
-			return "", errShort
-		}
-		ad, err := netlink.NewAttributeDecoder(m.Data[sizeofNetconfmsg:])
-		if err != nil {
-			return "", err
-		}
-		var index int32
-		on := false
-		for ad.Next() {
-			switch ad.Type() {
-			case netconfIfindex:
-				index = ad.Int32()
-			case netconfForwarding:
-				on = ad.Int32() != 0
-			}
-		}
-		if on || m.Data[0] != family {
-			continue
-		}
-		if family == unix.AF_INET6 && index == netconfAll {
-			return "net.ipv6.conf.all.forwarding is 0", nil
-		}
-		if family == unix.AF_INET && (index == netconfDefault || h.out4[index] && index > loopback) {
-			return "the host doesn't forward (sysctl net.ipv4.ip_forward, or that of a device)", nil
-		}
-	}
-	return "", nil
 }
 
 // own makes the tables, whose name is the address: two can't have the same.
@@ -213,83 +141,6 @@ func (d *daemon) pool() (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("the host has routes to all of %v", pools4)
-}
-
-func host32(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// tables keeps the host and the container apart, before any other rule of the host's, and masquerades.
-func (v *veth) tables(p plan) *nft.Batch {
-	const first, mangle, srcnat = -500, -150, 100
-	b := new(nft.Batch)
-	t := b.Table(unix.NFPROTO_INET, v.tableName(p))
-	t.Chain(nft.Chain{Name: "input", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: first},
-		nft.From(v.name).Then(nft.Drop()))
-	// What the connection tracking doesn't know would not be masqueraded. Nobody connects to the container.
-	t.Chain(nft.Chain{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: first},
-		nft.From(v.name).Then(nft.State(nft.Invalid|nft.Untracked), nft.Drop()),
-		nft.To(v.name).Then(nft.State(nft.New|nft.Invalid|nft.Untracked), nft.Drop()))
-	t.Chain(nft.Chain{Name: "output", Type: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: mangle},
-		nft.To(v.name).Then(nft.State(nft.New|nft.Invalid|nft.Untracked), nft.Drop()))
-	var masquerade []nft.Rule
-	if p.veth4 {
-		masquerade = append(masquerade, family4.Then(nft.Source(host32(p.ip4)), nft.Masquerade()))
-	}
-	if p.veth6 {
-		masquerade = append(masquerade, family6.Then(nft.Source(host32(p.ip6)), nft.Masquerade()))
-	}
-	t.Chain(nft.Chain{Name: "nat", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: srcnat}, masquerade...)
-	return b
-}
-
-func (v *veth) tableName(p plan) string {
-	if p.veth4 {
-		return nft.Prefix + p.ip4.String()
-	}
-	return nft.Prefix + p.ip6.String()
-}
-
-var (
-	family4 = nft.Protocol(unix.ETH_P_IP)
-	family6 = nft.Protocol(unix.ETH_P_IPV6)
-)
-
-// gate lets in what may be forwarded: from the container's address, of the protocols that the tap has, and to what
-// policy.allowed allows. It is asked before anything else is, a redirection of the host's among it.
-func (v *veth) gate(p plan) *nft.Batch {
-	b := new(nft.Batch)
-	t := b.Table(unix.NFPROTO_NETDEV, v.tableName(p))
-	var pass []nft.Rule
-	for _, typ := range []uint32{unix.RTN_UNICAST, unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT} { // see host.isLocal
-		pass = append(pass, nft.DestinationType(typ).Then(nft.ForUs(), nft.Accept()))
-	}
-	t.Chain(nft.Chain{Name: "pass"}, append(pass, nft.Drop())...)
-	var gate []nft.Rule
-	for _, f := range []struct {
-		name    string
-		use     bool
-		family  nft.Rule
-		source  netip.Addr
-		refused []netip.Prefix
-		icmp    byte
-	}{
-		{"ip", p.veth4, family4, p.ip4, refused4, unix.IPPROTO_ICMP},
-		{"ip6", p.veth6, family6, p.ip6, refused6, unix.IPPROTO_ICMPV6},
-	} {
-		if !f.use {
-			continue
-		}
-		var rules []nft.Rule
-		for _, r := range f.refused {
-			rules = append(rules, nft.Destination(r).Then(nft.Drop()))
-		}
-		for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, f.icmp} {
-			rules = append(rules, nft.Transport(proto).Then(nft.Goto("pass")))
-		}
-		t.Chain(nft.Chain{Name: f.name}, append(rules, nft.Drop())...)
-		gate = append(gate, f.family.Then(nft.Source(host32(f.source)), nft.Goto(f.name)))
-	}
-	t.Chain(nft.Chain{Name: "gate", Type: "filter", Hook: unix.NF_NETDEV_INGRESS, Device: v.name, Drop: true}, gate...)
-	return b
 }
 
 // link makes the pair, one end of it in the container's namespace. When it fails, nothing of it is left.
@@ -383,20 +234,6 @@ func (v *veth) routed(h *host, p plan) error {
 		}
 	}
 	return nil
-}
-
-// pathMTU is that of the default routes' devices, so that nothing has to be made smaller on its way.
-func (h *host) pathMTU() uint32 {
-	mtu := uint32(0)
-	for index, up := range h.uplinks {
-		if m := (links{h.conn}).mtu(index); up && m > 0 && (mtu == 0 || m < mtu) {
-			mtu = m
-		}
-	}
-	if mtu == 0 {
-		mtu = 1500
-	}
-	return max(mtu, 1280) // IPv6's least
 }
 
 // addVeth makes a pair of which one end is the container's device.

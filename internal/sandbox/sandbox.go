@@ -5,16 +5,10 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,7 +19,6 @@ import (
 	"hull/internal/install"
 	"hull/internal/linux"
 	"hull/internal/native"
-	"hull/internal/oci"
 	"hull/internal/overlay"
 	"hull/internal/sandbox/wire"
 	"hull/internal/stub"
@@ -215,28 +208,6 @@ func (c *creation) jailed(ctx context.Context, e Engine) *engine.CreateRequest {
 	return &r
 }
 
-// giveTerminal makes the host's side of the container's terminal, if it has one: the slave is the sandbox's, and the master is told when all
-// is prepared. release closes what was not given away.
-func (c *creation) giveTerminal(jailed *engine.CreateRequest) (slave *os.File, release func(), err error) {
-	if !c.Spec.Process.Terminal {
-		return nil, func() {}, nil
-	}
-	master, slave, err := openTerminal(c.Spec.Process.ConsoleSize)
-	if err != nil {
-		return nil, nil, err
-	}
-	jailed.Stdio = [3]*os.File{slave}
-	prepared := jailed.Prepared
-	jailed.Prepared = func(p *engine.Process) error {
-		p.Console, master = master, nil
-		return prepared(p)
-	}
-	return slave, func() {
-		slave.Close()
-		master.Close() // nothing, if it was given away
-	}, nil
-}
-
 // bringUp goes on with a sandbox that was started, until its container is there, or runs.
 func (c *creation) bringUp(ctx context.Context, e *Engine, p *engine.Process) error {
 	if err := c.wait(ctx, p.Pid); err != nil {
@@ -338,16 +309,6 @@ func openProgram(path string) (*os.File, error) {
 	return f, nil
 }
 
-// give passes a file to boot, and tells it the number in a flag.
-func (c *creation) give(flag string, f *os.File) (number int) {
-	c.files = append(c.files, f)
-	number = 2 + len(c.files)
-	if flag != "" {
-		c.flags = append(c.flags, "--"+flag, strconv.Itoa(number))
-	}
-	return number
-}
-
 func (c *creation) close() {
 	files := append(c.files, c.report, c.theirs, c.log)
 	if c.saved != nil {
@@ -358,249 +319,6 @@ func (c *creation) close() {
 			f.Close()
 		}
 	}
-}
-
-// giveLog passes the file that the kernel in the sandbox writes to.
-func (c *creation) giveLog() error {
-	if c.Dir == "" {
-		fd, err := unix.MemfdCreate(wire.Log, unix.MFD_CLOEXEC)
-		if err != nil {
-			return os.NewSyscallError("memfd_create", err)
-		}
-		c.log = os.NewFile(uintptr(fd), wire.Log)
-		theirs, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-		}
-		c.give("log-fd", os.NewFile(uintptr(theirs), wire.Log))
-		return nil
-	}
-	f, err := os.OpenFile(filepath.Join(c.Dir, wire.Log), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	c.give("log-fd", f)
-	return nil
-}
-
-// giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
-func (c *creation) giveSpec() error {
-	return c.giveSealed("spec-fd", "config.json", oci.Encode(c.inside))
-}
-
-// giveLinks passes devices.
-func (c *creation) giveLinks() error {
-	if len(c.Links) == 0 {
-		return nil
-	}
-	var links []wire.Link
-	for _, l := range c.Links {
-		links = append(links, l.Link)
-		c.flags = append(c.flags, "--socket", strconv.Itoa(c.give("", l.Socket)))
-	}
-	raw, err := json.Marshal(links)
-	if err != nil {
-		return err
-	}
-	return c.giveSealed("links-fd", "links", raw)
-}
-
-// giveSealed passes something in a file that can't change.
-func (c *creation) giveSealed(flag, name string, raw []byte) error {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	c.give(flag, f)
-	if _, err := f.WriteAt(raw, 0); err != nil {
-		return err
-	}
-	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
-	return os.NewSyscallError("fcntl F_ADD_SEALS", err)
-}
-
-// giveControl passes the socket at which other commands reach the sandbox: in the state directory, which only the caller
-// may enter.
-func (c *creation) giveControl() error {
-	if c.Dir == "" {
-		return nil // nobody finds it
-	}
-	f, err := listen(c.Dir)
-	if err != nil {
-		return err
-	}
-	c.give("controller-fd", f)
-	return nil
-}
-
-// giveFifo passes the fifo by which Start lets the program run.
-func (c *creation) giveFifo() error {
-	if !c.waits() {
-		return nil
-	}
-	var err error
-	if c.fifo, err = native.MakeFifo(c.Dir); err != nil {
-		return err
-	}
-	c.give("start-fd", c.fifo)
-	return nil
-}
-
-func (c *creation) giveReport() error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socketpair", err)
-	}
-	c.theirs = os.NewFile(uintptr(fds[1]), "report")
-	if err := unix.SetNonblock(fds[0], true); err != nil { // so that it has deadlines
-		unix.Close(fds[0])
-		return os.NewSyscallError("fcntl F_SETFL", err)
-	}
-	c.report = os.NewFile(uintptr(fds[0]), "report")
-	c.give("report-fd", c.theirs)
-	return nil
-}
-
-// take tells boot that its container, which waits for its start, is there.
-func (c *creation) take() error {
-	if _, err := c.report.WriteString(wire.Taken); err != nil {
-		return c.lost()
-	}
-	return nil
-}
-
-// giveFiles passes what is mounted from the host's files.
-func (c *creation) giveFiles() error {
-	var err error
-	if c.Overlay != nil {
-		err = c.giveHostFiles()
-	} else if err = c.giveRoot(); err == nil {
-		err = c.giveBinds(c.inside.Mounts)
-	}
-	c.flags = append(c.flags, "--io-fds", strings.Join(c.trees, ","))
-	return err
-}
-
-// wait waits for the report of boot, which is the process pid.
-func (c *creation) wait(ctx context.Context, pid int) error {
-	c.theirs.Close() // the end of boot is the end of the file only if nobody else has it
-	c.theirs = nil
-	report := &patientReader{File: c.report, pid: pid, timeout: bootTimeout}
-	defer context.AfterFunc(ctx, report.giveUp)()
-	text := make([]byte, len(wire.Ready))
-	n, err := io.ReadFull(report, text)
-	if err == nil && string(text) != wire.Ready || err == io.ErrUnexpectedEOF {
-		var more []byte
-		more, err = io.ReadAll(io.LimitReader(report, wire.MaxMessage))
-		text = append(text[:n], more...)
-	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return cmp.Or(context.Cause(ctx), report.late())
-	case err == io.EOF:
-		return c.lost()
-	case err != nil:
-		return err
-	}
-	return told(text)
-}
-
-// told returns what a sandbox's first report says.
-func told(text []byte) error {
-	if string(text) == wire.Ready {
-		return nil
-	}
-	var f wire.Failure
-	if err := json.Unmarshal(text, &f); err != nil {
-		return fmt.Errorf("the sandbox's report: %w", err)
-	}
-	return f.Err()
-}
-
-// ended returns what tells how the container's program has ended: the process of the sandbox, which is the first of its pid
-// namespace, can't end itself by a signal. It takes over what c has of report and log.
-func (c *creation) ended() func(unix.WaitStatus) unix.WaitStatus {
-	report, kept := c.report, &creation{CreateRequest: c.CreateRequest, log: c.log}
-	c.report, c.log = nil, nil
-	return func(ws unix.WaitStatus) unix.WaitStatus {
-		defer kept.close()
-		defer report.Close()
-		_ = report.SetReadDeadline(time.Now().Add(time.Second))
-		text, err := io.ReadAll(io.LimitReader(report, 16))
-		if err != nil {
-			return ws
-		}
-		if n, err := strconv.ParseUint(string(text), 10, 16); err == nil {
-			if told := unix.WaitStatus(n); told.Exited() || told.Signaled() {
-				return told
-			}
-		}
-		kept.explainEnd(ws)
-		return ws
-	}
-}
-
-// explainEnd says why a sandbox has ended whose program had not, if nobody has killed it.
-func (c *creation) explainEnd(ws unix.WaitStatus) {
-	why := ""
-	switch log := c.readLog(); {
-	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
-		why = "it made a system call that its jail forbids; the host's kernel has logged which one"
-	case ws.Exited():
-		c.traceLog(log)
-		if why = lastWords(log); why == "" {
-			why = fmt.Sprintf("exit status %d", ws.ExitStatus())
-		}
-	default:
-		return
-	}
-	if c.Warn != nil {
-		c.Warn("the sandbox ended by itself, and the container with it: " + why)
-	}
-}
-
-func (c *creation) traceLog(log []byte) {
-	if c.Trace == nil {
-		return
-	}
-	for line := range strings.Lines(string(log)) {
-		c.Trace("hull-sandbox: " + wire.Printable(strings.TrimSuffix(line, "\n")))
-	}
-}
-
-// lost is the error of a sandbox that ended without a word, but perhaps with one in its log.
-func (c *creation) lost() error {
-	log := c.readLog()
-	c.traceLog(log)
-	err := errors.New("the sandbox ended while it was being made")
-	if last := lastWords(log); last != "" {
-		return fmt.Errorf("%w: %s", err, last)
-	}
-	e := &fault.Error{Err: err}
-	if r := c.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < smallMemory {
-		e.Hint = "linux.resources.memory.limit may be too small: the sandbox's kernel needs some itself"
-	}
-	return e
-}
-
-// smallMemory is what a kernel and its first program have room in, in bytes.
-const smallMemory = 64 << 20
-
-// explain makes of an error of the jail's one of the sandbox.
-func explain(err error) error {
-	var e *fault.Error
-	if !errors.As(err, &e) || !strings.HasPrefix(e.Step, "execve") {
-		return err
-	}
-	hint := ""
-	switch {
-	case errors.Is(err, unix.EACCES):
-		hint = "the program hull-sandbox must be executable, and on a file system that is not mounted noexec"
-	case errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOENT):
-		hint = "the program hull-sandbox is none of this machine's architecture, or not static"
-	}
-	return &fault.Error{Step: "start hull-sandbox", Err: e.Err, Hint: hint}
 }
 
 // Start lets the program of a created container run.
