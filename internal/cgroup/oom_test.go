@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"hull/hulltest"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestOOM(t *testing.T) {
@@ -92,6 +94,62 @@ func TestOOMOfRemoved(t *testing.T) {
 				t.Errorf("told of OOM: %t, want %t; %v", got, tt.want, err)
 			}
 		})
+	}
+}
+
+// An OOM kill between the reading of the two counts is told once it is known that the cgroup is gone. That is where one comes in: the
+// kernel tells that there is no memory left, and kills then.
+func TestOOMAmidReading(t *testing.T) {
+	above := t.TempDir()
+	own := filepath.Join(above, "own")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	count := func(n string) {
+		if err := os.WriteFile(filepath.Join(above, "memory.events"), []byte("oom_kill "+n+"\n"), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	count("0")
+	file := filepath.Join(own, "memory.events")
+	if err := unix.Mkfifo(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		f, err := os.OpenFile(file, os.O_WRONLY, 0) // which somebody reads now
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		count("1")
+		if _, err := f.WriteString("oom_kill 0\n"); err != nil {
+			t.Error(err)
+		}
+	}()
+	events, kernel, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	defer kernel.Close()
+	w := &memoryWatch{events: events, path: own, descriptor: 7}
+	if more, err := w.read(); more || err != nil {
+		t.Fatalf("told of OOM: %t, %v", more, err)
+	}
+	<-written
+	if err := os.RemoveAll(own); err != nil {
+		t.Fatal(err)
+	}
+	event := binary.NativeEndian.AppendUint32(nil, w.descriptor)
+	event = binary.NativeEndian.AppendUint32(event, unix.IN_MODIFY)
+	if _, err := kernel.Write(append(event, make([]byte, 8)...)); err != nil {
+		t.Fatal(err)
+	}
+	if oom, err := w.next(); !oom || err != nil {
+		t.Errorf("told of OOM: %t, %v", oom, err)
 	}
 }
 

@@ -54,12 +54,15 @@ func watchV2(path string) (events *os.File, next func() (bool, error), err error
 
 // read reads how many OOM kills there were, and tells whether there are more than before.
 func (w *memoryWatch) read() (more bool, err error) {
+	above := w.readAbove() // first: a kill that comes between is in neither, and is told of if the cgroup is gone by the next time
 	count, err := readKeyed(w.path, "memory.events", "oom_kill")
 	if err != nil {
 		return false, err
 	}
-	more = count > w.count
-	w.count, w.above = count, w.readAbove()
+	if more = count > w.count; more {
+		above = w.readAbove() // that one is told of
+	}
+	w.count, w.above = count, above
 	return more, nil
 }
 
