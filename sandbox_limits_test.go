@@ -235,22 +235,18 @@ func TestSandboxMemberCgroup(t *testing.T) {
 		says(t, exec1(t, c, verb("cat", "/sys/fs/cgroup/"+file)), want)
 	}
 	says(t, exec1(t, c, verb("cat", "/proc/self/cgroup")), "0::/")
-	got, err := tryExec(t, c, verb("write", "/sys/fs/cgroup/pids.max", "max"))
-	if err != nil || got.Status == "0" {
-		t.Errorf("%+v, %v", got, err)
+	for _, file := range []string{"pids.max", "cgroup.max.depth", "cgroup.max.descendants"} {
+		got, err := tryExec(t, c, verb("write", "/sys/fs/cgroup/"+file, "max"))
+		if err != nil || got.Status == "0" {
+			t.Errorf("%s: %+v, %v", file, got, err)
+		}
 	}
 }
 
 // A container's cgroup goes with it, also if programs have left some below.
+// They can't be so deep that the kernel runs out of memory by their paths.
 func TestSandboxMemberCgroupsGo(t *testing.T) {
 	r, pod := newPod(t)
-	c := runningMember(t, r, pod, "a", func(s *specs.Spec) {
-		i := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
-		s.Mounts[i].Options = []string{"nosuid", "nodev", "noexec"} // not ro
-	})
-	for _, dir := range []string{"a", "a/b", "a/b/c", "a/d", "e"} {
-		says(t, exec1(t, c, verb("mkdir", "/sys/fs/cgroup/"+dir)))
-	}
 	groups := func() (names []string) {
 		for name := range strings.FieldsSeq(exec1(t, pod, verb("ls", "/sys/fs/cgroup")).Out) {
 			if strings.HasPrefix(name, "container-") {
@@ -259,18 +255,44 @@ func TestSandboxMemberCgroupsGo(t *testing.T) {
 		}
 		return names
 	}
-	if names := groups(); len(names) != 1 {
-		t.Fatalf("%q, want one", names)
-	}
-	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
-		t.Fatal(errorText(err))
-	}
-	names := groups()
-	for began := time.Now(); len(names) > 0 && time.Since(began) < hulltest.Patient(3*time.Second); names = groups() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if len(names) > 0 {
-		t.Errorf("left: %q", names)
+	for name, tt := range map[string]struct {
+		programs [][]string
+		most     bool // the last makes more than there may be
+	}{
+		"few":  {[][]string{{"mkdir", "a"}, {"mkdir", "a/b"}, {"mkdir", "a/b/c"}, {"mkdir", "a/d"}, {"mkdir", "e"}}, false},
+		"deep": {[][]string{{"nest", ".", "3000"}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := runningMember(t, r, pod, name, func(s *specs.Spec) {
+				i := slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+				s.Mounts[i].Options = []string{"nosuid", "nodev", "noexec"} // not ro
+				s.Process.Cwd = "/sys/fs/cgroup"
+			})
+			var last outcome
+			for _, p := range tt.programs {
+				last = exec1(t, c, verb(p[0], p[1:]...))
+			}
+			if full := strings.Contains(last.Err, "resource temporarily unavailable"); full != tt.most || last.Err != "" && !tt.most {
+				t.Errorf("%+v", last)
+			}
+			if names := groups(); len(names) != 1 {
+				t.Fatalf("%q, want one", names)
+			}
+			if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+				t.Fatal(errorText(err))
+			}
+			names := groups()
+			for began := time.Now(); len(names) > 0 && time.Since(began) < hulltest.Patient(10*time.Second); names = groups() {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if len(names) > 0 {
+				t.Errorf("left: %q", names)
+			}
+			_, peak, _ := strings.Cut(readFile(t, procPath(pod.Init().Pid, "status")), "\nVmHWM:")
+			if kib, err := strconv.Atoi(strings.Fields(peak)[0]); err != nil || kib > 500<<10 {
+				t.Errorf("its kernel has had %d KiB of memory (%v)", kib, err)
+			}
+		})
 	}
 }
 

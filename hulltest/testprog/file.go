@@ -110,6 +110,27 @@ func ls(args []string) error {
 // mkdir makes a directory.
 func mkdir(args []string) error { return os.Mkdir(args[0], 0o755) }
 
+// nest makes N directories, each with as long a name as there can be and in the one before.
+func nest(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if err := os.Chdir(args[0]); err != nil {
+		return err
+	}
+	name := strings.Repeat("x", unix.NAME_MAX)
+	for range n {
+		if err := os.Mkdir(name, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Chdir(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // stat prints: PATH TYPE MODE UID GID SIZE, and MAJOR MINOR for a device. It doesn't follow symbolic links.
 func stat(paths []string) error {
 	for _, path := range paths {

@@ -60,6 +60,7 @@ func verbs() []verb {
 		{"mmap", "FILE", 1, 1, mmap},
 		{"mounts", "[POINT]", 0, 1, mounts},
 		{"namespaces", "", 0, 0, namespaces},
+		{"nest", "DIR N", 2, 2, nest},
 		{"readlink", "PATH", 1, 1, readlink},
 		{"resolve", "udp|tcp NAME", 2, 2, resolve},
 		{"sched", "", 0, 0, sched},

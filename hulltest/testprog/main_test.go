@@ -84,6 +84,8 @@ func TestVerbs(t *testing.T) {
 		{[]string{"cat", file, link}, result{Out: "hellohello"}},
 		{[]string{"mkdir", filepath.Join(dir, "dir")}, result{}},
 		{[]string{"ls", dir}, result{Out: "dir\nfile\nlink\n"}},
+		{[]string{"nest", filepath.Join(dir, "dir"), "2"}, result{}},
+		{[]string{"ls", filepath.Join(dir, "dir", strings.Repeat("x", 255))}, result{Out: strings.Repeat("x", 255) + "\n"}},
 		{[]string{"readlink", link}, result{Out: "file\n"}},
 		{[]string{"stat", file, link}, result{Out: fmt.Sprintf("%[1]s file 0640 %[3]d %[4]d 5\n%[2]s link 0777 %[3]d %[4]d 4\n",
 			file, link, os.Getuid(), os.Getgid())}},

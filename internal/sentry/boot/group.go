@@ -59,6 +59,10 @@ const (
 	oomGroup  = "memory.oom.group"
 )
 
+// below is what programs may make below their cgroup, where they may write to it. The kernel keeps the whole path of each, so
+// that a few thousand, each in the one before, take gigabytes. systemd and engines need less.
+var below = map[string]string{"cgroup.max.depth": "32", "cgroup.max.descendants": "1000"}
+
 // limits are those of a group, as its files say them.
 type limits struct {
 	memory, cpu, pids string
@@ -76,6 +80,11 @@ func (c *container) enterGroup(limits map[string]string) error {
 	}
 	c.group = g
 	go g.watch()
+	for file, most := range below {
+		if err := g.write(file, most); err != nil {
+			return &fault.Error{Field: "linux.resources", Step: "write " + file + " of the container's kernel", Err: errno.Of(err)}
+		}
+	}
 	return g.set(limits)
 }
 
@@ -202,8 +211,8 @@ func (g *group) remove() {
 	}
 }
 
-// read returns what a file of the cgroup says. There may be none: the cgroup is removed while somebody asks for what the container uses, or
-// a controller was taken away.
+// read returns what a file of the cgroup says. There may be none: the cgroup is removed while somebody asks for what the
+// container uses, or a controller was taken away.
 func (g *group) read(file string) (string, error) {
 	text, err := g.node.ReadControl(g.c.kernel.SupervisorContext(), file)
 	return strings.TrimSpace(text), err
@@ -344,8 +353,8 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	case used <= most:
 		e.above, e.looks, e.more = 0, 0, 1
 	case last == 0, used < last && e.looks < evictions:
-		// What is kept of files is in the way of nobody, if it goes soon. It is not waited for by WaitForEvictions: that panics where others
-		// begin as the last one ends, which programs can bring about.
+		// What is kept of files is in the way of nobody, if it goes soon. It is not waited for by WaitForEvictions: that panics
+		// where others begin as the last one ends, which programs can bring about.
 		e.c.kernel.MemoryFile().StartEvictions()
 		e.looks++
 		return soonest, nil
@@ -359,9 +368,9 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	return max(latest, soonest), nil
 }
 
-// kill kills the process that Linux would: the one with the most memory, where each thousandth of oom_score_adj stands for as much of
-// the limit. Those that say they may not be killed are the last, since here anybody may say so. If it was not enough it kills two the next
-// time, and so on: many that grow, or make others, can't be faster.
+// kill kills the process that Linux would: the one with the most memory, where each thousandth of oom_score_adj stands for as
+// much of the limit. Those that say they may not be killed are the last, since here anybody may say so. If it was not enough it
+// kills two the next time, and so on: many that grow, or make others, can't be faster.
 func (e *eaters) kill(most, used uint64, together bool) {
 	first := e.first.Load()
 	if first == nil {
@@ -388,9 +397,9 @@ func (e *eaters) kill(most, used uint64, together bool) {
 	e.await(victims, most)
 }
 
-// await waits until those that were killed are gone, unless that takes long: they may be paused. Their memory is given back a moment later,
-// on a busy host many moments: that is waited for longer, as long as those that are left have no more than they may and don't grow: who is not looked
-// at could have taken any amount by then.
+// await waits until those that were killed are gone, unless that takes long: they may be paused. Their memory is given back a
+// moment later, on a busy host many moments: that is waited for longer, as long as those that are left have no more than they may
+// and don't grow: who is not looked at could have taken any amount by then.
 func (e *eaters) await(victims []eater, most uint64) {
 	began, left := time.Now(), uint64(0) // what is used at the least since they are gone
 	for {

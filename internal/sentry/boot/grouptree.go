@@ -1,8 +1,6 @@
 package boot
 
 import (
-	"path"
-	"slices"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -22,8 +20,7 @@ type groups struct {
 }
 
 func (l *groups) at(path string) *vfs.PathOperation {
-	root := vfs.MakeVirtualDentry(l.mount, l.mount.Root())
-	return &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(path)}
+	return in(vfs.MakeVirtualDentry(l.mount, l.mount.Root()), path)
 }
 
 // write writes to a file of the tree. kernel.Cgroup2's WriteControl doesn't do where namespaces are boundaries: it takes for granted
@@ -40,37 +37,69 @@ func (l *groups) write(k *kernel.Kernel, path, value string) error {
 }
 
 // remove removes a cgroup and those below it, which programs make where a container may write to its own. There is no process in any.
+//
+// How many they are, and how deep, was said by a program. So each is looked up in the one above, and not by a path from the top,
+// nor by recursion.
 func (l *groups) remove(k *kernel.Kernel, name string) error {
 	ctx, creds := k.SupervisorContext(), auth.NewRootCredentials(k.RootUserNamespace())
-	tree := []string{name}
-	for i := 0; i < len(tree); i++ { // not by recursion: how deep they go was said by a program
-		below, err := l.below(k, tree[i])
-		if err != nil {
+	type level struct {
+		name  string
+		place vfs.VirtualDentry
+		below []string // those that are not removed yet
+	}
+	root := vfs.MakeVirtualDentry(l.mount, l.mount.Root())
+	root.IncRef()
+	way := []level{{place: root, below: []string{name}}}
+	defer func() {
+		for _, on := range way {
+			on.place.DecRef(ctx)
+		}
+	}()
+	for {
+		last := &way[len(way)-1]
+		if n := len(last.below); n > 0 {
+			next := level{name: last.below[n-1]}
+			last.below = last.below[:n-1]
+			var err error
+			if next.place, err = k.VFS().GetDentryAt(ctx, creds, in(last.place, next.name), &vfs.GetDentryOptions{}); err != nil {
+				return err
+			}
+			way = append(way, next)
+			if way[len(way)-1].below, err = children(k, next.place); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(way) == 1 {
+			return nil
+		}
+		empty := last.name
+		last.place.DecRef(ctx)
+		way = way[:len(way)-1]
+		if err := k.VFS().RmdirAt(ctx, creds, in(way[len(way)-1].place, empty)); err != nil {
 			return err
 		}
-		tree = append(tree, below...)
 	}
-	for _, group := range slices.Backward(tree) {
-		if err := k.VFS().RmdirAt(ctx, creds, l.at(group)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-// below returns the cgroups that are right below another.
-func (l *groups) below(k *kernel.Kernel, group string) (groups []string, err error) {
+func in(dir vfs.VirtualDentry, name string) *vfs.PathOperation {
+	return &vfs.PathOperation{Root: dir, Start: dir, Path: fspath.Parse(name)}
+}
+
+// children returns the names of the cgroups that are right below another.
+func children(k *kernel.Kernel, group vfs.VirtualDentry) (names []string, err error) {
 	ctx := k.SupervisorContext()
-	dir, err := k.VFS().OpenAt(ctx, auth.NewRootCredentials(k.RootUserNamespace()), l.at(group), &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_DIRECTORY})
+	creds := auth.NewRootCredentials(k.RootUserNamespace())
+	dir, err := k.VFS().OpenAt(ctx, creds, in(group, "."), &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_DIRECTORY})
 	if err != nil {
 		return nil, err
 	}
 	defer dir.DecRef(ctx)
 	err = dir.IterDirents(ctx, vfs.IterDirentsCallbackFunc(func(e vfs.Dirent) error {
 		if e.Type == linux.DT_DIR && e.Name != "." && e.Name != ".." {
-			groups = append(groups, path.Join(group, e.Name))
+			names = append(names, e.Name)
 		}
 		return nil
 	}))
-	return groups, err
+	return names, err
 }
