@@ -94,6 +94,9 @@ func (c *creation) explainEnd(ws unix.WaitStatus) {
 	case ws.Exited():
 		c.traceLog(log)
 		if why = lastWords(log); why == "" {
+			if endedParked(ws) {
+				return
+			}
 			why = fmt.Sprintf("exit status %d", ws.ExitStatus())
 		}
 	default:
@@ -102,6 +105,16 @@ func (c *creation) explainEnd(ws unix.WaitStatus) {
 	if c.Warn != nil {
 		c.Warn("the sandbox ended by itself, and the container with it: " + why)
 	}
+}
+
+// endedParked tells whether this is how a sandbox ends whose container waited for its start when a signal was sent to it: boot's
+// endsParked has the same ones.
+func endedParked(ws unix.WaitStatus) bool {
+	switch unix.Signal(ws.ExitStatus() - 128) {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		return true
+	}
+	return false
 }
 
 func (c *creation) traceLog(log []byte) {

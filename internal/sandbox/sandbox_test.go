@@ -15,6 +15,7 @@ import (
 // A sandbox that ends without a word about its program is explained, unless somebody has killed it.
 func TestEndIsExplained(t *testing.T) {
 	const exited2, sigsys, sigkill = unix.WaitStatus(2 << 8), unix.WaitStatus(unix.SIGSYS), unix.WaitStatus(unix.SIGKILL)
+	const terminated = unix.WaitStatus((128 + int(unix.SIGTERM)) << 8)
 	for _, test := range []struct {
 		report, log string
 		ws, want    unix.WaitStatus
@@ -24,6 +25,7 @@ func TestEndIsExplained(t *testing.T) {
 		{report: "9", ws: exited2, want: sigkill},
 		{log: "W1 some warning\npanic: it is full\n\ngoroutine 1 [running]:\n", ws: exited2, want: exited2, warning: ": panic: it is full"},
 		{ws: exited2, want: exited2, warning: ": exit status 2"},
+		{ws: terminated, want: terminated}, // while it waited for its start
 		{ws: sigsys, want: sigsys, warning: "a system call that its jail forbids"},
 		{ws: sigkill, want: sigkill},
 		{report: "nonsense", ws: sigkill, want: sigkill},
