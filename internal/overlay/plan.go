@@ -233,6 +233,9 @@ func (p *Plan) entry(name string) (at Entry) {
 	return at
 }
 
+// devices are those that every container has (runtime-spec, config-linux.md, "Default Devices").
+var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
+
 // Unbindable says why nothing can be bound as p.Binds[i] says, for what the container sees there; or "".
 func (p *Plan) Unbindable(i int) string {
 	b := p.Binds[i]
@@ -251,6 +254,8 @@ func (p *Plan) Unbindable(i int) string {
 		}
 	} else if at := p.entry(name); at.Path == name && at.Kind == Dir {
 		there.Mode = unix.S_IFDIR
+	} else if slices.Contains(devices, name) {
+		there.Mode = unix.S_IFCHR
 	} else {
 		return ""
 	}

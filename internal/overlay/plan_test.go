@@ -200,3 +200,22 @@ func TestResolve(t *testing.T) {
 		t.Errorf("with /run bound, resolv.conf is %s", got)
 	}
 }
+
+func TestUnbindable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ source, at, want string }{
+		{dir, "/dev/null", "a directory can't be shown where a file is"},
+		{dir, "/dev/nul", ""},
+		{file, "/dev/null", ""},
+		{"/dev/null", "/dev/zero", ""},
+	} {
+		p := &Plan{Binds: []Bind{{Source: tt.source, Path: tt.at}}}
+		if got := p.Unbindable(0); got != tt.want {
+			t.Errorf("%s at %s: %q, want %q", tt.source, tt.at, got, tt.want)
+		}
+	}
+}
