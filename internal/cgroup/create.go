@@ -161,8 +161,9 @@ func (g *Group) fillCpuset(path string) error {
 			if f.value == "" {
 				continue
 			}
-			if err := writeFile(path, cpusetFile(path, f.name), f.value); err != nil {
-				return &fault.Error{Field: f.field, Err: err}
+			file := cpusetFile(path, f.name)
+			if err := writeFile(path, file, f.value); err != nil {
+				return &fault.Error{Field: f.field, Err: err, Hint: g.cpusetHint(path, file)}
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,8 +151,35 @@ func (e *Env) exit(err error) int {
 	if se, ok := err.(statusError); ok {
 		err = se.err
 	}
-	e.log.fail(err)
+	e.log.fail(e.whichContainers(err))
 	return code
+}
+
+// whichContainers adds to the error of a container that there isn't what the id may have been meant for, or where there are others.
+func (e *Env) whichContainers(err error) error {
+	missing, ok := err.(*hull.Error)
+	if !ok || missing.ID == "" || !errors.Is(missing, hull.ErrNotExist) || hull.Hint(missing) != "" {
+		return err
+	}
+	var ids []string
+	states, lerr := e.Runtime().List()
+	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
+		return err
+	}
+	for _, s := range states {
+		ids = append(ids, s.ID)
+	}
+	said := *missing
+	meant := typo.Nearest(missing.ID, ids)
+	switch {
+	case len(ids) == 0:
+		said.Hint = fmt.Sprintf("there is no container in %s; --root names another directory", e.globals.root)
+	case len(missing.ID) > 2 && meant != "":
+		said.Hint = fmt.Sprintf("did you mean %s? %s list shows the containers in %s; --root names another directory", meant, e.Name, e.globals.root)
+	default:
+		said.Hint = fmt.Sprintf("%s list shows the containers in %s; --root names another directory", e.Name, e.globals.root)
+	}
+	return &said
 }
 
 // exitCode returns the exit status that stands for err.
