@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"hull/internal/caps"
+	"hull/internal/engine"
 	"hull/internal/fault"
 	"hull/internal/rootfs"
 	"hull/internal/user"
@@ -84,10 +85,8 @@ func checkHostname(name string) error {
 // sysfs: read-only with all that is mounted in it, and without the cgroups, of which some may be the caller's. Before Linux
 // 5.12 what is mounted in it would be writable; then it is empty.
 func bindSysfs(s *specs.Spec) {
-	for _, ns := range s.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace && ns.Path == "" {
-			return
-		}
+	if ns, ok := engine.Namespace(s, specs.NetworkNamespace); ok && ns.Path == "" {
+		return
 	}
 	for i, m := range s.Mounts {
 		if m.Type != "sysfs" {

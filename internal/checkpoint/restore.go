@@ -251,10 +251,7 @@ func externalKey(ns specs.LinuxNamespace) string {
 // surround emits what CRIU, and so the container, is in: its cgroups, a session keyring, and a mount namespace where the root
 // file system is a mount.
 func (c *restoration) surround(b *stub.Batch) {
-	b.In("linux.cgroupsPath")
-	b.JoinTasks(c.Cgroup.TaskFiles())
-	b.In("linux.intelRdt")
-	b.JoinTasks(c.RDT.TaskFiles())
+	c.JoinGroups(b)
 	if !c.NoNewKeyring {
 		b.JoinKeyring(c.Keyring())
 	}

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"hull"
+	"hull/internal/linux"
 )
 
 func portForwardCommand() *Command {
@@ -116,14 +115,5 @@ func serveForward(env *Env, c *hull.Container, outside *os.File, port uint16) {
 		return
 	}
 	defer inside.Close()
-	var both sync.WaitGroup
-	for _, d := range [][2]*os.File{{inside, outside}, {outside, inside}} {
-		both.Go(func() {
-			_, _ = io.Copy(d[0], d[1])
-			if raw, err := d[0].SyscallConn(); err == nil {
-				_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
-			}
-		})
-	}
-	both.Wait()
+	linux.Connect(inside, outside)
 }

@@ -67,6 +67,14 @@ func (c *Container) Root() string {
 // Keyring returns the name of the container's session keyring, which is the one that engines know.
 func (c *Container) Keyring() string { return "_ses." + c.ID }
 
+// JoinGroups emits what moves a stub into the container's cgroups of v1 and its group of resctrl.
+func (c *Container) JoinGroups(b *stub.Batch) {
+	b.In("linux.cgroupsPath")
+	b.JoinTasks(c.Cgroup.TaskFiles())
+	b.In("linux.intelRdt")
+	b.JoinTasks(c.RDT.TaskFiles())
+}
+
 // HasNamespace tells whether a container has a namespace of that type that is not its caller's: a new one, or one that it joins.
 func HasNamespace(s *specs.Spec, t specs.LinuxNamespaceType) bool {
 	_, ok := Namespace(s, t)

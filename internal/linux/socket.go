@@ -2,9 +2,11 @@ package linux
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +35,20 @@ func SendFile(path string, msg []byte, f *os.File) error {
 		n += m
 	}
 	return nil
+}
+
+// Connect carries what comes from each of two connections to the other, until both ends have said all. Where one has, the other is told.
+func Connect(a, b *os.File) {
+	var both sync.WaitGroup
+	for _, d := range [][2]*os.File{{a, b}, {b, a}} {
+		both.Go(func() {
+			_, _ = io.Copy(d[0], d[1])
+			if raw, err := d[0].SyscallConn(); err == nil {
+				_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+			}
+		})
+	}
+	both.Wait()
 }
 
 // dialUnix connects through the socket's directory: a path may be longer than an address, which has 108 bytes.

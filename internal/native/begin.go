@@ -243,15 +243,13 @@ func (c *creation) forkFrom(first *stub.Stub, pre *stub.Batch, cgroup *stub.FD, 
 
 // enterCgroupByPath emits what moves the stub into groups of v1 and resctrl, and opens the directory of v2 for the clone.
 func (c *creation) enterCgroupByPath(b *stub.Batch) (v2 *stub.FD, err error) {
-	b.In("linux.cgroupsPath")
-	b.JoinTasks(c.Cgroup.TaskFiles())
 	dir, err := c.Cgroup.DirFD()
 	if dir != nil {
+		b.In("linux.cgroupsPath")
 		fd := b.Openat(stub.CWD, dir.Name(), unix.O_PATH|unix.O_DIRECTORY, 0)
 		v2 = &fd
 		dir.Close()
 	}
-	b.In("linux.intelRdt")
-	b.JoinTasks(c.RDT.TaskFiles())
+	c.JoinGroups(b)
 	return v2, err
 }

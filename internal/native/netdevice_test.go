@@ -3,7 +3,6 @@ package native_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,43 +16,15 @@ import (
 // and is up, and peer0.
 func network(t *testing.T) *os.File {
 	t.Helper()
-	ns := emptyNetwork(t)
+	ns := hulltest.EmptyNetwork(t)
 	for line := range strings.Lines(`link add d0 mtu 1400 address 02:00:00:00:00:01 type veth peer name peer0
 addr add 192.0.2.7/24 dev d0
 addr add 2001:db8::7/64 dev d0 nodad
 link set d0 up
 `) {
-		ip(t, ns, line)
+		hulltest.IP(t, ns, line)
 	}
 	return ns
-}
-
-func emptyNetwork(t *testing.T) *os.File {
-	t.Helper()
-	cmd := exec.Command("sleep", "60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-func ip(t *testing.T, ns *os.File, args string) string {
-	t.Helper()
-	cmd := exec.Command("nsenter", append([]string{"--net=/proc/self/fd/3", "ip"}, strings.Fields(args)...)...)
-	cmd.ExtraFiles = []*os.File{ns}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-	return string(out)
 }
 
 // show runs in the container and prints what it has of a device.
@@ -113,7 +84,7 @@ func TestNetDevices(t *testing.T) {
 				t.Errorf("the device is not up:\n%s", out)
 			}
 			// The device was a virtual one: it ended with the namespace, and its peer with it.
-			contains(t, ip(t, host, "-o link show"), []string{"lo"}, []string{": d0", ": eth0"})
+			contains(t, hulltest.IP(t, host, "-o link show"), []string{"lo"}, []string{": d0", ": eth0"})
 		})
 	}
 }
@@ -138,14 +109,14 @@ func joinNetwork(path string) func(*specs.Spec) {
 // Lifecycle and Container Termination").
 func TestNetDevicesStayInJoinedNamespace(t *testing.T) {
 	needNetwork(t)
-	host, joined := network(t), emptyNetwork(t)
+	host, joined := network(t), hulltest.EmptyNetwork(t)
 	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), joined.Fd())
 	bundle := hulltest.Bundle(t, joinNetwork(path), devices(hulltest.Args("true"), "eth0"))
 	if out, status := output(t, hull(t, host, "run", "--bundle", bundle, "c")); status != 0 {
 		t.Fatalf("exit status %d: %s", status, out)
 	}
-	contains(t, ip(t, joined, "addr show dev eth0"), []string{"192.0.2.7/24", "2001:db8::7/64", "02:00:00:00:00:01", "UP"}, nil)
-	contains(t, ip(t, host, "-o link show"), []string{"peer0"}, []string{" d0@"})
+	contains(t, hulltest.IP(t, joined, "addr show dev eth0"), []string{"192.0.2.7/24", "2001:db8::7/64", "02:00:00:00:00:01", "UP"}, nil)
+	contains(t, hulltest.IP(t, host, "-o link show"), []string{"peer0"}, []string{" d0@"})
 }
 
 // A creation that fails gives the devices back.
@@ -187,7 +158,7 @@ func TestNetDevicesReturn(t *testing.T) {
 				t.Fatalf("created: %s", out)
 			}
 			contains(t, out, test.want, nil)
-			contains(t, ip(t, host, "addr show dev d0"), []string{"192.0.2.7/24", "2001:db8::7/64", "02:00:00:00:00:01", "mtu 1400", "UP"}, nil)
+			contains(t, hulltest.IP(t, host, "addr show dev d0"), []string{"192.0.2.7/24", "2001:db8::7/64", "02:00:00:00:00:01", "mtu 1400", "UP"}, nil)
 		})
 	}
 }

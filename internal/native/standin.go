@@ -30,16 +30,12 @@ func StandIn(ctx context.Context, r *engine.CreateRequest, extra ...*os.File) (_
 			s.Kill()
 		}
 	}()
-	files := r.Cgroup.TaskFiles()
 	b := new(stub.Batch)
-	b.In("linux.cgroupsPath")
-	b.JoinTasks(files)
-	b.In("linux.intelRdt")
-	b.JoinTasks(r.RDT.TaskFiles())
+	r.JoinGroups(b)
 	if err := s.Do(b); err != nil {
 		return nil, err
 	}
-	if dir != nil && !s.InCgroup || dir == nil && len(files) == 0 {
+	if dir != nil && !s.InCgroup || dir == nil && len(r.Cgroup.TaskFiles()) == 0 {
 		if err := r.Cgroup.Add(ctx, s.Pid); err != nil {
 			return nil, err
 		}

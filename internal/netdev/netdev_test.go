@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,43 +21,12 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
 
-// newNamespace returns a network namespace of the test's own, which ends with the test: no process is in it then, and
-// nothing here is in the host's.
-func newNamespace(t *testing.T) *os.File {
-	t.Helper()
-	cmd := exec.Command("sleep", "60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-// ip runs ip(8) in a namespace and returns what it prints.
-func ip(t *testing.T, ns *os.File, args string) string {
-	t.Helper()
-	cmd := exec.Command("nsenter", append([]string{"--net=/proc/self/fd/3", "ip"}, strings.Fields(args)...)...)
-	cmd.ExtraFiles = []*os.File{ns}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-	return string(out)
-}
-
 // show returns the devices of a namespace but lo and the peers of others: name, whether it is up, MTU, hardware address, and its addresses but
 // those that the kernel makes of the hardware address.
 func show(t *testing.T, ns *os.File) string {
 	t.Helper()
 	var s strings.Builder
-	for _, line := range strings.Split(strings.TrimSpace(ip(t, ns, "-o link show")), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(hulltest.IP(t, ns, "-o link show")), "\n") {
 		f := strings.Fields(line)
 		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
 		if name == "lo" || strings.HasPrefix(name, "peer") {
@@ -71,7 +38,7 @@ func show(t *testing.T, ns *os.File) string {
 		}
 		mac := f[slices.Index(f, "link/ether")+1]
 		fmt.Fprintf(&s, "%s %s mtu %s %s\n", name, state, f[4], mac)
-		for _, a := range strings.Split(strings.TrimSpace(ip(t, ns, "-o addr show dev "+name)), "\n") {
+		for _, a := range strings.Split(strings.TrimSpace(hulltest.IP(t, ns, "-o addr show dev "+name)), "\n") {
 			if f := strings.Fields(a); len(f) > 3 && !strings.HasPrefix(f[3], "fe80:") {
 				text := strings.Join(f[2:], " ")
 				text, _, _ = strings.Cut(text, "\\")
@@ -87,7 +54,7 @@ func show(t *testing.T, ns *os.File) string {
 func pair(t *testing.T, setUp string) (host, container *os.File) {
 	t.Helper()
 	hulltest.Require(t, hulltest.Root, hulltest.Command("ip"), hulltest.Command("nsenter"))
-	host, container = newNamespace(t), newNamespace(t)
+	host, container = hulltest.EmptyNetwork(t), hulltest.EmptyNetwork(t)
 	prepare(t, host, setUp)
 	return host, container
 }
@@ -96,7 +63,7 @@ func prepare(t *testing.T, ns *os.File, lines string) {
 	t.Helper()
 	for line := range strings.Lines(lines) {
 		if line = strings.TrimSpace(line); line != "" {
-			ip(t, ns, line)
+			hulltest.IP(t, ns, line)
 		}
 	}
 }
@@ -184,10 +151,10 @@ func TestVeth(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if s := ip(t, container, "-o route show"); !strings.Contains(s, "192.0.2.0/24 dev eth0") {
+	if s := hulltest.IP(t, container, "-o route show"); !strings.Contains(s, "192.0.2.0/24 dev eth0") {
 		t.Errorf("routes of the container: %q", s)
 	}
-	if s := ip(t, host, "-o link show dev v0"); !strings.Contains(s, "state UP") {
+	if s := hulltest.IP(t, host, "-o link show dev v0"); !strings.Contains(s, "state UP") {
 		t.Errorf("the host's end has no carrier: %s", s)
 	}
 }
@@ -303,7 +270,7 @@ func TestReturnTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ip(t, host, "link add d1 address 02:00:00:00:00:04 type veth peer name peer9")
+	hulltest.IP(t, host, "link add d1 address 02:00:00:00:00:04 type veth peer name peer9")
 	err = m.Return()
 	if !errors.Is(err, unix.EEXIST) || !strings.Contains(err.Error(), "linux.netDevices[d1]: return it to the host: ") {
 		t.Errorf("Return: %v", err)

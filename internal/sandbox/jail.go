@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"hull/internal/engine"
 	"hull/internal/linux"
 )
 
@@ -45,7 +46,7 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 			l.Namespaces = slices.Insert(l.Namespaces, min(i, len(l.Namespaces)), ns)
 		}
 	}
-	if slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
+	if engine.HasNamespace(s, specs.UserNamespace) {
 		l.UIDMappings, l.GIDMappings = s.Linux.UIDMappings, s.Linux.GIDMappings
 	}
 	// An ordinary user's has one id, who needs no capabilities to be itself. If that isn't 0, execve(2) leaves it none but

@@ -278,10 +278,8 @@ func (c *creation) podNamespaces() (pids string, err error) {
 
 // podNames checks that a container which shares the pod's uts namespace is not to have other names: engines repeat the pod's.
 func (c *creation) podNames() error {
-	for _, ns := range c.Spec.Linux.Namespaces {
-		if ns.Type == specs.UTSNamespace && ns.Path == "" {
-			return nil
-		}
+	if ns, ok := engine.Namespace(c.Spec, specs.UTSNamespace); ok && ns.Path == "" {
+		return nil
 	}
 	var host unix.Utsname // of the pod's, what its configuration doesn't say
 	if err := unix.Uname(&host); err != nil {
@@ -320,11 +318,9 @@ func (c *creation) podIDs() error {
 				Err: errors.New("not possible in sandbox isolation: ids that are mapped otherwise than the pod's")}
 		}
 	}
-	for _, ns := range c.Pod.Spec.Linux.Namespaces {
-		if ns.Type == specs.UserNamespace {
-			return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
-				Err: errors.New("not possible in sandbox isolation: without the user namespace that the pod has")}
-		}
+	if engine.HasNamespace(c.Pod.Spec, specs.UserNamespace) {
+		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+			Err: errors.New("not possible in sandbox isolation: without the user namespace that the pod has")}
 	}
 	return nil
 }

@@ -3,14 +3,14 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull"
+	"hull/internal/engine"
+	"hull/internal/linux"
 	"hull/internal/sklookup"
 )
 
@@ -67,11 +67,7 @@ func forward(accept func() (*os.File, uint16, error), carry func(*os.File, uint1
 
 // listenFor returns nil for a pod that has the host's network, where the loopback is the host's, too.
 func listenFor(c *hull.Container) (*sklookup.Listener, error) {
-	own := false
-	for _, ns := range c.Spec().Linux.Namespaces {
-		own = own || ns.Type == specs.NetworkNamespace
-	}
-	if !own {
+	if !engine.HasNamespace(c.Spec(), specs.NetworkNamespace) {
 		return nil, nil
 	}
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.Init().Pid))
@@ -98,28 +94,22 @@ func carry(c *hull.Container, outside *os.File, port uint16) error {
 	defer outside.Close()
 	inside, err := c.Dial(port)
 	if err != nil {
-		return errors.Join(err, control(outside, func(fd int) error {
-			return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		}))
+		return errors.Join(err, resetOnClose(outside))
 	}
 	defer inside.Close()
-	var both sync.WaitGroup
-	for _, d := range [][2]*os.File{{inside, outside}, {outside, inside}} {
-		both.Go(func() {
-			_, _ = io.Copy(d[0], d[1])
-			_ = control(d[0], func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
-		})
-	}
-	both.Wait()
+	linux.Connect(inside, outside)
 	return nil
 }
 
-func control(f *os.File, do func(fd int) error) error {
-	raw, err := f.SyscallConn()
+// resetOnClose has the peer of a connection see a reset when it is closed (socket(7), SO_LINGER).
+func resetOnClose(conn *os.File) error {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var doErr error
-	err = raw.Control(func(fd uintptr) { doErr = do(int(fd)) })
-	return errors.Join(err, doErr)
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	})
+	return errors.Join(err, serr)
 }

@@ -16,6 +16,7 @@ import (
 
 	"hull"
 	"hull/internal/containerd"
+	"hull/internal/engine"
 	"hull/internal/ttrpc"
 )
 
@@ -94,9 +95,8 @@ func (t *task) made(c *hull.Container, err error) error {
 		t.init.abandon()
 		return err
 	}
-	for _, ns := range c.Spec().Linux.Namespaces {
-		t.ownPids = t.ownPids || ns.Type == specs.PIDNamespace && ns.Path == ""
-	}
+	pids, ok := engine.Namespace(c.Spec(), specs.PIDNamespace)
+	t.ownPids = ok && pids.Path == ""
 	if err := t.begin(c); err != nil {
 		t.init.abandon()
 		return errors.Join(err, c.Delete(context.Background(), hull.DeleteOptions{Force: true}))
