@@ -84,6 +84,14 @@ func TestSandboxFaults(t *testing.T) {
 	}
 	plain := filepath.Join(t.TempDir(), "plain")
 	write(t, plain, "plain")
+	cut := filepath.Join(t.TempDir(), "cut") // as an installation leaves it that had no room
+	program, err := os.ReadFile(hulltest.SandboxBinary(t))
+	if err == nil {
+		err = os.WriteFile(cut, program[:1<<20], 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		program string
 		edit    func(*specs.Spec)
@@ -92,7 +100,8 @@ func TestSandboxFaults(t *testing.T) {
 		"missing":        {"/nonexistent/hull-sandbox", nil, []string{"look for the program hull-sandbox", "no such file"}},
 		"not executable": {plain, nil, []string{"start hull-sandbox: permission denied", "must be executable"}},
 		"a script":       {script, nil, []string{"start hull-sandbox: no such file or directory", "not static"}},
-		"no sandbox":     {hulltest.Prog(t), nil, []string{"the sandbox ended while it was being made"}},
+		"cut":            {cut, nil, []string{"the sandbox ended while it was being made: SIG", "hull-sandbox may be damaged"}},
+		"no sandbox":     {hulltest.Prog(t), nil, []string{"the sandbox ended while it was being made: exit status ", "hull-sandbox may be damaged"}},
 		"little memory": {"", func(s *specs.Spec) {
 			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(4 << 20))}
 		}, []string{"the sandbox ended while it was being made", "linux.resources.memory.limit may be too small"}},

@@ -84,18 +84,18 @@ func (Engine) Exec(_ context.Context, r *engine.ExecRequest) (_ *engine.Process,
 		return nil, err
 	}
 	if err := unix.Sendmsg(int(conn.Fd()), []byte(wire.Go), nil, nil, unix.MSG_NOSIGNAL); err != nil {
-		end(p.PidFD)
+		_, _ = end(p.PidFD)
 		return nil, noAnswer(err)
 	}
 	return p, nil
 }
 
-// end ends a process, and reaps it if it is a child.
-func end(pidfd *os.File) {
+// end ends a process, and reaps it if it is a child. It returns how that has ended, which may be by itself before.
+func end(pidfd *os.File) (unix.WaitStatus, error) {
+	defer pidfd.Close()
 	_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
 	_ = awaitEnd(pidfd)
-	_, _ = stub.WaitPidFD(pidfd)
-	pidfd.Close()
+	return stub.WaitPidFD(pidfd)
 }
 
 // requestExec asks the sandbox to make the process, with these files: its standard streams, or its terminal, and what comes behind.

@@ -89,12 +89,12 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 	}
 	theirs.Close()
 	if err := c.awaitParked(conn); err != nil {
-		kill(p)
+		_, _ = kill(p)
 		return nil, err
 	}
 	gift, err := unix.PidfdOpen(p.Pid, 0)
 	if err != nil {
-		kill(p)
+		_, _ = kill(p)
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
 	return &pool.Parked{PidFD: p.PidFD, Gift: os.NewFile(uintptr(gift), "pidfd"), Conn: conn, Cgroup: group, Who: who}, nil
@@ -115,9 +115,9 @@ func (c *creation) awaitParked(conn *os.File) error {
 		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
 	case err != nil:
 		if last := lastWords(c.readLog()); last != "" {
-			return fmt.Errorf("the sandbox ended while it was being made: %s", last)
+			return fmt.Errorf("%w: %s", errLost, last)
 		}
-		return errors.New("the sandbox ended while it was being made")
+		return errLost
 	}
 	return told(b)
 }

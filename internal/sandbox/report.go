@@ -126,19 +126,35 @@ func (c *creation) traceLog(log []byte) {
 	}
 }
 
+var errLost = errors.New("the sandbox ended while it was being made")
+
 // lost is the error of a sandbox that ended without a word, but perhaps with one in its log.
 func (c *creation) lost() error {
 	log := c.readLog()
 	c.traceLog(log)
-	err := errors.New("the sandbox ended while it was being made")
 	if last := lastWords(log); last != "" {
-		return fmt.Errorf("%w: %s", err, last)
+		return fmt.Errorf("%w: %s", errLost, last)
 	}
-	e := &fault.Error{Err: err}
+	e := &fault.Error{Err: errLost}
 	if r := c.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < smallMemory {
 		e.Hint = "linux.resources.memory.limit may be too small: the sandbox's kernel needs some itself"
 	}
 	return e
+}
+
+// explainLost adds to the error of lost, where there was no word, how the sandbox ended. That it was killed says nothing: it may
+// have been by us.
+func explainLost(err error, ws unix.WaitStatus) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Err != errLost || ws.Signaled() && ws.Signal() == unix.SIGKILL {
+		return err
+	}
+	how := fmt.Sprintf("exit status %d", ws.ExitStatus())
+	if ws.Signaled() {
+		how = unix.SignalName(ws.Signal())
+	}
+	hint := cmp.Or(e.Hint, "the program hull-sandbox may be damaged, or another program: install it again")
+	return &fault.Error{Err: fmt.Errorf("%w: %s", errLost, how), Hint: hint}
 }
 
 // smallMemory is what a kernel and its first program have room in, in bytes.

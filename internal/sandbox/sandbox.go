@@ -176,7 +176,10 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		return nil, err
 	}
 	if err := c.bringUp(ctx, &e, p); err != nil {
-		kill(p)
+		ws, werr := kill(p)
+		if werr == nil {
+			err = explainLost(err, ws)
+		}
 		return nil, err
 	}
 	p.Steps = nil // the jail's; none of them is left
@@ -256,18 +259,18 @@ func (c *creation) waits() bool {
 
 func hasStartHooks(s *specs.Spec) bool { return s.Hooks != nil && len(s.Hooks.StartContainer) > 0 }
 
-// kill ends a sandbox that was started.
-func kill(p *engine.Process) {
+// kill ends a sandbox that was started, and returns how it has ended, as end does.
+func kill(p *engine.Process) (unix.WaitStatus, error) {
 	if p.Upper != nil {
 		p.Upper.Close()
 	}
 	if p.Supervisor == nil {
-		end(p.PidFD)
-		return
+		return end(p.PidFD)
 	}
+	defer p.Supervisor.Program.Close()
 	_ = p.Supervisor.Kill()
-	_, _ = p.Supervisor.Wait(nil, nil)
-	p.Supervisor.Program.Close()
+	ended, err := p.Supervisor.Wait(nil, nil)
+	return ended.Status, err
 }
 
 // emptyRoot is a root with nothing in it but a directory to mount on, and one to go to then.

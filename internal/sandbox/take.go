@@ -101,7 +101,7 @@ func (c *creation) settle(ctx context.Context, t *pool.Taken, terminal *os.File,
 	t.PidFD = nil
 	defer func() {
 		if err != nil {
-			kill(p)
+			_, _ = kill(p)
 		}
 	}()
 	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
