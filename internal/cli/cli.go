@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -169,15 +170,15 @@ func (e *Env) whichContainers(err error) error {
 	for _, s := range states {
 		ids = append(ids, s.ID)
 	}
-	said := *missing
+	said, root := *missing, cmp.Or(e.globals.root, hull.DefaultRoot())
 	meant := typo.Nearest(missing.ID, ids)
 	switch {
 	case len(ids) == 0:
-		said.Hint = fmt.Sprintf("there is no container in %s; --root names another directory", e.globals.root)
+		said.Hint = fmt.Sprintf("there is no container in %s; --root names another directory", root)
 	case len(missing.ID) > 2 && meant != "":
-		said.Hint = fmt.Sprintf("did you mean %s? %s list shows the containers in %s; --root names another directory", meant, e.Name, e.globals.root)
+		said.Hint = fmt.Sprintf("did you mean %s? %s list shows the containers in %s; --root names another directory", meant, e.Name, root)
 	default:
-		said.Hint = fmt.Sprintf("%s list shows the containers in %s; --root names another directory", e.Name, e.globals.root)
+		said.Hint = fmt.Sprintf("%s list shows the containers in %s; --root names another directory", e.Name, root)
 	}
 	return &said
 }
