@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,13 +16,12 @@ import (
 // adopted is a process as one that was taken out of a pool is, but for whose child it is.
 func adopted(t *testing.T) *engine.Process {
 	t.Helper()
-	pidfd := -1
 	cmd := exec.Command("sleep", "60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &pidfd}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.SetNonblock(pidfd, true); err != nil {
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
 		t.Fatal(err)
 	}
 	p := &engine.Process{Init: engine.Init{Pid: cmd.Process.Pid}, PidFD: os.NewFile(uintptr(pidfd), "pidfd")}
@@ -32,7 +30,6 @@ func adopted(t *testing.T) *engine.Process {
 		_ = cmd.Wait()
 		p.PidFD.Close()
 	})
-	var err error
 	if p.StartTime, err = proc.StartTime(p.Pid); err != nil {
 		t.Fatal(err)
 	}
