@@ -399,6 +399,29 @@ func TestSandboxMemberMemoryOfGrowingFile(t *testing.T) {
 	}
 }
 
+// What the kernel does for a program that waits for it counts: a container that has been idle is looked at while its memory grows.
+func TestSandboxMemberMemoryWhileWaiting(t *testing.T) {
+	r, pod := newPod(t)
+	c := runningMember(t, r, pod, "waiting", memoryLimit(64<<20))
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	got, err := tryExec(t, c, verb("aio", "2000000000"))
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	took := time.Since(began)
+	expect(t, "signal SIGKILL", got.Status)
+	var used int
+	_, text, _ := strings.Cut(readFile(t, filepath.Join(pod.Dir(), wire.Log)), "waiting: ")
+	if _, err := fmt.Sscanf(text, "%d bytes", &used); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	// Each of them alone may be so on a machine that is slow, or fast.
+	if used > 250_000_000 && took > 900*time.Millisecond {
+		t.Errorf("it has had %d bytes of memory, and was ended after %v", used, took)
+	}
+}
+
 // Whoever asks what a container uses while it ends gets an answer, or none: the others of its sandbox go on.
 func TestSandboxMemberCountAmidEnd(t *testing.T) {
 	r, pod := newPod(t)

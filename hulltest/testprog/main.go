@@ -36,6 +36,7 @@ type verb struct {
 // verbs returns the table; a variable would refer to itself through do and help.
 func verbs() []verb {
 	return []verb{
+		{"aio", "BYTES", 1, 1, aio},
 		{"caps", "", 0, 0, caps},
 		{"cat", "FILE…", 0, -1, cat},
 		{"chmod", "MODE FILE", 2, 2, chmod},

@@ -280,8 +280,9 @@ func (g *group) watch() {
 			g.repair()
 			next = soonest
 		}
-		// Programs that are stopped for their quota don't run either, and go on only by a look.
-		settled := err == nil && eaters.above == 0 && held.held == nil
+		// Programs that are stopped for their quota don't run either, and go on only by a look; nor do those that wait for the
+		// kernel to fill their memory (io_submit(2)).
+		settled := err == nil && eaters.above == 0 && !eaters.grew && held.held == nil
 		if g.wait(next) && settled && g.c.kernel.CPUClockNow() == ran {
 			rest := time.AfterFunc(rarely, g.wake)
 			if g.c.kernel.WaitForTaskActivity(g.changed) {
@@ -327,7 +328,9 @@ type eaters struct {
 	*group
 	free  func() // lets programs go that are stopped for their quota
 	more  int    // how many are killed at once the next time
-	above uint64 // what was used at the last look, if that was too much; or 0
+	seen  uint64 // what was used at the last look
+	grew  bool   // that was more than at the one before
+	above uint64 // the same as seen, if it was too much; or 0
 	looks int    // how often it was, while memory of files was given back
 }
 
@@ -338,7 +341,7 @@ const evictions = 10
 func (e *eaters) hold(l limits) (time.Duration, error) {
 	most, err := strconv.ParseUint(l.memory, 10, 64)
 	if err != nil {
-		e.above = 0
+		e.above, e.grew = 0, false
 		return never, nil // "max", or none
 	}
 	began := time.Now()
@@ -348,7 +351,7 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	}
 	soonest := max(soonest, time.Since(began)) // to count takes long where much is mapped that is not there
 	last := e.above
-	e.above = used
+	e.seen, e.grew, e.above = used, used > e.seen, used
 	switch {
 	case used <= most:
 		e.above, e.looks, e.more = 0, 0, 1
