@@ -485,7 +485,8 @@ func (v *view) explainMissing(err error, name string) error {
 	return &explained
 }
 
-// nameBind has an error about a bind say it in the caller's words: a configuration that has it as mounts[6] is nothing the caller has seen.
+// nameBind has an error about a bind say it in the caller's words: a configuration that has it as mounts[6] is nothing the caller
+// has seen.
 func (v *view) nameBind(err error) error {
 	var e *fault.Error
 	for cause := err; errors.As(cause, &e); cause = e.Err {

@@ -124,8 +124,8 @@ func (r *Runtime) warnOfLeft(why error) {
 }
 
 // destroyNamed kills what is in the cgroup that a configuration names whose record is damaged, and removes that. Of a path that is
-// relative nobody knows any more whose cgroup it starts from; another container may have the cgroup since, also one whose record is in a
-// directory that isn't known here.
+// relative nobody knows any more whose cgroup it starts from; another container may have the cgroup since, also one whose record
+// is in a directory that isn't known here.
 func (r *Runtime) destroyNamed(ctx context.Context, dir *store.Dir, why error) error {
 	leave := func(err error) error {
 		r.warnOfLeft(fmt.Errorf("%w; %w", why, err))

@@ -324,8 +324,8 @@ func TestSandboxProcessLimitsNotHeld(t *testing.T) {
 	}
 }
 
-// What programs of a container say of themselves doesn't keep them from being killed when they have more memory than it may have. Unlike
-// Linux, the sandbox's kernel lets anybody lower oom_score_adj.
+// What programs of a container say of themselves doesn't keep them from being killed when they have more memory than it may have.
+// Unlike Linux, the sandbox's kernel lets anybody lower oom_score_adj.
 func TestSandboxMemberMemoryOfThoseThatHide(t *testing.T) {
 	r, pod := newPod(t)
 	hold := func(adj, bytes string) []string {

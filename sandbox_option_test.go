@@ -131,8 +131,8 @@ func TestSandboxSharedRoot(t *testing.T) {
 	}
 }
 
-// Of a root that is the container's alone more files stay open than the sandbox's file system keeps by itself, which is a thousand; of one that it
-// shares with the host no more.
+// Of a root that is the container's alone more files stay open than the sandbox's file system keeps by itself, which is a
+// thousand; of one that it shares with the host no more.
 func TestSandboxKeepsFilesOpen(t *testing.T) {
 	const files, few = 1500, 1000
 	var l unix.Rlimit

@@ -216,7 +216,8 @@ func TestSandboxPoolOOMScore(t *testing.T) {
 	}
 }
 
-// A container that comes to nothing leaves no descriptor of the sandbox that was taken for it, nor the pool one for each that it makes.
+// A container that comes to nothing leaves no descriptor of the sandbox that was taken for it, nor the pool one for each that it
+// makes.
 func TestSandboxPoolKeepsNoFiles(t *testing.T) {
 	debug.SetGCPercent(-1) // which would close them, sooner or later
 	defer debug.SetGCPercent(100)
@@ -668,7 +669,8 @@ func TestSandboxPoolConnectionBlocks(t *testing.T) {
 	}
 }
 
-// A pool that is told to end waits for nobody who has connected and says nothing. On a busy machine it may be slow for another reason.
+// A pool that is told to end waits for nobody who has connected and says nothing. On a busy machine it may be slow for another
+// reason.
 func TestSandboxPoolEndsBesideSilence(t *testing.T) {
 	var took time.Duration
 	for range 3 {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// EmptyNetwork returns a network namespace of the test's own, which ends with the test: no process is in it, and nothing of the host's.
+// EmptyNetwork returns a network namespace of the test's own, which ends with the test: no process is in it, and nothing of the
+// host's.
 func EmptyNetwork(t testing.TB) *os.File {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")

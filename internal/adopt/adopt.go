@@ -118,7 +118,8 @@ type kind struct {
 	file  func() (string, error)
 	own   bool // file is hull's alone
 	apply string
-	// forget is what apply is after hull was taken out: Docker, told to read its configuration again, goes on to know what isn't named in it any more.
+	// forget is what apply is after hull was taken out: Docker, told to read its configuration again, goes on to know what isn't
+	// named in it any more.
 	forget string
 	// edit returns what file will be, nil for none, and what is different. before is nil if there is no file; no runtimes means
 	// to forget all.

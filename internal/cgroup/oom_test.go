@@ -49,8 +49,8 @@ func TestOOM(t *testing.T) {
 	}
 }
 
-// systemd removes a scope's cgroup before who watches it has read its count. The count above tells of it then, and of nothing that has
-// happened to a neighbour.
+// systemd removes a scope's cgroup before who watches it has read its count. The count above tells of it then, and of nothing
+// that has happened to a neighbour.
 func TestOOMOfRemoved(t *testing.T) {
 	hulltest.Require(t, hulltest.Root, hulltest.CgroupV2, controller("memory"))
 	const out = "exec tail /dev/zero"

@@ -12,9 +12,9 @@ import (
 
 // memoryWatch looks at memory.events, and at cgroup.events for the end. The kernel marks both as modified.
 //
-// systemd looks at the end, too, and removes the cgroup of a scope as soon as its last process is gone: who is slower finds no count any
-// more. Then that of the cgroup above has to do, in which a removed one's stays; but it has its neighbours', too. So it counts only where
-// something has happened to the removed one's memory since it was read last.
+// systemd looks at the end, too, and removes the cgroup of a scope as soon as its last process is gone: who is slower finds no
+// count any more. Then that of the cgroup above has to do, in which a removed one's stays; but it has its neighbours', too. So it
+// counts only where something has happened to the removed one's memory since it was read last.
 type memoryWatch struct {
 	events *os.File // inotify
 

@@ -131,8 +131,8 @@ func parseUnit(path, id string, rootless bool) (unit, error) {
 	return u, nil
 }
 
-// isUnitPath tells whether a linux.cgroupsPath is in systemd's form. A directory may have such a name, and has with every runtime that
-// isn't told of systemd; but who writes one asks for the slice, whose limits the container gets out of.
+// isUnitPath tells whether a linux.cgroupsPath is in systemd's form. A directory may have such a name, and has with every runtime
+// that isn't told of systemd; but who writes one asks for the slice, whose limits the container gets out of.
 func isUnitPath(path string) bool {
 	slice, rest, _ := strings.Cut(path, ":")
 	return (slice == "" || strings.HasSuffix(slice, sliceSuffix)) && strings.Count(rest, ":") == 1 && !strings.Contains(path, "/")

@@ -55,8 +55,8 @@ func namesIn(dir *os.File) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// discard removes what a checkpoint that failed has left of an image, which would be none, but for these names. It stays if the container
-// has ended: all may have been saved before ctx ended, or CRIU, and then there is nothing else of it.
+// discard removes what a checkpoint that failed has left of an image, which would be none, but for these names. It stays if the
+// container has ended: all may have been saved before ctx ended, or CRIU, and then there is nothing else of it.
 func discard(r *engine.CheckpointRequest, keep []string) error {
 	if !proc.Alive(r.Init) || proc.Killed(r.Init) {
 		return nil
@@ -74,7 +74,8 @@ func discard(r *engine.CheckpointRequest, keep []string) error {
 	return err
 }
 
-// ofImage tells whether a file has a name that CRIU or hull gives one of an image. Others may be somebody else's, who has made them meanwhile.
+// ofImage tells whether a file has a name that CRIU or hull gives one of an image. Others may be somebody else's, who has made
+// them meanwhile.
 func ofImage(name string) bool {
 	return strings.HasSuffix(name, ".img") || slices.Contains([]string{"parent", "stats-dump", "irmap-cache", dumpLog, criu.StreamsFile}, name)
 }

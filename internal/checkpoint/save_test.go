@@ -11,7 +11,8 @@ import (
 	"hull/internal/proc"
 )
 
-// What a checkpoint that failed has left is removed, and nothing of others; but not if the container's processes have ended meanwhile.
+// What a checkpoint that failed has left is removed, and nothing of others; but not if the container's processes have ended
+// meanwhile.
 func TestDiscard(t *testing.T) {
 	ended := exec.Command("sleep", "60")
 	if err := ended.Start(); err != nil {

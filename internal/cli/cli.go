@@ -226,8 +226,8 @@ func (e *Env) unknownCommand(name string) error {
 	return statusError{exitUnknownCommand, mistake}
 }
 
-// misplaced has the mistake of an option that there isn't say where it belongs, if that is the other side of the command, or which may be
-// meant. words are the command line if it is left of the command.
+// misplaced has the mistake of an option that there isn't say where it belongs, if that is the other side of the command, or
+// which may be meant. words are the command line if it is left of the command.
 func (e *Env) misplaced(mistake *hull.Error, words []string) error {
 	unknown, ok := mistake.Err.(unknownOption)
 	if !ok {

@@ -202,8 +202,8 @@ func (f *execFlags) change(p *specs.Process) error {
 	return f.changeIDs(p)
 }
 
-// capabilities returns the names of --cap as a configuration has them. People leave out CAP_, as capsh(1) and other engines do; a name
-// that is none would have the program run without what it needs.
+// capabilities returns the names of --cap as a configuration has them. People leave out CAP_, as capsh(1) and other engines do; a
+// name that is none would have the program run without what it needs.
 func capabilities(given []string) ([]string, error) {
 	var names []string
 	for _, name := range given {

@@ -258,7 +258,8 @@ type Process struct {
 	Ended func(unix.WaitStatus) unix.WaitStatus
 	// Wait waits for the end of a process that is no child of this program, and returns how it has ended; or nil.
 	Wait func() (unix.WaitStatus, error)
-	// Remote is set of a process of an ExecRequest that is Attached, if there is none for it on this host. Then Init and PidFD are not.
+	// Remote is set of a process of an ExecRequest that is Attached, if there is none for it on this host. Then Init and PidFD
+	// are not.
 	Remote Remote
 	// Supervisor waits for the program, which is its child, if that was asked for. Then PidFD is nil.
 	Supervisor *stub.Supervisor

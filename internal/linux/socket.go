@@ -37,7 +37,8 @@ func SendFile(path string, msg []byte, f *os.File) error {
 	return nil
 }
 
-// Connect carries what comes from each of two connections to the other, until both ends have said all. Where one has, the other is told.
+// Connect carries what comes from each of two connections to the other, until both ends have said all. Where one has, the other
+// is told.
 func Connect(a, b *os.File) {
 	var both sync.WaitGroup
 	for _, d := range [][2]*os.File{{a, b}, {b, a}} {

@@ -71,8 +71,8 @@ func (c *creation) enterCgroup(first *stub.Stub, b *stub.Batch) (bool, error) {
 }
 
 // unshareEarly makes the namespaces that need the parent's help before anyone is in them: the user namespace gets its
-// maps, unless they are such as the stub can write, the time namespace its offsets. The others are then cloned by the stub, as root of its user namespace. It returns
-// the batch that this begins with, which is b if there are no such namespaces.
+// maps, unless they are such as the stub can write, the time namespace its offsets. The others are then cloned by the stub, as
+// root of its user namespace. It returns the batch that this begins with, which is b if there are no such namespaces.
 func unshareEarly(ctx context.Context, first *stub.Stub, b *stub.Batch, ns namespaces, l *specs.Linux, privileged bool) (*stub.Batch, error) {
 	if !ns.newUser && !ns.newTime {
 		return b, nil

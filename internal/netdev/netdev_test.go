@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(hulltest.NoLeaks(m)) }
 
-// show returns the devices of a namespace but lo and the peers of others: name, whether it is up, MTU, hardware address, and its addresses but
-// those that the kernel makes of the hardware address.
+// show returns the devices of a namespace but lo and the peers of others: name, whether it is up, MTU, hardware address, and its
+// addresses but those that the kernel makes of the hardware address.
 func show(t *testing.T, ns *os.File) string {
 	t.Helper()
 	var s strings.Builder

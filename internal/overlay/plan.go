@@ -3,8 +3,9 @@
 //
 // The root is a directory of a new tmpfs, the upper directory of all: an overlay that shows the host's /usr has its
 // upper directory at usr below it, and is mounted there. What the container has changed is therefore one tree, whatever
-// the number of overlays. What is shown of one mount can be parts of one overlay, whose upper directory is that of all. There is more than one because a process in a user namespace can't have a directory as a
-// lower layer below which something is mounted: those mounts are locked (mount_namespaces(7)).
+// the number of overlays. What is shown of one mount can be parts of one overlay, whose upper directory is that of all. There is
+// more than one because a process in a user namespace can't have a directory as a lower layer below which something is mounted:
+// those mounts are locked (mount_namespaces(7)).
 package overlay
 
 import (
@@ -81,8 +82,8 @@ type Bind struct {
 	Recursive bool // with what is mounted below
 }
 
-// Donation is a plan whose files a program gets as descriptors instead of by their paths. They are told by their indexes among those that
-// it is given beside its standard streams.
+// Donation is a plan whose files a program gets as descriptors instead of by their paths. They are told by their indexes among
+// those that it is given beside its standard streams.
 type Donation struct {
 	Plan  *Plan
 	Make  []string  // directories that are made where they are missing

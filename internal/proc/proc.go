@@ -1,5 +1,5 @@
-// Package proc says of processes of the host's what the kernel does, in /proc and by pidfds: whether one lives, ends or has ended, and
-// how. A process is its pid and the time it started at, so that another of the same pid is never taken for it.
+// Package proc says of processes of the host's what the kernel does, in /proc and by pidfds: whether one lives, ends or has
+// ended, and how. A process is its pid and the time it started at, so that another of the same pid is never taken for it.
 //
 // Both engines and package hull use it. In /proc of the host nothing is a container's.
 package proc

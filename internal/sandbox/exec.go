@@ -165,8 +165,8 @@ func takeTerminal(s *stub.Stub) error {
 }
 
 // stand leaves the stub with passing on signals, and ending as the process does. With a fifo, nil otherwise, it lets the process
-// run when a byte comes from there, as a parked init does, and then closes it. limit is "", or the file with the limit of memory of the
-// cgroup that the stub is alone in: see endForMemory.
+// run when a byte comes from there, as a parked init does, and then closes it. limit is "", or the file with the limit of memory
+// of the cgroup that the stub is alone in: see endForMemory.
 func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 	conn := stub.Fd(stub.FirstExtra)
 	b := new(stub.Batch)
@@ -220,7 +220,8 @@ func stand(s *stub.Stub, fifo *stub.FD, limit string) error {
 
 // endForMemory emits what has the stub end for want of memory if the container has. Its limit is not the host's kernel's, but what
 // counts such ends, wakes who waits for one, and is asked for the reason by engines is (memory.events, memory.oom_control): so the
-// stub has that kernel leave it hardly any memory, and takes more. If that can't be, or there is no limit, it ends by the signal alone.
+// stub has that kernel leave it hardly any memory, and takes more. If that can't be, or there is no limit, it ends by the signal
+// alone.
 func endForMemory(b *stub.Batch, sig stub.Result, limit string) {
 	const left, more = "2097152", 4 << 20
 	other, kill := b.Label(), b.Label()

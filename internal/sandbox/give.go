@@ -15,8 +15,8 @@ import (
 	"hull/internal/sandbox/wire"
 )
 
-// giveTerminal makes the host's side of the container's terminal, if it has one: the slave is the sandbox's, and the master is told when all
-// is prepared. release closes what was not given away.
+// giveTerminal makes the host's side of the container's terminal, if it has one: the slave is the sandbox's, and the master is
+// told when all is prepared. release closes what was not given away.
 func (c *creation) giveTerminal(jailed *engine.CreateRequest) (slave *os.File, release func(), err error) {
 	if !c.Spec.Process.Terminal {
 		return nil, func() {}, nil

@@ -66,8 +66,8 @@ func jail(s *specs.Spec, args []string) *specs.Spec {
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"ro", "nosuid", "nodev", "noexec"}}},
 		Process: &specs.Process{
 			Args: args, Cwd: "/", User: user, NoNewPrivileges: true, OOMScoreAdj: s.Process.OOMScoreAdj, Capabilities: sets,
-			// HOME, or there would be a search for it; and GOMAXPROCS, or Go would look for a limit of processor time in the cgroup, which the kernel
-			// in the sandbox doesn't go by: it has as many threads as it sees processors.
+			// HOME, or there would be a search for it; and GOMAXPROCS, or Go would look for a limit of processor time in the
+			// cgroup, which the kernel in the sandbox doesn't go by: it has as many threads as it sees processors.
 			Env: []string{"HOME=/", "GOMAXPROCS=" + strconv.Itoa(runtime.NumCPU())},
 		},
 		Linux: l,

@@ -66,9 +66,9 @@ func firstOfPod(annotations map[string]string) bool {
 	return false
 }
 
-// joined returns the namespaces that the process which is the sandbox joins on the host: the network, whose devices its kernel serves; and of the first
-// container of a pod, for which CRI-O has made them, the ipc and uts namespaces that are the pod's. Nothing else is in these natively: who
-// joins the pod by their paths comes into the same kernel, whose own they stand for.
+// joined returns the namespaces that the process which is the sandbox joins on the host: the network, whose devices its kernel
+// serves; and of the first container of a pod, for which CRI-O has made them, the ipc and uts namespaces that are the pod's.
+// Nothing else is in these natively: who joins the pod by their paths comes into the same kernel, whose own they stand for.
 func joined(s *specs.Spec) func(specs.LinuxNamespace) bool {
 	first := firstOfPod(s.Annotations)
 	return func(ns specs.LinuxNamespace) bool {
@@ -82,8 +82,8 @@ func joined(s *specs.Spec) func(specs.LinuxNamespace) bool {
 	}
 }
 
-// checkJoined refuses namespaces by path that are hull's own or the host's: nothing of the host is in the one that stands for them inside,
-// and a kernel that was taken over would be among the host's programs.
+// checkJoined refuses namespaces by path that are hull's own or the host's: nothing of the host is in the one that stands for
+// them inside, and a kernel that was taken over would be among the host's programs.
 func (c *creation) checkJoined() error {
 	joins := joined(c.Spec)
 	for i, ns := range c.Spec.Linux.Namespaces {

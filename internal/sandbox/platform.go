@@ -76,8 +76,8 @@ func (c *creation) givePlatform(e Engine) error {
 
 // ProbeKVM returns the host's device of that name, open, if a virtual machine runs by it.
 //
-// No process but one of its own opens the device: on some virtual machines it is there, and hangs whoever uses it in the kernel, where no
-// signal ends that. Such a process is left to its fate.
+// No process but one of its own opens the device: on some virtual machines it is there, and hangs whoever uses it in the kernel,
+// where no signal ends that. Such a process is left to its fate.
 func (e Engine) ProbeKVM() (*os.File, error) {
 	device := cmp.Or(e.PlatformDevice, kvmDevice)
 	program, err := e.open()

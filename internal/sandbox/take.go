@@ -17,8 +17,8 @@ import (
 	"hull/internal/sandbox/wire"
 )
 
-// take takes a sandbox out of the pool of the container's state directory. It is nil if there is no pool, or none that can be used; the
-// trace says why.
+// take takes a sandbox out of the pool of the container's state directory. It is nil if there is no pool, or none that can be
+// used; the trace says why.
 func (e Engine) take(c *creation) *pool.Taken {
 	if e.Pool == "" {
 		return nil

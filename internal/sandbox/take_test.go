@@ -36,8 +36,8 @@ func adopted(t *testing.T) *engine.Process {
 	return p
 }
 
-// What is given up while it is waited for is not waited for any longer, nor is another file that has got the number of its descriptor:
-// not even when a signal interrupts the wait after that.
+// What is given up while it is waited for is not waited for any longer, nor is another file that has got the number of its
+// descriptor: not even when a signal interrupts the wait after that.
 func TestWaitAdoptedGivenUp(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -15,8 +15,8 @@ import (
 )
 
 // forwardLoopback carries connections with the loopback of a pod's network namespace to that of its own kernel, until the pod's first
-// process has ended: containerd makes them for `kubectl port-forward`, where nobody of the pod's would hear it. A pod whose host can't
-// do that, before Linux 5.9, goes without.
+// process has ended: containerd makes them for `kubectl port-forward`, where nobody of the pod's would hear it. A pod whose host
+// can't do that, before Linux 5.9, goes without.
 func (s *service) forwardLoopback(c *hull.Container, ended <-chan struct{}) {
 	if c.Isolation() != hull.Sandbox || c.Spec().Annotations[kindAnnotation] != "sandbox" {
 		return
@@ -45,8 +45,8 @@ func (s *service) forwardLoopback(c *hull.Container, ended <-chan struct{}) {
 	}()
 }
 
-// forwards bounds the connections of a pod at a time; more wait. Each takes two descriptors of the shim's, and a thread until there is an
-// answer from inside, where nobody is trusted to give one.
+// forwards bounds the connections of a pod at a time; more wait. Each takes two descriptors of the shim's, and a thread until
+// there is an answer from inside, where nobody is trusted to give one.
 const forwards = 128
 
 // forward carries what is accepted until that is an error, which it returns.

@@ -22,7 +22,8 @@ func (b *Batch) AllCPUs() {
 	b.Ignore(b.Call(unix.SYS_SCHED_SETAFFINITY, Int(0), Int(size), b.Const(bytes.Repeat([]byte{0xff}, size)).Arg()), 0)
 }
 
-// DefaultSignals emits default dispositions and an empty mask. Of the dispositions execve(2) leaves only those that the caller ignores.
+// DefaultSignals emits default dispositions and an empty mask. Of the dispositions execve(2) leaves only those that the caller
+// ignores.
 func (b *Batch) DefaultSignals() {
 	dfl := b.Const(make([]byte, 32)) // struct sigaction of the kernel: SIG_DFL, no flags
 	for sig := unix.Signal(1); sig < 65; sig++ {

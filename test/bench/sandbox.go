@@ -87,8 +87,8 @@ func (c *contestant) dropNetns() error {
 	return nil
 }
 
-// measurePool compares a run in a sandbox that was started before with one of hull's and of runc's without any. That one is ready is not
-// part of it.
+// measurePool compares a run in a sandbox that was started before with one of hull's and of runc's without any. That one is ready
+// is not part of it.
 func measurePool(ctx context.Context, b *bench) error {
 	sandboxes, err := b.findSandboxes()
 	if err != nil {

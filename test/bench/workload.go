@@ -28,8 +28,8 @@ type workload struct {
 }
 
 // workloads run in a container that stays, over one root file system: Debian's with the programs of workloadPackages. What is
-// written to the root is kept in the sandbox's memory, /data is a directory of the host's file system. They don't use /tmp, where runsc
-// mounts a file system of its own.
+// written to the root is kept in the sandbox's memory, /data is a directory of the host's file system. They don't use /tmp, where
+// runsc mounts a file system of its own.
 var workloads = []workload{
 	{"20,000 × getpid", `/bench/load getpid 20000`, 0},
 	{"3,000 × open, read, close of a file of the root", `/bench/load open 3000 /etc/passwd`, 0},

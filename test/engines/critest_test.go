@@ -18,8 +18,8 @@ const critestImages = `defaultTestContainerImage: ` + imageName + `
 webServerTestImage: ` + imageName + `
 `
 
-// TestCritest runs Kubernetes's validation of CRI with RUNTIME in both isolations and the installed runc, and tells the summaries. It is
-// run by hand: HULL_TEST_CRITEST says how long each may take.
+// TestCritest runs Kubernetes's validation of CRI with RUNTIME in both isolations and the installed runc, and tells the
+// summaries. It is run by hand: HULL_TEST_CRITEST says how long each may take.
 func TestCritest(t *testing.T) {
 	lasts, err := time.ParseDuration(os.Getenv("HULL_TEST_CRITEST"))
 	if err != nil {

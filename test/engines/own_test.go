@@ -150,13 +150,13 @@ func imageHosts(t testing.TB, program string) (hosts []string) {
 	return hosts
 }
 
-// ownSkip are those of them that no shim has a part in, and those that want other images or CRIU, or, for ever, a runc that waits where they
-// say (Issue9103, Issue10589), a container that runc's command line takes away (KillContainerDeletedByRunc), or an nc that SIGTERM ends as
-// process 1 (BindLowPortNonOpt), as Debian's busybox's doesn't.
+// ownSkip are those of them that no shim has a part in, and those that want other images or CRIU, or, for ever, a runc that waits
+// where they say (Issue9103, Issue10589), a container that runc's command line takes away (KillContainerDeletedByRunc), or an nc
+// that SIGTERM ends as process 1 (BindLowPortNonOpt), as Debian's busybox's doesn't.
 const ownSkip = `^Test(Image|Content|Export|Import|Snapshot|Lease|Transfer|Convert|Migrat|Checkpoint|CRIU|IDMappedOverlay|Client|NewClient|Diff|Usage|Mount|Fuzz|BindLowPortNonOpt|Issue9103|Issue10589|KillContainerDeletedByRunc)`
 
-// TestContainerdOwn has containerd's own tests of its client run native containers by hull's shim, and by runc's beside it: what passes with
-// that one passes. They pull an image, for which there is a registry here by the names that they ask for.
+// TestContainerdOwn has containerd's own tests of its client run native containers by hull's shim, and by runc's beside it: what
+// passes with that one passes. They pull an image, for which there is a registry here by the names that they ask for.
 func TestContainerdOwn(t *testing.T) {
 	need(t, "runc")
 	long(t)

@@ -16,8 +16,8 @@
 //
 //	go run ./test/vm -runtime bin/hull -suite '^engines$' ./test/engines
 //
-// has Podman, as root and as the user, Docker and containerd run containers with systemd's cgroups; where HULL_TEST_CONTAINERD names a
-// directory as test/engines/newest/build makes one, the newest containerd, too.
+// has Podman, as root and as the user, Docker and containerd run containers with systemd's cgroups; where HULL_TEST_CONTAINERD
+// names a directory as test/engines/newest/build makes one, the newest containerd, too.
 //
 // Package life runs in it six times: as root with the cgroupfs driver and with the systemd driver; as an ordinary user
 // with either in a cgroup that was delegated; and in one that was not, with the systemd driver and without. The test
@@ -50,7 +50,8 @@ var kernelPackages = []string{
 }
 
 // engineTests are the tests of package engines that run unless tests are chosen: of each engine what has to do with cgroups and
-// systemd, which are life, pausing, figures, limits and running out of memory. The rest is the same on any machine, and too slow here.
+// systemd, which are life, pausing, figures, limits and running out of memory. The rest is the same on any machine, and too slow
+// here.
 const engineTests = "^(TestPodman|TestPodmanRootless|TestDocker)$/^hull(-s)?$/^(life|limits)$" +
 	"|^TestContainerd$/^newest$/^(hull|hull-s|shim|shim-sandbox)$/^(life|oom)$"
 

@@ -429,7 +429,8 @@ func (e *eaters) await(victims []eater, most uint64) {
 	}
 }
 
-// resident returns what the container's processes have of memory: files that they have mapped are in it, each time, and others aren't.
+// resident returns what the container's processes have of memory: files that they have mapped are in it, each time, and others
+// aren't.
 func (e *eaters) resident() (sum uint64) {
 	for _, tg := range e.c.groups() {
 		if m := memoryOf(tg); m != nil {

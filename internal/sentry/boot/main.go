@@ -173,7 +173,8 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 	return c, err
 }
 
-// descriptorFlags defines the flags that name descriptors by their numbers, which aren't the container's files. It returns the report's.
+// descriptorFlags defines the flags that name descriptors by their numbers, which aren't the container's files. It returns the
+// report's.
 func (c *commandLine) descriptorFlags(fs *flag.FlagSet, fd func(number string) (int, error)) (report *int) {
 	report = new(int)
 	for name, p := range map[string]*int{

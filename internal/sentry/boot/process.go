@@ -162,7 +162,8 @@ func (c *container) processArgs(p *specs.Process, ns *vfs.MountNamespace) kernel
 	return args
 }
 
-// giveStreams puts the streams and further descriptors into a process's table. left are those that it has not taken over: a terminal's slave.
+// giveStreams puts the streams and further descriptors into a process's table. left are those that it has not taken over: a
+// terminal's slave.
 func (c *container) giveStreams(ctx context.Context, table *kernel.FDTable, p *specs.Process, stdio []int, alike [3]int) (left []int, err error) {
 	in := &stream.Importer{Mount: c.kernel.HostMount(), User: p.User, Sockets: &c.hostSockets}
 	if c.init == nil {

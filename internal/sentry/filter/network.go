@@ -43,9 +43,9 @@ func (s *Sockets) rules() []rule {
 			list = append(list, rule{"connect", []condition{fd(0)}})
 		}
 		if s.Unix.Bind {
-			// Of any socket: a filter sees its number, and a length that an address of any family may have. What there is beside those
-			// above are the packet sockets of the container's own network namespace, which bind could turn to another of its
-			// devices.
+			// Of any socket: a filter sees its number, and a length that an address of any family may have. What there is beside
+			// those above are the packet sockets of the container's own network namespace, which bind could turn to another of
+			// its devices.
 			list = append(list, rule{"bind", []condition{fd(0)}}, rule{"listen", []condition{fd(0)}})
 		}
 		return list

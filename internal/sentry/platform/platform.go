@@ -18,8 +18,8 @@ import (
 // Platform runs programs.
 type Platform = platform.Platform
 
-// Later stands for a platform that is yet to be made. What a kernel asks of it until it runs a program is whether it has processors of
-// its own to name, which none has.
+// Later stands for a platform that is yet to be made. What a kernel asks of it until it runs a program is whether it has
+// processors of its own to name, which none has.
 func Later() Platform { return &systrap.Systrap{} }
 
 // Check tells whether the host lets this process have a platform: KVM, if device is no -1.

@@ -43,7 +43,8 @@ func (m *Mounts) keptFiles() uint64 {
 	return share(m.Descriptors, memory, trees)
 }
 
-// share returns what each of the trees has of the files that are kept open: memory is the container's limit of it, or nothing above 0.
+// share returns what each of the trees has of the files that are kept open: memory is the container's limit of it, or nothing
+// above 0.
 func share(descriptors uint64, memory int64, trees int) uint64 {
 	n := min(manyFiles, descriptors/limitShare)
 	if memory > 0 {

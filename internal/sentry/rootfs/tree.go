@@ -62,9 +62,10 @@ func (m *Mounts) mountRoot() (err error) {
 	return m.mountBelow(&mnt.Mount{}, m.ExclusiveMounts)
 }
 
-// keepMountPoints has the container find busy what is a mount point on the host, by mounting each on itself. The host's kernel keeps a
-// directory or file from being removed or renamed if something is mounted there in the namespace of who wants that, and the root is
-// mounted in none: it would take the mount away with all that it shows, and a directory that looks full as readily as it is empty below.
+// keepMountPoints has the container find busy what is a mount point on the host, by mounting each on itself. The host's kernel
+// keeps a directory or file from being removed or renamed if something is mounted there in the namespace of who wants that, and
+// the root is mounted in none: it would take the mount away with all that it shows, and a directory that looks full as readily as
+// it is empty below.
 func (m *Mounts) keepMountPoints() error {
 	for _, p := range m.MountPoints {
 		at := m.at(p)
