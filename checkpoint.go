@@ -93,7 +93,8 @@ func (c *Container) checkpointRequest(o CheckpointOptions) (*engine.CheckpointRe
 	}
 	image.Program = c.runtime.CRIU
 	if filepath.IsAbs(o.ParentPath) {
-		return nil, &fault.Error{Step: "--parent-path " + o.ParentPath, Kind: fault.BadUsage, Err: errors.New("want one that is relative to the image's directory")}
+		return nil, &fault.Error{Step: "--parent-path " + o.ParentPath, Kind: fault.BadUsage,
+			Err: errors.New("want one that is relative to the image's directory")}
 	}
 	if colon := strings.LastIndexByte(o.PageServer, ':'); o.PageServer != "" {
 		if _, err := strconv.ParseUint(o.PageServer[colon+1:], 10, 16); colon < 1 || err != nil {
@@ -129,7 +130,8 @@ func (o *ImageOptions) resolve() (engine.Image, error) {
 		return i, err
 	}
 	if !slices.Contains([]string{"", "soft", "full", "strict", "ignore"}, o.ManageCgroups) {
-		return i, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", o.ManageCgroups), Kind: fault.BadUsage, Err: errors.New("want soft, full, strict or ignore")}
+		return i, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", o.ManageCgroups), Kind: fault.BadUsage,
+			Err: errors.New("want soft, full, strict or ignore")}
 	}
 	for _, ns := range o.EmptyNS {
 		if ns != "network" {
@@ -197,7 +199,8 @@ func (r *Runtime) restore(ctx context.Context, id string, o RestoreOptions) (*Co
 		r = &in
 	}
 	if len(o.Env) > 0 || o.Notify {
-		return nil, &fault.Error{Kind: fault.BadUsage, Err: errors.New("the environment of a program that has been running can't be changed")}
+		return nil, &fault.Error{Kind: fault.BadUsage,
+			Err: errors.New("the environment of a program that has been running can't be changed")}
 	}
 	if r.Isolation == Native && sandbox.HasImage(image.Dir) {
 		return nil, &fault.Error{Step: "image " + image.Dir.Name(), Kind: fault.Unsupported,

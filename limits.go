@@ -63,7 +63,8 @@ func (l *Limits) check() error {
 		{"grace", l.Grace, l.Grace < 0, "a duration"},
 	} {
 		if c.bad {
-			return &fault.Error{Step: fmt.Sprintf("limit of %s %q", c.name, fmt.Sprint(c.value)), Kind: fault.BadUsage, Err: errors.New("want " + c.want)}
+			return &fault.Error{Step: fmt.Sprintf("limit of %s %q", c.name, fmt.Sprint(c.value)), Kind: fault.BadUsage,
+				Err: errors.New("want " + c.want)}
 		}
 	}
 	return nil

@@ -83,7 +83,8 @@ func cgroupsMode(name string) (rpc.CriuCgMode, error) {
 	case "ignore":
 		return rpc.CriuCgMode_IGNORE, nil
 	}
-	return 0, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", name), Kind: fault.BadUsage, Err: errors.New("want soft, full, strict or ignore")}
+	return 0, &fault.Error{Step: fmt.Sprintf("mode of cgroups %q", name), Kind: fault.BadUsage,
+		Err: errors.New("want soft, full, strict or ignore")}
 }
 
 func ptr[T any](v T) *T { return &v }

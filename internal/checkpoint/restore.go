@@ -92,11 +92,13 @@ func (c *restoration) check() error {
 	for i, ns := range c.Spec.Linux.Namespaces {
 		field := fmt.Sprintf("linux.namespaces[%d].path %q", i, ns.Path)
 		if ns.Path != "" && ns.Type == specs.CgroupNamespace {
-			return &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("CRIU can't restore into another's cgroup namespace")}
+			return &fault.Error{Field: field, Kind: fault.Unsupported,
+				Err: errors.New("CRIU can't restore into another's cgroup namespace")}
 		}
 	}
 	if !engine.HasNamespace(c.Spec, specs.MountNamespace) {
-		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("a container in the host's mount namespace can't be restored")}
+		return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported,
+			Err: errors.New("a container in the host's mount namespace can't be restored")}
 	}
 	if ownNetwork(c.Spec) {
 		has, err := hasNetwork(&c.Image)

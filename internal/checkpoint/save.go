@@ -187,7 +187,8 @@ func pageServer(address string) (*rpc.CriuPageServerInfo, error) {
 	}
 	a, err := netip.ParseAddrPort(address)
 	if err != nil || a.Port() == 0 {
-		return nil, &fault.Error{Step: "page server " + address, Kind: fault.BadUsage, Err: errors.New("want ADDRESS:PORT, with an IP address")}
+		return nil, &fault.Error{Step: "page server " + address, Kind: fault.BadUsage,
+			Err: errors.New("want ADDRESS:PORT, with an IP address")}
 	}
 	return &rpc.CriuPageServerInfo{Address: ptr(a.Addr().String()), Port: ptr(int32(a.Port()))}, nil
 }

@@ -62,7 +62,9 @@ const (
 // startCRIU starts a CRIU, asks for its version, and prepares its options.
 func startCRIU(ctx context.Context, o launch) (_ *service, err error) {
 	if os.Geteuid() != 0 {
-		return nil, &fault.Error{Step: "CRIU", Kind: fault.Unsupported, Err: unix.EPERM, Hint: "containers are saved and restored by root alone"}
+		return nil, &fault.Error{Step: "CRIU", Kind: fault.Unsupported,
+			Err:  unix.EPERM,
+			Hint: "containers are saved and restored by root alone"}
 	}
 	program, err := criu.Find(o.image.Program)
 	if err != nil {
@@ -196,7 +198,8 @@ func (s *service) has(ctx context.Context, want *rpc.CriuFeatures) error {
 		return fmt.Errorf("CRIU's features: %w", err)
 	}
 	if len(missing) > 0 {
-		return &fault.Error{Step: "CRIU", Kind: fault.Unsupported, Err: fmt.Errorf("version %v with this kernel lacks %s", s.version, missing[0]),
+		return &fault.Error{Step: "CRIU", Kind: fault.Unsupported,
+			Err:  fmt.Errorf("version %v with this kernel lacks %s", s.version, missing[0]),
 			Hint: "criu check --all says what there is"}
 	}
 	return nil
@@ -211,7 +214,9 @@ func (s *service) explainStart(ctx context.Context, program string, err error) e
 	if said == "" {
 		said = "it ends without an answer"
 	}
-	return &fault.Error{Step: program, Kind: fault.Unsupported, Err: errors.New(said), Hint: "criu check says whether this CRIU works with this kernel"}
+	return &fault.Error{Step: program, Kind: fault.Unsupported,
+		Err:  errors.New(said),
+		Hint: "criu check says whether this CRIU works with this kernel"}
 }
 
 // said returns the first error that a CRIU that has ended has written to its standard error. Processes that it has left have

@@ -19,7 +19,8 @@ func (c *creation) checkNetDevices() error {
 	if len(c.Spec.Linux.NetDevices) == 0 || c.privileged {
 		return nil
 	}
-	return &fault.Error{Field: "linux.netDevices", Kind: fault.Unsupported, Err: errors.New("only root can take network devices from the host")}
+	return &fault.Error{Field: "linux.netDevices", Kind: fault.Unsupported,
+		Err: errors.New("only root can take network devices from the host")}
 }
 
 // moveNetDevices moves the host's devices to the network namespace of the init. A creation that fails later gives them

@@ -55,9 +55,11 @@ func absent(ctx context.Context, name string, trace func(string)) error {
 	}
 	switch {
 	case errors.Is(e.Err, unix.ENODEV):
-		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("this kernel has no file system %s, or its module is not loaded (modprobe %s)", name, name)}
+		return &fault.Error{Kind: fault.Unsupported,
+			Err: fmt.Errorf("this kernel has no file system %s, or its module is not loaded (modprobe %s)", name, name)}
 	case errors.Is(e.Err, unix.EPERM):
-		return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("other users than root can't mount a file system %s (overlay: since Linux 5.11)", name)}
+		return &fault.Error{Kind: fault.Unsupported,
+			Err: fmt.Errorf("other users than root can't mount a file system %s (overlay: since Linux 5.11)", name)}
 	}
 	return nil
 }

@@ -131,7 +131,9 @@ func ParseSeccomp(file string, data []byte) (*specs.LinuxSeccomp, error) {
 	s := &specs.LinuxSeccomp{}
 	d, err := parse(file, data, s, readSeccomp, func(k *checker) { k.listener(s) }, "linux", "seccomp")
 	if err == nil && len(d.unknown) > 0 {
-		err = &fault.Error{Field: "linux.seccomp", Kind: fault.BadSpec, Err: problemError("a profile is what linux.seccomp has in config.json"), Hint: d.unknown.hint(file)}
+		err = &fault.Error{Field: "linux.seccomp", Kind: fault.BadSpec,
+			Err:  problemError("a profile is what linux.seccomp has in config.json"),
+			Hint: d.unknown.hint(file)}
 	}
 	if err != nil {
 		return nil, err

@@ -50,7 +50,8 @@ func (k *checker) take(err error) {
 
 func (k *checker) refuse(given bool, field, reason string) {
 	if given {
-		k.errs = append(k.errs, &fault.Error{Field: field, Kind: fault.Unsupported, Err: errors.New("not possible in sandbox isolation: " + reason)})
+		k.errs = append(k.errs, &fault.Error{Field: field, Kind: fault.Unsupported,
+			Err: errors.New("not possible in sandbox isolation: " + reason)})
 	}
 }
 

@@ -43,20 +43,23 @@ func (o Options) checkPlatform() error {
 	switch o.Platform {
 	case "", Systrap:
 		if o.PlatformDevice != "" {
-			return &fault.Error{Step: "platform-device " + strconv.Quote(o.PlatformDevice), Kind: fault.BadUsage, Err: errors.New("the platform systrap has no device; kvm has one")}
+			return &fault.Error{Step: "platform-device " + strconv.Quote(o.PlatformDevice), Kind: fault.BadUsage,
+				Err: errors.New("the platform systrap has no device; kvm has one")}
 		}
 		return nil
 	case KVM:
 		if o.PlatformDevice != "" && !filepath.IsAbs(o.PlatformDevice) {
-			return &fault.Error{Step: "platform-device " + strconv.Quote(o.PlatformDevice), Kind: fault.BadUsage, Err: errors.New("want an absolute path")}
+			return &fault.Error{Step: "platform-device " + strconv.Quote(o.PlatformDevice), Kind: fault.BadUsage,
+				Err: errors.New("want an absolute path")}
 		}
 		if runtime.GOARCH != "amd64" {
 			return &fault.Error{Step: "platform kvm", Kind: fault.Unsupported, Err: errors.New("on amd64 only; systrap is possible")}
 		}
 		return nil
 	case "ptrace":
-		return &fault.Error{Step: "platform ptrace", Kind: fault.Unsupported, Err: errors.New("the platform before systrap, slower in all it does; " +
-			"the jail's filter allows what systrap needs and no more of ptrace(2); systrap is possible")}
+		return &fault.Error{Step: "platform ptrace", Kind: fault.Unsupported,
+			Err: errors.New("the platform before systrap, slower in all it does; " +
+				"the jail's filter allows what systrap needs and no more of ptrace(2); systrap is possible")}
 	}
 	return oneOf("platform", o.Platform, Systrap, KVM)
 }
@@ -129,7 +132,8 @@ func (e Engine) ProbeKVM() (*os.File, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, e.hung(device, step, cmd.Process.Pid, left)
 	case errors.Is(err, wire.ErrEnd) && !left:
-		return nil, &fault.Error{Step: "platform kvm", Err: fmt.Errorf("hull-sandbox %s: %v: %s", wire.ProbeKVM, cmd.ProcessState, wire.Printable(strings.TrimSpace(words.String())))}
+		return nil, &fault.Error{Step: "platform kvm",
+			Err: fmt.Errorf("hull-sandbox %s: %v: %s", wire.ProbeKVM, cmd.ProcessState, wire.Printable(strings.TrimSpace(words.String())))}
 	case errors.As(err, &reported):
 		reported.Step = "platform kvm: " + reported.Step
 	}

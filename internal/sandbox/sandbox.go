@@ -51,7 +51,8 @@ func (e Engine) Check(s *specs.Spec) error {
 		return err
 	}
 	if e.hostSockets() && len(network(s)) == 0 {
-		return &fault.Error{Step: "host-uds " + e.HostUDS, Kind: fault.Unsupported, Err: errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach"),
+		return &fault.Error{Step: "host-uds " + e.HostUDS, Kind: fault.Unsupported,
+			Err:  errors.New("not with the host's network, whose abstract sockets a kernel that was taken over would reach"),
 			Hint: `{"type": "network"} in linux.namespaces gives the container a network of its own`}
 	}
 	return Engine{}.CheckHostFiles(s)
@@ -69,14 +70,16 @@ func (e Engine) Available() error {
 
 func checkUser() error {
 	if os.Geteuid() != 0 {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a container in a sandbox needs root: other users can't give it its files yet, but for hull do")}
+		return &fault.Error{Kind: fault.Unsupported,
+			Err: errors.New("a container in a sandbox needs root: other users can't give it its files yet, but for hull do")}
 	}
 	return nil
 }
 
 func checkKernel() error {
 	if !linux.HaveMountSetattr() {
-		return &fault.Error{Kind: fault.Unsupported, Err: errors.New("a sandbox needs mount_setattr(2), Linux 5.12: its files are detached copies of mounts")}
+		return &fault.Error{Kind: fault.Unsupported,
+			Err: errors.New("a sandbox needs mount_setattr(2), Linux 5.12: its files are detached copies of mounts")}
 	}
 	return nil
 }
@@ -135,7 +138,8 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	}
 	if r.Pod != nil {
 		if e.Options != (Options{}) {
-			return nil, &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", r.Pod.ID)}
+			return nil, &fault.Error{Kind: fault.Unsupported,
+				Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", r.Pod.ID)}
 		}
 		return c.join(ctx)
 	}

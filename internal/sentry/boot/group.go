@@ -158,7 +158,8 @@ func (g *group) setOne(file, value string) error {
 		*kept, err = g.read(file) // the kernel reads sizes with units, and says them without
 	}
 	if err != nil {
-		return &fault.Error{Field: "linux.resources", Step: fmt.Sprintf("write %q to %s of the sandbox's kernel", value, file), Err: errno.Of(err)}
+		return &fault.Error{Field: "linux.resources", Step: fmt.Sprintf("write %q to %s of the sandbox's kernel", value, file),
+			Err: errno.Of(err)}
 	}
 	return nil
 }

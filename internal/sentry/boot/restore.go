@@ -130,7 +130,8 @@ func usable(saved *image.Contents) error {
 	have := strings.Fields(cpuid.HostFeatureSet().Fixed().FlagString())
 	for f := range strings.FieldsSeq(saved.CPU) {
 		if !slices.Contains(have, f) {
-			return &fault.Error{Kind: fault.Unsupported, Err: fmt.Errorf("the image was saved on a processor with %s, which this one has not", cut(f))}
+			return &fault.Error{Kind: fault.Unsupported,
+				Err: fmt.Errorf("the image was saved on a processor with %s, which this one has not", cut(f))}
 		}
 	}
 	return nil
