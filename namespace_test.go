@@ -383,6 +383,7 @@ func TestSysctlOfTheHost(t *testing.T) {
 func TestSysctlThatIsNot(t *testing.T) {
 	_, err := tryRun(t, newRuntime(t), func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.no.such": "1"} })
 	refused(t, err, unix.ENOENT, "linux.sysctl.net.no.such")
+	expect(t, "this kernel has no such sysctl in namespaces of a container's own", hull.Hint(err))
 	_, err = tryRun(t, newRuntime(t), func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.shmmax": "words"} })
 	refused(t, err, unix.EINVAL, "linux.sysctl.kernel.shmmax")
 }

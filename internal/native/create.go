@@ -426,7 +426,7 @@ func (c *creation) explain(err error) error {
 		if c.ns.newUser {
 			err = explainAppArmor(err, "/")
 		}
-		return err
+		return explainSysctl(err)
 	}
 	hint := ""
 	if m := c.memoryLimit(); m > 0 && m < 4<<20 {

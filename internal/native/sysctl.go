@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -67,4 +68,15 @@ func writeSysctls(b *stub.Batch, s *specs.Spec) {
 		writeProc(b, proc, "sys/"+p.Path, s.Linux.Sysctl[key])
 	}
 	b.Close(proc)
+}
+
+// explainSysctl adds to the error of a parameter that there isn't what that means.
+func explainSysctl(err error) error {
+	e, ok := err.(*fault.Error)
+	if !ok || e.Hint != "" || !strings.HasPrefix(e.Field, "linux.sysctl.") || !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	explained := *e
+	explained.Hint = "this kernel has no such sysctl in namespaces of a container's own"
+	return &explained
 }
