@@ -222,6 +222,41 @@ func TestSandboxMemberCPU(t *testing.T) {
 	expect(t, "signal SIGKILL", wait(t, p))
 }
 
+// Programs that size their heaps by how much memory there is are told what the container may have, or else what the host has.
+func TestSandboxMemoryTotal(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	var host unix.Sysinfo_t
+	if err := unix.Sysinfo(&host); err != nil {
+		t.Fatal(err)
+	}
+	parked := pooled(t, 2)
+	for name, tt := range map[string]struct {
+		r     *hull.Runtime
+		limit int64
+		want  uint64
+	}{
+		"limit":              {newRuntime(t), 256 << 20, 256 << 20},
+		"limit, of a pool":   {parked, 256 << 20, 256 << 20},
+		"none":               {newRuntime(t), -1, host.Totalram * uint64(host.Unit)},
+		"none, of a pool":    {parked, -1, host.Totalram * uint64(host.Unit)},
+		"more than is there": {newRuntime(t), 1 << 50, host.Totalram * uint64(host.Unit)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := tryRun(t, tt.r, args("cat", "/proc/meminfo"), resources(func(r *specs.LinuxResources) {
+				r.Memory = &specs.LinuxMemory{Limit: &tt.limit}
+			}))
+			if err != nil {
+				t.Fatal(errorText(err))
+			}
+			fields := strings.Fields(got.Out)
+			if len(fields) < 2 {
+				t.Fatalf("%+v", got)
+			}
+			expect(t, fmt.Sprint("MemTotal: ", tt.want/1024), fields[0]+" "+fields[1])
+		})
+	}
+}
+
 // A container finds its own limits where programs look for them, and can't change them.
 func TestSandboxMemberCgroup(t *testing.T) {
 	r, pod := newPod(t)

@@ -61,7 +61,8 @@ type Sandbox struct {
 	ends    ends
 	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 
-	openLimit uint64 // how many files this process may have open
+	openLimit uint64         // how many files this process may have open
+	host      unix.Sysinfo_t // what the host has
 
 	saving  sync.RWMutex // held while something is made in the kernel, or the kernel is saved; before pausing
 	pausing sync.Mutex

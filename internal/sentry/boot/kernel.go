@@ -44,6 +44,10 @@ func (s *Sandbox) newKernel() error {
 		return err
 	}
 	s.openLimit = rootfs.Descriptors() // while the process may still ask
+	if err := unix.Sysinfo(&s.host); err != nil {
+		return os.NewSyscallError("sysinfo", err)
+	}
+	s.tellMemory()
 	if err := platform.Check(s.KVM); err != nil {
 		return err
 	}
@@ -81,6 +85,17 @@ func (s *Sandbox) newKernel() error {
 	k.Platform = p.Platform
 	go platform.Warm(p.Platform)
 	return nil
+}
+
+// tellMemory has programs be told, by /proc/meminfo and sysinfo(2), that there is as much memory as the container may have, or else
+// as the host has: they size heaps and caches by that. Of itself the kernel tells of 2 GiB and
+// more as its file of memory grows, whatever there is.
+func (s *Sandbox) tellMemory() {
+	total := s.host.Totalram * uint64(s.host.Unit)
+	if r := s.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+		total = min(total, uint64(*r.Memory.Limit))
+	}
+	usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = total, total
 }
 
 // confinement is what the filter over this process is for.
