@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -92,6 +93,43 @@ func ExampleRuntime_Create() {
 		return
 	}
 	fmt.Println(status.ExitStatus())
+}
+
+// A container that there isn't, in a directory of the program's own for the state.
+func ExampleRuntime_Container() {
+	root, err := os.MkdirTemp("", "state")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(root)
+	r := hull.Runtime{Root: root}
+	_, err = r.Container("web1")
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, hull.ErrNotExist))
+	// Output:
+	// web1: container does not exist
+	// true
+}
+
+// All mistakes of a config.json come at once, each with its field.
+func ExampleError() {
+	bundle, err := os.MkdirTemp("", "bundle")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(bundle)
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion": "1.2.0", "root": {}, "process": {"cwd": "here"}}`), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	r := hull.Runtime{Root: filepath.Join(bundle, "state")}
+	_, err = r.Create(context.Background(), "web1", hull.CreateOptions{Bundle: bundle})
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, hull.ErrBadSpec))
+	// Output:
+	// create web1: process.args: empty: there is nothing to run
+	// process.cwd: got "here", want an absolute path
+	// root.path: missing, want the directory of the root file system
+	// true
 }
 
 // Another process in a container that runs.

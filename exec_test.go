@@ -2,10 +2,13 @@ package hull_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"hull"
@@ -92,4 +95,27 @@ func TestExecBeforeStart(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	expect(t, outcome{"0", "first\nready\nSIGTERM\n", ""}, streams.outcome(t, c.Init()))
+}
+
+// What is deprecated in the configuration is told once, and not at each exec.
+func TestExecRepeatsNoWarning(t *testing.T) {
+	var warnings []string
+	r := newRuntime(t)
+	r.Warn = func(line string) { warnings = append(warnings, line) }
+	c := runningIn(t, r, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "relative", Type: "tmpfs", Source: "tmpfs"})
+	})
+	if !slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, "deprecated") }) {
+		t.Fatalf("warnings %q", warnings)
+	}
+	warnings = nil
+	p := c.ProcessSpec()
+	p.Args = hulltest.Args("true")
+	process, err := c.Exec(t.Context(), hull.ExecOptions{Process: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := process.Wait(); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, error %v", warnings, err)
+	}
 }

@@ -136,6 +136,10 @@ func (c *Container) checkProcess(p *specs.Process) error {
 	s := *c.spec
 	s.Process = p
 	warnings, err := oci.Check(&s)
+	if len(warnings) > 0 { // those of the configuration were told when the container was made
+		told, _ := oci.Check(c.spec)
+		warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(told, w) })
+	}
 	for _, w := range warnings {
 		c.runtime.warn(w)
 	}
