@@ -60,7 +60,7 @@ func (p *Plan) hint(e *fault.Error) string {
 		return "sysfs needs a network namespace that belongs to the container's user namespace; bind /sys instead"
 	case m.IDMap != nil && is(unix.EINVAL, "mount_setattr"):
 		return "the file system of the source may not support idmapped mounts in this kernel"
-	case is(unix.EINVAL, "move_mount") && p.mismatch(m):
+	case (is(unix.EINVAL, "move_mount") || is(unix.ENOTDIR, "openat")) && p.mismatch(m): // the latter without openat2(2)
 		return mnt.Mismatch
 	case is(unix.EINVAL, "fsconfig "):
 		return optionHint(m.Type, strings.TrimPrefix(e.Step, "fsconfig "))
