@@ -83,7 +83,7 @@ func TestPanicIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said []string
-	for late := time.After(10 * time.Second); !strings.Contains(strings.Join(said, "\n"), "goroutine "); {
+	for late := time.After(20 * time.Second); !strings.Contains(strings.Join(said, "\n"), "goroutine "); {
 		select {
 		case line := <-d.logged:
 			said = append(said, line)
@@ -94,6 +94,7 @@ func TestPanicIsLogged(t *testing.T) {
 	if all := strings.Join(said, "\n"); !strings.Contains(all, "SIGABRT") {
 		t.Errorf("logged: %q", all)
 	}
+	s.awaitEnd(int(c.ShimPid)) // as long as it writes its last words it has its socket, which the next would take for one that answers
 	d.command(s.id, s.bundle, nil, "-bundle", s.bundle, "delete")
 	d.start(s.id, s.bundle) // takes the socket over, and removes it
 }
