@@ -2,6 +2,7 @@ package nat
 
 import (
 	"errors"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -90,10 +91,11 @@ func (r Rule) Loopback() bool {
 
 // CheckIP refuses what can't be the container's address. That nobody else has it is checked by Start.
 func CheckIP(s string) error {
-	n, ok := parseIPv4(s)
-	if !ok {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || !ip.Is4() {
 		return mistake("ip", s, "want an IPv4 address")
 	}
+	n := ip.As4()
 	switch {
 	case n[3] == 0 || n[3] == 255:
 		return mistake("ip", s, "the last number is that of a network or of a broadcast")
@@ -123,65 +125,18 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// parseIPv4 reads four numbers with dots between them.
-func parseIPv4(s string) (n [4]uint64, ok bool) {
-	octets := strings.Split(s, ".")
-	if len(octets) != 4 {
-		return n, false
-	}
-	for i, o := range octets {
-		var err error
-		if n[i], err = strconv.ParseUint(o, 10, 8); err != nil || len(o) > 1 && o[0] == '0' {
-			return n, false
-		}
-	}
-	return n, true
-}
-
-// isIPv6 tells whether s has the form of RFC 4291, section 2.2.
-func isIPv6(s string) bool {
-	groups := func(part string, last bool) (n int, ok bool) {
-		if part == "" {
-			return 0, true
-		}
-		all := strings.Split(part, ":")
-		for i, g := range all {
-			if _, v4 := parseIPv4(g); v4 && last && i == len(all)-1 {
-				n++ // an IPv4 address stands for two
-			} else if _, err := strconv.ParseUint(g, 16, 16); err != nil || len(g) > 4 {
-				return 0, false
-			}
-			n++
-		}
-		return n, true
-	}
-	head, tail, short := strings.Cut(s, "::")
-	if !short {
-		n, ok := groups(s, true)
-		return ok && n == 8
-	}
-	n, ok := groups(head, false)
-	m, ok2 := groups(tail, true)
-	return ok && ok2 && n+m < 8
-}
-
 // checkAddress says what is wrong with an address, or where there may be some with a prefix of addresses; or "".
 func checkAddress(s string, prefix bool) string {
-	host, bits, ranged := strings.Cut(s, "/")
+	host, _, ranged := strings.Cut(s, "/")
 	if ranged && !prefix {
 		return strconv.Quote(s) + " is not an address"
 	}
-	most := 32
-	if strings.Contains(host, ":") {
-		most = 128
-		if !isIPv6(host) {
-			return strconv.Quote(host) + " is not an address"
-		}
-	} else if _, ok := parseIPv4(host); !ok {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() != "" {
 		return strconv.Quote(host) + " is not an address"
 	}
-	if n, err := strconv.ParseUint(bits, 10, 8); ranged && (err != nil || int(n) > most || len(bits) > 1 && bits[0] == '0') {
-		return strconv.Quote(s) + " is not a network: want 0 to " + strconv.Itoa(most) + " behind /"
+	if _, err := netip.ParsePrefix(s); ranged && err != nil {
+		return strconv.Quote(s) + " is not a network: want 0 to " + strconv.Itoa(ip.BitLen()) + " behind /"
 	}
 	return ""
 }
