@@ -14,6 +14,7 @@ import (
 
 	"hull/internal/engine"
 	"hull/internal/fault"
+	"hull/internal/linux"
 	"hull/internal/sandbox"
 )
 
@@ -63,7 +64,7 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		if err != nil {
 			return err
 		}
-		made := missingDirs(req.Image.Path)
+		made := linux.MissingDirs(req.Image.Path)
 		image, err := makeImageDir(req.Image.Path)
 		if err == nil {
 			defer image.Close()
@@ -139,16 +140,6 @@ func (o *ImageOptions) resolve() (engine.Image, error) {
 		}
 	}
 	return i, nil
-}
-
-// missingDirs returns the directories of path that don't exist, the innermost first.
-func missingDirs(path string) (dirs []string) {
-	for ; ; path = filepath.Dir(path) {
-		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			return dirs
-		}
-		dirs = append(dirs, path)
-	}
 }
 
 // makeImageDir opens the directory of an image, which only its owner may enter if it has to be made. What is in front of it on

@@ -52,8 +52,8 @@ var layers = [][]string{
 	{"hull/internal/rootfs", "hull/internal/containerd", "hull/internal/netdev", "hull/internal/upper", "hull/internal/nat", "hull/internal/hook", "hull/internal/sandbox/image"},
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft", "hull/internal/criu"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd", "hull/internal/sklookup"},
-	{"hull/internal/stub", "hull/internal/sigaction", "hull/internal/mountinfo"},
-	{"hull/internal/linux", "hull/internal/elf", "hull/internal/install", "hull/internal/adopt", "hull/internal/sentry/errno"},
+	{"hull/internal/stub", "hull/internal/sigaction", "hull/internal/mountinfo", "hull/internal/adopt"},
+	{"hull/internal/linux", "hull/internal/elf", "hull/internal/install", "hull/internal/sentry/errno"},
 	{"hull/internal/fault", "hull/internal/ttrpc", "hull/internal/typo"},
 }
 

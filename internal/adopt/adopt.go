@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/linux"
 )
 
 // Names of the runtimes: the second makes sandboxes, since hull does so if it is called by that name.
@@ -163,7 +164,7 @@ func (c *Change) Do() (backup string, err error) {
 	if c.After == nil {
 		return backup, os.Remove(c.File)
 	}
-	made := missingDirs(filepath.Dir(c.File))
+	made := linux.MissingDirs(filepath.Dir(c.File))
 	if err = os.MkdirAll(filepath.Dir(c.File), 0o755); err == nil {
 		err = write(c.File, c.After, c.File)
 	}
@@ -173,16 +174,6 @@ func (c *Change) Do() (backup string, err error) {
 		}
 	}
 	return backup, err
-}
-
-// missingDirs returns the directories of path that don't exist, the innermost first.
-func missingDirs(path string) (dirs []string) {
-	for ; ; path = filepath.Dir(path) {
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return dirs
-		}
-		dirs = append(dirs, path)
-	}
 }
 
 // write makes a file whole, or not at all, with the mode and the owner of the one named like.

@@ -3,7 +3,9 @@ package linux
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -132,4 +134,14 @@ func InUserNamespace() bool {
 // not of a container or machine that has it as its root: it has that user's environment. Other runtimes go by the same.
 func OrdinaryRoot() bool {
 	return os.Geteuid() == 0 && os.Getenv("XDG_RUNTIME_DIR") != "" && os.Getenv("USER") != "root" && InUserNamespace()
+}
+
+// MissingDirs returns the directories of path that don't exist, the innermost first: what os.MkdirAll will make.
+func MissingDirs(path string) (dirs []string) {
+	for ; ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return dirs
+		}
+		dirs = append(dirs, path)
+	}
 }
