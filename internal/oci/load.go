@@ -206,3 +206,11 @@ func join(mistakes []*fault.Error, more int) error {
 	}
 	return errors.Join(errs...)
 }
+
+// MemoryLimit returns linux.resources.memory.limit, in bytes. There is none if it is not above 0.
+func MemoryLimit(s *specs.Spec) int64 {
+	if r := s.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil {
+		return *r.Memory.Limit
+	}
+	return 0
+}

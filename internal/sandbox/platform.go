@@ -32,8 +32,8 @@ const kvmDevice = "/dev/kvm"
 const (
 	// trialTime is how long a step of a trial of KVM may take. All of them take some milliseconds; what hangs does so for ever.
 	trialTime = 5 * time.Second
-	// startTime is how many times as long hull-sandbox may take to begin: that is not KVM's, and a busy machine may be that slow.
-	startTime = 6
+	// startFactor is how many times as long hull-sandbox may take to begin: that is not KVM's, and a busy machine may be that slow.
+	startFactor = 6
 	// killTime is how long a process that was killed may take to end.
 	killTime = 500 * time.Millisecond
 )
@@ -152,7 +152,7 @@ func stands(pid int) bool {
 // followTrial returns the device at the end of a trial, or the step at which it stood at its failure: os.ErrDeadlineExceeded, if the
 // time of that step is over.
 func followTrial(conn *os.File, device string, patience time.Duration) (f *os.File, step string, err error) {
-	deadline := time.Now().Add(startTime * patience)
+	deadline := time.Now().Add(startFactor * patience)
 	for {
 		if err := conn.SetReadDeadline(deadline); err != nil {
 			return nil, step, err
@@ -184,7 +184,7 @@ func (e Engine) patience() time.Duration { return cmp.Or(e.trialTime, trialTime)
 func (e Engine) hung(device, step string, pid int, left bool) error {
 	what := fmt.Sprintf("%s %s has not come back within %v", step, strconv.Quote(device), e.patience())
 	if step == "" {
-		what = fmt.Sprintf("hull-sandbox has not begun to try %s within %v", strconv.Quote(device), startTime*e.patience())
+		what = fmt.Sprintf("hull-sandbox has not begun to try %s within %v", strconv.Quote(device), startFactor*e.patience())
 	}
 	switch {
 	case left && stands(pid):

@@ -56,7 +56,7 @@ func probe(t *testing.T, device string, patience time.Duration) error {
 	e := Engine{Program: self, Options: Options{Platform: KVM, PlatformDevice: device}, trialTime: patience}
 	begin := time.Now()
 	f, err := e.ProbeKVM()
-	if took, most := time.Since(begin), startTime*patience+killTime+2*time.Second; took > most {
+	if took, most := time.Since(begin), startFactor*patience+killTime+2*time.Second; took > most {
 		t.Errorf("it took %v, at most %v are possible", took, most)
 	}
 	if err == nil {

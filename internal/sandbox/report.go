@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/internal/fault"
+	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 )
 
@@ -94,8 +95,8 @@ func (c *creation) explainEnd(ws unix.WaitStatus) {
 	case ws.Exited():
 		c.traceLog(log)
 		if why = lastWords(log); why == "" {
-			if endedParked(ws) {
-				return
+			if wire.EndsParked(unix.Signal(ws.ExitStatus() - 128)) {
+				return // as boot ends then
 			}
 			why = fmt.Sprintf("exit status %d", ws.ExitStatus())
 		}
@@ -105,16 +106,6 @@ func (c *creation) explainEnd(ws unix.WaitStatus) {
 	if c.Warn != nil {
 		c.Warn("the sandbox ended by itself, and the container with it: " + why)
 	}
-}
-
-// endedParked tells whether this is how a sandbox ends whose container waited for its start when a signal was sent to it: boot's
-// endsParked has the same ones.
-func endedParked(ws unix.WaitStatus) bool {
-	switch unix.Signal(ws.ExitStatus() - 128) {
-	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
-		return true
-	}
-	return false
 }
 
 func (c *creation) traceLog(log []byte) {
@@ -136,7 +127,7 @@ func (c *creation) lost() error {
 		return fmt.Errorf("%w: %s", errLost, last)
 	}
 	e := &fault.Error{Err: errLost}
-	if r := c.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < smallMemory {
+	if limit := oci.MemoryLimit(c.Spec); limit > 0 && limit < smallMemory {
 		e.Hint = "linux.resources.memory.limit may be too small: the sandbox's kernel needs some itself"
 	}
 	return e

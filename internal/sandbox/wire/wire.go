@@ -44,6 +44,16 @@ const Ready = "ready"
 // for the end of the container's streams.
 const Taken = "t"
 
+// EndsParked tells whether a signal ends a container that waits for its start, with the status 128 + sig: the process that stands
+// for it on the host is the first of its pid namespace there, and passes signals on.
+func EndsParked(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		return true
+	}
+	return false
+}
+
 // The values of options of boot: where what is written to a root goes, if not to the host, or the number of a file for it; who else
 // changes files; and of what others of the host have made: whether it may be opened.
 const (

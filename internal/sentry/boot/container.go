@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 
+	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/rootfs"
 	"hull/internal/sentry/stream"
 )
@@ -101,21 +103,12 @@ func (s *Sandbox) isAwake() bool {
 // one waits for its start, some end it, as kill(1) would though it is the first of its pid namespace.
 func (s *Sandbox) signal(sig linux.Signal) {
 	if !s.root.running.Load() {
-		if endsParked(sig) {
+		if wire.EndsParked(unix.Signal(sig)) {
 			os.Exit(128 + int(sig))
 		}
 		return
 	}
 	s.root.deliver(s.root.init, sig)
-}
-
-// endsParked tells whether a signal ends a container that waits for its start.
-func endsParked(sig linux.Signal) bool {
-	switch sig {
-	case linux.SIGHUP, linux.SIGINT, linux.SIGQUIT, linux.SIGTERM:
-		return true
-	}
-	return false
 }
 
 // deliver passes a signal on to a process of the container.

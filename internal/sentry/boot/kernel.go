@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
 	"hull/internal/sentry/network"
@@ -92,8 +93,8 @@ func (s *Sandbox) newKernel() error {
 // more as its file of memory grows, whatever there is.
 func (s *Sandbox) tellMemory() {
 	total := s.host.Totalram * uint64(s.host.Unit)
-	if r := s.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
-		total = min(total, uint64(*r.Memory.Limit))
+	if limit := oci.MemoryLimit(s.Spec); limit > 0 {
+		total = min(total, uint64(limit))
 	}
 	usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = total, total
 }

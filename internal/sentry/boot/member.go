@@ -182,7 +182,7 @@ func (m *member) awaitStart(conn int) (end wire.End, err error) {
 				t.Begin()
 			}
 			return end, nil
-		case endsParked(sig):
+		case wire.EndsParked(unix.Signal(sig)):
 			return wire.End{Code: 128 + uint32(sig)}, nil
 		}
 	}

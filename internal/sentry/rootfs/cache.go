@@ -1,6 +1,10 @@
 package rootfs
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"hull/internal/oci"
+)
 
 // The kernel keeps files of a mount's open that no program uses any more, those that were used last, since to look one up again
 // costs three calls of the host's. Who walks through more of them than it keeps, in whatever order, finds none of them again:
@@ -36,11 +40,7 @@ func (m *Mounts) keptFiles() uint64 {
 	if m.ExclusiveMounts {
 		trees += len(*m.Files) - 1
 	}
-	memory := int64(0)
-	if r := m.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil {
-		memory = *r.Memory.Limit
-	}
-	return share(m.Descriptors, memory, trees)
+	return share(m.Descriptors, oci.MemoryLimit(m.Spec), trees)
 }
 
 // share returns what each of the trees has of the files that are kept open: memory is the container's limit of it, or nothing
