@@ -5,6 +5,7 @@ import (
 
 	"hull/internal/caps"
 	"hull/internal/cgroup"
+	"hull/internal/fault"
 	"hull/internal/mnt"
 	"hull/internal/oci"
 	"hull/internal/sandbox"
@@ -48,4 +49,11 @@ func isolations() string {
 		return string(Native)
 	}
 	return string(Native) + " " + string(Sandbox)
+}
+
+// CPUFeatures returns the features of this machine's processor that sandboxes are shown, as /proc/cpuinfo has them: what a saved
+// container was started with must be there where it is restored.
+func (r *Runtime) CPUFeatures() ([]string, error) {
+	features, err := sandbox.Engine{Program: r.SandboxProgram, Release: Version}.CPUFeatures()
+	return features, fault.In("cpu-features", "", err)
 }

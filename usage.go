@@ -1,9 +1,11 @@
 package hull
 
 import (
+	"context"
+
+	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/fault"
-	"hull/internal/sandbox"
 	"hull/internal/sandbox/wire"
 )
 
@@ -73,9 +75,45 @@ func less(a, b uint64) uint64 { return a - min(a, b) }
 // MetricsAddress is where hull-metrics listens unless it is told otherwise.
 const MetricsAddress = "127.0.0.1:9464"
 
-// CPUFeatures returns the features of this machine's processor that sandboxes are shown, as /proc/cpuinfo has them: what a saved
-// container was started with must be there where it is restored.
-func (r *Runtime) CPUFeatures() ([]string, error) {
-	features, err := sandbox.Engine{Program: r.SandboxProgram, Release: Version}.CPUFeatures()
-	return features, fault.In("cpu-features", "", err)
+// Stats are what the kernel counts for a container, in JSON as runc's events have them.
+// CPU, CPUSet, Memory, Pids, BlockIO, Hugetlb, RDMA, IntelRdt and NetworkInterfaces have the JSON names cpu, cpuset, memory,
+// pids, blkio, hugetlb, rdma, intel_rdt and network_interfaces. Inside, inside, is what a sandbox's kernel counts for the container
+// alone: cpu with user and kernel in nanoseconds, memory in bytes, pids. Of a container that has joined others in a sandbox CPU, Memory
+// and Pids are these, too, beside the limits.
+type Stats = cgroup.Stats
+
+// Stats returns the resources that the container uses.
+func (c *Container) Stats() (*Stats, error) {
+	s, err := c.group.Stats()
+	if k, ok := c.engine.(engine.Kernel); ok && err == nil {
+		err = c.countInside(k, s)
+	}
+	return s, fault.In("events", c.ID(), err)
+}
+
+// countInside adds what the kernel of a sandbox counts, unless somebody has frozen it: it can't answer then.
+func (c *Container) countInside(k engine.Kernel, s *Stats) error {
+	if frozen, err := c.group.Frozen(); frozen || err != nil {
+		return err
+	}
+	view := c.engineView()
+	inside, err := k.Usage(&view)
+	if err != nil || inside == nil {
+		return err
+	}
+	s.Inside = inside
+	if view.Pod != nil {
+		// The cgroup has one process that waits: what the container uses is the rest of its sandbox's.
+		s.CPU.Usage = cgroup.CPUUsage{Total: inside.CPU.User + inside.CPU.Kernel, User: inside.CPU.User, Kernel: inside.CPU.Kernel}
+		s.Memory.Usage.Usage, s.Memory.Cache, s.Memory.Raw = inside.Memory, 0, nil
+		s.Pids.Current = inside.Pids
+	}
+	return nil
+}
+
+// OOMEvents returns a channel that gets a value for each out-of-memory kill, and is closed when the container is gone
+// or ctx is done.
+func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
+	ch, err := c.group.OOM(ctx)
+	return ch, fault.In("events", c.ID(), err)
 }

@@ -1,0 +1,91 @@
+package hull
+
+import (
+	"context"
+	"errors"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"hull/internal/cgroup"
+	"hull/internal/engine"
+	"hull/internal/rdt"
+	"hull/internal/sandbox"
+)
+
+// UpdateOptions say what Update changes. What is nil or empty stays as it is.
+type UpdateOptions struct {
+	Resources     *specs.LinuxResources
+	L3CacheSchema string // linux.intelRdt.l3CacheSchema
+	MemBwSchema   string // linux.intelRdt.memBwSchema
+}
+
+// Update changes the limits of a container that is not stopped.
+func (c *Container) Update(o UpdateOptions) error {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	return c.locked(ctx, "update", func() error {
+		if err := c.want("update", Created, Running, Paused); err != nil {
+			return err
+		}
+		if err := c.updateRDT(ctx, o.L3CacheSchema, o.MemBwSchema); err != nil {
+			return err
+		}
+		if o.Resources == nil {
+			return nil
+		}
+		err := c.group.Set(ctx, o.Resources)
+		c.warnOfCgroup()
+		if err == nil {
+			err = c.updateInside(o.Resources)
+		}
+		return err
+	})
+}
+
+// updateInside changes what the kernel of a sandbox limits of a container that has joined others there: for its programs, of which
+// the host's kernel knows nothing.
+func (c *Container) updateInside(r *specs.LinuxResources) error {
+	view := c.engineView()
+	k, ok := c.engine.(engine.Kernel)
+	if !ok || view.Pod == nil {
+		return nil
+	}
+	files, rest := cgroup.Inside(r)
+	if warning := sandbox.NotHeld(rest); warning != "" {
+		c.runtime.warn(warning)
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return k.Limit(&view, files)
+}
+
+// updateRDT changes the container's group of resctrl. A container that was made without one gets its own, as with runc.
+func (c *Container) updateRDT(ctx context.Context, l3Cache, memBw string) error {
+	if l3Cache == "" && memBw == "" {
+		return nil
+	}
+	if c.rdt != nil {
+		return c.rdt.Set(l3Cache, memBw)
+	}
+	group, err := rdt.NewLater(c.ID(), l3Cache, memBw)
+	if err != nil {
+		return err
+	}
+	// Recorded first, so that delete finds it even if hull is killed now.
+	before := *c.record
+	c.record.RDT = group.State()
+	if err := c.dir.Save(c.record); err != nil {
+		return err
+	}
+	err = group.Create(ctx)
+	if err == nil {
+		err = group.Move(func() ([]int, error) { return c.group.Pids(true) })
+	}
+	if err != nil {
+		*c.record = before
+		return errors.Join(err, group.Destroy(), c.dir.Save(c.record))
+	}
+	c.rdt = group
+	return nil
+}
