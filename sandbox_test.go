@@ -57,6 +57,7 @@ func sandboxSuite() map[string]func(*testing.T) {
 		"DeleteAmongOthers":           TestDeleteAmongOthers,
 		"DeleteDamagedRecord":         TestDeleteDamagedRecord,
 		"DeletedContainer":            TestDeletedContainer,
+		"CorkedDataLeavesAtTheEnd":    TestCorkedDataLeavesAtTheEnd,
 		"DockerNameServer":            TestDockerNameServer,
 		"ExitStatus":                  TestExitStatus,
 		"HookChangesLimits":           TestHookChangesLimits,

@@ -68,9 +68,7 @@ printf '#!/usr/bin/env node\nconst twice = n => 2 * n;\nmodule.exports = twice;\
 npm pack; cd /tmp/app && npm init -y >/dev/null && npm pkg set scripts.build='twice 21 >built.js' scripts.test='node -p "require(\"./built.js\") === require(\"twice\")(21)"'
 npm install --silent ../twice/twice-1.0.0.tgz; npm run --silent build && npm test --silent
 rm -r node_modules && npm ci --silent && readlink node_modules/.bin/twice; npm ls --parseable`, "twice-1.0.0.tgz\ntrue\n../twice/index.js\n/tmp/app\n/tmp/app/node_modules/twice\n"},
-	// Without tcp_nopush: see docs/isolation.md.
-	{"nginx", `sed -i 's/tcp_nopush on/tcp_nopush off/' /etc/nginx/nginx.conf
-nginx && while ! ab -q -n 1 http://127.0.0.1/ >/dev/null 2>&1; do sleep 0.1; done
+	{"nginx", `nginx && while ! ab -q -n 1 http://127.0.0.1/ >/dev/null 2>&1; do sleep 0.1; done
 ab -q -n 2000 -c 8 http://127.0.0.1/ | grep -E '^(Complete|Failed)'; ab -q -k -n 2000 -c 8 http://127.0.0.1/ | grep -E '^(Complete|Failed)'
 nginx -s quit 2>/dev/null; while pgrep nginx >/dev/null; do sleep 0.1; done; echo gone`,
 		"Complete requests:      2000\nFailed requests:        0\nComplete requests:      2000\nFailed requests:        0\ngone\n"},

@@ -52,6 +52,11 @@ func (s *Sandbox) newKernel() error {
 	if err := platform.Check(s.KVM); err != nil {
 		return err
 	}
+	if !network.IsHost(s.Spec) {
+		if err := network.SendCorkedAtEnd(); err != nil {
+			return err
+		}
+	}
 	ready := make(chan made, 1)
 	threads := cpus
 	if !s.parked { // where all that takes long is over when the first mount is made
