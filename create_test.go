@@ -109,9 +109,11 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGUSR1, unix.SIGINT, unix.SIGWINCH} {
+	const shutdown = 37 // SIGRTMIN+3, by which engines end a systemd (systemd(1))
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGUSR1, unix.SIGINT, unix.SIGWINCH, shutdown} {
+		name := cmp.Or(unix.SignalName(sig), strconv.Itoa(int(sig)))
 		out := newSpeaker(t)
-		c := create(t, newRuntime(t), hull.CreateOptions{Stdio: hull.Stdio{Out: out.W}}, args("trap", unix.SignalName(sig)))
+		c := create(t, newRuntime(t), hull.CreateOptions{Stdio: hull.Stdio{Out: out.W}}, args("trap", name))
 		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +121,7 @@ func TestSignals(t *testing.T) {
 		if err := c.Signal(sig, false); err != nil {
 			t.Error(err)
 		}
-		out.want(unix.SignalName(sig))
+		out.want(name)
 		expect(t, "0", wait(t, c.Init()))
 		refused(t, c.Signal(sig, false), hull.ErrBadState, "kill box", "not running")
 		if err := c.Init().Signal(sig); !errors.Is(err, os.ErrProcessDone) {

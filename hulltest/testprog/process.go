@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -214,6 +215,9 @@ func trap(names []string) error {
 	var signals []os.Signal
 	for _, name := range names {
 		sig := unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG"))
+		if n, err := strconv.Atoi(name); err == nil && n > 0 {
+			sig = unix.Signal(n) // those of real time have no names
+		}
 		if sig == 0 {
 			return fmt.Errorf("%w: no signal %s", errUsage, name)
 		}
@@ -222,7 +226,8 @@ func trap(names []string) error {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, signals...)
 	fmt.Println("ready")
-	fmt.Println(unix.SignalName((<-caught).(unix.Signal)))
+	sig := (<-caught).(unix.Signal)
+	fmt.Println(cmp.Or(unix.SignalName(sig), strconv.Itoa(int(sig))))
 	return nil
 }
 

@@ -25,7 +25,7 @@ func forwardSignals(handle func(linux.Signal)) error {
 	if err != nil {
 		return err
 	}
-	for sig := unix.Signal(1); sig < 32; sig++ {
+	for sig := unix.Signal(1); sig <= linux.SignalMaximum; sig++ {
 		switch {
 		case sig == unix.SIGKILL, sig == unix.SIGSTOP, slices.Contains(kept, sig), slices.Contains(faults, os.Signal(sig)):
 			continue

@@ -27,7 +27,7 @@ func TestForwardSignals(t *testing.T) {
 	if err := forwardSignals(func(s linux.Signal) { got <- s }); err != nil {
 		t.Fatal(err)
 	}
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGTSTP, unix.SIGSEGV, unix.SIGUSR1} {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGTSTP, unix.SIGSEGV, unix.SIGUSR1, 34, 64} {
 		if err := unix.Kill(unix.Getpid(), sig); err != nil {
 			t.Fatal(err)
 		}
