@@ -51,6 +51,8 @@ func TestSandboxMember(t *testing.T) {
 		"DefaultDevices":          TestDefaultDevices,
 		"Delete":                  TestDelete,
 		"ExitStatus":              TestExitStatus,
+		"FUSE":                    TestFUSE,
+		"FUSEOfAnother":           testFUSEOfAnother,
 		"StartHooks":              TestSandboxStartHooks,
 		"HooksStop":               TestHooksStopAtTheFirstFailure,
 		"HostIsOutOfSight":        TestHostIsOutOfSight,

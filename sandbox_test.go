@@ -60,6 +60,7 @@ func sandboxSuite() map[string]func(*testing.T) {
 		"CorkedDataLeavesAtTheEnd":    TestCorkedDataLeavesAtTheEnd,
 		"DockerNameServer":            TestDockerNameServer,
 		"ExitStatus":                  TestExitStatus,
+		"FUSE":                        TestFUSE,
 		"HookChangesLimits":           TestHookChangesLimits,
 		"HookSeesTheNamespaces":       TestHookSeesTheNamespaces,
 		"HooksStopAtTheFirstFailure":  TestHooksStopAtTheFirstFailure,

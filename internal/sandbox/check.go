@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/cgroup/device"
 	"hull/internal/fault"
 	"hull/internal/mnt"
 	"hull/internal/sandbox/wire"
@@ -317,6 +318,10 @@ func (k *checker) linux(l *specs.Linux) {
 	k.refuse(len(l.NetDevices) > 0, "linux.netDevices", "devices of the host's network can't be moved into its kernel")
 	k.refuse(len(l.TimeOffsets) > 0, "linux.timeOffsets", "its kernel has no time namespaces")
 	for i, d := range l.Devices {
+		if isFUSE(d) {
+			k.fuse(i, l)
+			continue
+		}
 		k.refuse(!known(d), fmt.Sprintf("linux.devices[%d] %q", i, d.Path), fmt.Sprintf("its kernel has no device %s %d:%d", d.Type, d.Major, d.Minor))
 	}
 	if sc := l.Seccomp; sc != nil {
@@ -328,6 +333,19 @@ func (k *checker) linux(l *specs.Linux) {
 	}
 	_, err := seccomp.Compile(l.Seccomp)
 	k.take(err)
+}
+
+// fuse refuses the device that servers of FUSE file systems open where the host's kernel would not let them.
+func (k *checker) fuse(i int, l *specs.Linux) {
+	var rules []specs.LinuxDeviceCgroup
+	if l.Resources != nil {
+		rules = l.Resources.Devices
+	}
+	access, err := device.New(rules)
+	k.take(err)
+	d := l.Devices[i]
+	k.refuse(err == nil && !access.Allows(device.Device{Kind: 'c', Major: d.Major, Minor: d.Minor}, device.Read|device.Write),
+		fmt.Sprintf("linux.devices[%d] %q", i, d.Path), fmt.Sprintf("%s has no rule that allows %s %d:%d rw", device.Field, d.Type, d.Major, d.Minor))
 }
 
 // action refuses what the sandbox's kernel would do otherwise.
@@ -414,6 +432,11 @@ func connected(fd int) bool {
 	}
 	_, err = unix.Getpeername(fd)
 	return err == nil
+}
+
+// isFUSE tells whether a device is /dev/fuse.
+func isFUSE(d specs.LinuxDevice) bool {
+	return (d.Type == "c" || d.Type == "u") && d.Major == 10 && d.Minor == 229
 }
 
 // known tells whether the sandbox's kernel has that device.

@@ -198,6 +198,20 @@ func (a *Access) remove(r Rule) error {
 	return nil
 }
 
+// Allows tells whether a device may be used in all of the ways of p.
+func (a *Access) Allows(d Device, p Perm) bool {
+	var excepted Perm
+	for e, perm := range a.exceptions {
+		if e.Kind == d.Kind && (e.Major == Any || e.Major == d.Major) && (e.Minor == Any || e.Minor == d.Minor) {
+			excepted |= perm
+		}
+	}
+	if a.AllowAll {
+		return excepted&p == 0
+	}
+	return excepted&p == p
+}
+
 // Exceptions returns the exceptions as rules, in the order in which they came.
 func (a *Access) Exceptions() []Rule {
 	rules := make([]Rule, 0, len(a.order))

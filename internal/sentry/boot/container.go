@@ -51,7 +51,7 @@ type container struct {
 
 // files is what its mount namespace is made of.
 func (c *container) files() *rootfs.Config {
-	f := &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, Name: c.name(),
+	f := &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, ID: c.ID, Name: c.name(),
 		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Descriptors: c.openLimit, Files: &c.Files}
 	if c.group != nil {
 		f.Cgroups = c.group.ns

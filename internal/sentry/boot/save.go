@@ -19,6 +19,7 @@ import (
 	"hull/internal/sentry/checksum"
 	"hull/internal/sentry/errno"
 	"hull/internal/sentry/network"
+	"hull/internal/sentry/rootfs"
 )
 
 // savedKey is the name in the kernel of what is saved beside it.
@@ -130,6 +131,9 @@ func (s *Sandbox) savable() error {
 	}
 	if s.written != nil {
 		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")
+	}
+	if rootfs.FUSEMounted() {
+		return refuse("a FUSE file system is mounted: what it asks its server could be lost")
 	}
 	if s.hostSockets.Open(s.kernel.SupervisorContext()) {
 		return refuse("a process has a socket of the host's open that it was given as a stream: it can't be saved")

@@ -54,6 +54,7 @@ func (m *Mounts) devices() error {
 	} else if parsed, err := mnt.Parse(at, m.Spec.Mounts[at], m.Bundle); err != nil || parsed.Bind {
 		return err
 	}
+	m.lendFUSE()
 	nodes := slices.Clone(defaultDevices)
 	for _, d := range m.Spec.Linux.Devices {
 		n := device{path: path.Clean(d.Path), major: uint32(d.Major), minor: uint32(d.Minor), mode: 0o666}

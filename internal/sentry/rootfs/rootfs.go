@@ -39,7 +39,8 @@ type Config struct {
 	Kernel  *kernel.Kernel
 	Server  *fileserver.Server  // serves the donated files
 	Written *pgalloc.MemoryFile // what an overlay is kept in; nil: in the kernel's memory
-	Name    string              // by which its files are found again when it is restored
+	ID      string
+	Name    string // by which its files are found again when it is restored
 	Spec    *specs.Spec
 	Bundle  string // for messages
 	PIDs    *kernel.PIDNamespace

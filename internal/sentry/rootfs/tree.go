@@ -143,6 +143,7 @@ func (c *Config) Restore(files map[checkpoint.ResourceID]int) error {
 	if err != nil {
 		return err
 	}
+	c.lendFUSE()
 	for _, t := range trees {
 		if files[t.id], err = c.Server.Serve(t.FD, t.readonly); err != nil {
 			return err

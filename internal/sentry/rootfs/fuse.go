@@ -1,0 +1,115 @@
+package rootfs
+
+import (
+	gocontext "context"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/fuse"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/state"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+const fuseMinor = 229 // of /dev/fuse, whose major number is linux.MISC_MAJOR
+
+// isFUSE tells whether a device of the configuration is the one that servers of FUSE file systems open.
+func isFUSE(d specs.LinuxDevice) bool { return d.Major == linux.MISC_MAJOR && d.Minor == fuseMinor }
+
+// fuseContainers are those that have the device, by their ids. A process has one kernel.
+var fuseContainers sync.Map
+
+// lendFUSE has the container's programs mount file systems that others of them serve, if its configuration has the device. A
+// kernel in which none has it knows neither the device nor the type.
+func (c *Config) lendFUSE() {
+	if !slices.ContainsFunc(c.Spec.Linux.Devices, isFUSE) {
+		fuseContainers.Delete(c.ID)
+		return
+	}
+	fuseContainers.Store(c.ID, true)
+	// What fails is what was done for another container, or before a checkpoint.
+	v := c.Kernel.VFS()
+	_ = v.RegisterFilesystemType(fuse.Name, &fuseType{}, &vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true})
+	_ = fuse.Register(v)
+}
+
+// fuseType is the type for the containers that have the device.
+type fuseType struct{ fuse.FilesystemType }
+
+// GetFilesystem implements vfs.FilesystemType. Of itself the type takes any file of the host's for a server, too, such as a standard
+// stream: this kernel would wait in read(2) of it, where nothing interrupts it, and change its mode for all who have it. (A program
+// that puts another file in the place of the descriptor at the same moment harms its own sandbox.)
+func (t *fuseType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, creds *auth.Credentials, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
+	task := kernel.TaskFromContext(ctx)
+	if task == nil {
+		return nil, nil, linuxerr.EINVAL
+	}
+	if _, ok := fuseContainers.Load(task.ContainerID()); !ok {
+		return nil, nil, linuxerr.ENODEV
+	}
+	fd, err := strconv.ParseInt(vfs.GenericParseMountOptions(opts.Data)["fd"], 10, 32)
+	if err != nil {
+		return nil, nil, linuxerr.EINVAL
+	}
+	file := task.GetFile(int32(fd))
+	if file == nil {
+		return nil, nil, linuxerr.EINVAL
+	}
+	defer file.DecRef(ctx)
+	device, ok := file.Impl().(*fuse.DeviceFD)
+	if !ok || device.Readiness(waiter.EventErr) == 0 { // or it serves another one already, as in Linux
+		return nil, nil, linuxerr.EINVAL
+	}
+	fs, root, err := t.FilesystemType.GetFilesystem(ctx, v, creds, source, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	fuseMounted.Add(1)
+	fs.Init(v, t, &fuseFilesystem{fs.Impl(), device})
+	return fs, root, nil
+}
+
+// fuseMounted is how many file systems there are whose servers are programs.
+var fuseMounted atomic.Int64
+
+// FUSEMounted tells whether there is a file system whose server is a program.
+func FUSEMounted() bool { return fuseMounted.Load() > 0 }
+
+// fuseFilesystem is a file system whose server is told when it is mounted nowhere any more: of itself it would wait for ever.
+type fuseFilesystem struct {
+	vfs.FilesystemImpl
+	device *fuse.DeviceFD
+}
+
+// Release implements vfs.FilesystemImpl. Reading from the device fails from then on, with EPERM for Linux's ENODEV, since a device
+// with nothing to serve is as it was before the mount.
+func (f *fuseFilesystem) Release(ctx context.Context) {
+	f.FilesystemImpl.Release(ctx)
+	f.device.Release(ctx)
+	fuseMounted.Add(-1)
+}
+
+// A kernel that has such file systems is not saved, but one that has had them is.
+
+// StateTypeName implements state.Type.
+func (*fuseType) StateTypeName() string { return "hull/internal/sentry/rootfs.fuseType" }
+
+// StateFields implements state.Type.
+func (*fuseType) StateFields() []string { return nil }
+
+// StateSave implements state.SaverLoader.
+func (*fuseType) StateSave(state.Sink) {}
+
+// StateLoad implements state.SaverLoader.
+func (*fuseType) StateLoad(gocontext.Context, state.Source) {}
+
+func init() { state.Register((*fuseType)(nil)) }
