@@ -53,7 +53,7 @@ var layers = [][]string{
 	{"hull/internal/mnt", "hull/internal/cgroup", "hull/internal/seccomp", "hull/internal/task", "hull/internal/user", "hull/internal/rdt", "hull/internal/overlay", "hull/internal/program", "hull/internal/nft", "hull/internal/criu"},
 	{"hull/internal/caps", "hull/internal/cgroup/device", "hull/internal/cgroup/systemd", "hull/internal/sklookup"},
 	{"hull/internal/stub", "hull/internal/sigaction", "hull/internal/mountinfo", "hull/internal/adopt"},
-	{"hull/internal/linux", "hull/internal/elf", "hull/internal/install", "hull/internal/sentry/errno"},
+	{"hull/internal/linux", "hull/internal/elf", "hull/internal/install", "hull/internal/sentry/errno", "hull/internal/sentry/heap"},
 	{"hull/internal/fault", "hull/internal/ttrpc", "hull/internal/typo"},
 }
 

@@ -16,6 +16,7 @@ import (
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/fileserver"
 	"hull/internal/sentry/filter"
+	"hull/internal/sentry/heap"
 	"hull/internal/sentry/network"
 	"hull/internal/sentry/stream"
 )
@@ -50,6 +51,7 @@ func mainParked(args []string, release string) int {
 		return 1
 	}
 	debug.FreeOSMemory() // it may wait for long
+	heap.GiveBack()
 	if _, err := pool.WriteString(wire.Ready); err != nil {
 		return 1
 	}

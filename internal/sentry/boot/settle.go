@@ -8,6 +8,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/gomaxprocs"
 
+	"hull/internal/sentry/heap"
 	"hull/internal/sentry/platform"
 )
 
@@ -48,5 +49,6 @@ func settle() {
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
+	heap.GiveBack()
 	platform.FollowWakeups(quiet)
 }

@@ -1,0 +1,7 @@
+#include "funcdata.h"
+#include "textflag.h"
+
+// func deepen()
+TEXT ·deepen(SB), 0, $6291456-0
+	NO_LOCAL_POINTERS
+	RET
