@@ -131,6 +131,18 @@ func (r *Runtime) configured(id string, o making) (*Container, error) {
 	if err := o.handover().check(cfg.Spec.Process); err != nil {
 		return nil, err
 	}
+	c, err := r.placed(id, bundle, cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.engine.Check(c.spec); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// placed returns a container with the isolation that its configuration asks for, of which the engine has not been asked yet.
+func (r *Runtime) placed(id, bundle string, cfg *oci.Config, o making) (*Container, error) {
 	isolation, pod, err := r.place(id, cfg.Spec)
 	if err != nil {
 		return nil, err
@@ -148,25 +160,27 @@ func (r *Runtime) configured(id string, o making) (*Container, error) {
 	if pod != nil {
 		c.joined, c.record.Pod = pod.asPod(), pod.ID()
 	}
-	if err := c.engine.Check(c.spec); err != nil {
-		return nil, err
-	}
 	return c, nil
 }
 
 // locate finds out where the container's cgroup and its resctrl group will be.
 func (c *Container) locate() (err error) {
-	r, l := c.runtime, c.spec.Linux
-	c.group, err = cgroup.New(cgroup.Config{
-		Path: l.CgroupsPath, ID: c.ID(), Systemd: r.SystemdCgroup, Rootless: c.record.Rootless,
-		Resources: l.Resources, Annotations: c.spec.Annotations,
-	})
+	c.group, err = cgroup.New(c.cgroupConfig())
 	if err != nil {
 		// The cgroup that is in use may be the one of the container that has this id already: then that is the mistake.
-		return cmp.Or(r.store().Taken(c.ID()), err)
+		return cmp.Or(c.runtime.store().Taken(c.ID()), err)
 	}
-	c.rdt, err = rdt.New(c.ID(), l.IntelRdt)
+	c.rdt, err = rdt.New(c.ID(), c.spec.Linux.IntelRdt)
 	return err
+}
+
+// cgroupConfig is what the configuration says of the container's cgroup.
+func (c *Container) cgroupConfig() cgroup.Config {
+	l := c.spec.Linux
+	return cgroup.Config{
+		Path: l.CgroupsPath, ID: c.ID(), Systemd: c.runtime.SystemdCgroup, Rootless: c.record.Rootless,
+		Resources: l.Resources, Annotations: c.spec.Annotations,
+	}
 }
 
 // register makes the container's directory, by which its id is taken, and completes the record, which is not written yet.

@@ -130,6 +130,8 @@ func sandboxSuite() map[string]func(*testing.T) {
 		"CVE_2022_29162":              TestCVE_2022_29162,
 		"CVE_2025_27612":              TestCVE_2025_27612,
 		"CVE_2024_21626":              TestCVE_2024_21626,
+		"Check":                       TestCheck,
+		"CheckTellsAll":               TestCheckTellsAll,
 	}
 }
 

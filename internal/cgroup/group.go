@@ -52,6 +52,18 @@ type Group struct {
 // A cgroup that exists already is refused if it has processes or is frozen: it is somebody else's, and saving a state
 // that names it would have a later delete kill them.
 func New(c Config) (*Group, error) {
+	g, err := Plan(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.refuseInUse(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Plan is New for a cgroup that may be in use: who only wants to know whether there could be one makes nothing of it.
+func Plan(c Config) (*Group, error) {
 	g := &Group{mode: Detect(), given: c.Path != "", rootless: c.Rootless, res: c.Resources}
 	if err := check(g.mode, c.Resources); err != nil {
 		return nil, err
@@ -63,9 +75,6 @@ func New(c Config) (*Group, error) {
 		return nil, &fault.Error{Step: "find the devices cgroup", Kind: fault.Unsupported, Err: errNotMounted}
 	}
 	if err := g.require(c.Resources); err != nil {
-		return nil, err
-	}
-	if err := g.refuseInUse(); err != nil {
 		return nil, err
 	}
 	return g, nil

@@ -150,13 +150,21 @@ func explain(err error) []message {
 	return []message{{strings.ReplaceAll(err.Error(), "\n", "; "), hull.Hint(err)}}
 }
 
-// joined returns the errors that errors.Join has made one of; nil if err is a single one.
-func joined(err error) []error {
+// joined returns the errors that errors.Join has made one of, and of these again; nil if err is a single one.
+func joined(err error) (all []error) {
 	if _, ok := err.(*hull.Error); ok {
 		return nil // has several, too, but they are its kind and its cause
 	}
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		return j.Unwrap()
+	j, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
 	}
-	return nil
+	for _, one := range j.Unwrap() {
+		if parts := joined(one); parts != nil {
+			all = append(all, parts...)
+		} else {
+			all = append(all, one)
+		}
+	}
+	return all
 }

@@ -151,6 +151,8 @@ type Link struct {
 type Engine interface {
 	// Check refuses a configuration that this kind of isolation can't do, before anything is made.
 	Check(s *specs.Spec) error
+	// Examine refuses what Create would find wrong before it makes anything, beside what Check does. Of the streams it knows nothing.
+	Examine(ctx context.Context, r *CreateRequest) error
 	// Begin begins a creation of which no more is known yet, and goes on with that by itself: until Create, nobody may change
 	// what s says of namespaces and their maps. The result may be nil.
 	Begin(s *specs.Spec, io IO, trace func(string)) Beginning

@@ -20,6 +20,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"hull/internal/caps"
 	"hull/internal/checkpoint"
 	"hull/internal/engine"
 	"hull/internal/fault"
@@ -38,6 +39,23 @@ const execFifo = "exec.fifo"
 
 // Check implements engine.Engine. What this host's kernel can't do it says itself.
 func (Engine) Check(*specs.Spec) error { return nil }
+
+// Examine implements engine.Engine.
+func (Engine) Examine(ctx context.Context, r *engine.CreateRequest) error {
+	c, err := newCreation(ctx, r)
+	if err == nil {
+		c.close()
+	}
+	return errors.Join(err, checkRights(r.Spec))
+}
+
+// checkRights refuses namespaces that the caller can't make, as the kernel does: those in no user namespace of the container's own.
+func checkRights(s *specs.Spec) error {
+	if len(s.Linux.Namespaces) == 0 || engine.HasNamespace(s, specs.UserNamespace) || caps.Of(unix.CAP_SYS_ADMIN)&^caps.Effective() == 0 {
+		return nil
+	}
+	return &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("the caller lacks CAP_SYS_ADMIN"), Hint: userNamespaceHint("/", false)}
+}
 
 // CheckHostFiles implements engine.HostFiles.
 func (Engine) CheckHostFiles(*specs.Spec) error { return nil }

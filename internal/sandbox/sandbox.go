@@ -123,6 +123,29 @@ func (e Engine) Create(ctx context.Context, r *engine.CreateRequest) (*engine.Pr
 	return e.create(ctx, r, nil)
 }
 
+// Examine implements engine.Engine.
+func (e Engine) Examine(_ context.Context, r *engine.CreateRequest) error {
+	for _, w := range unheldLimits(r.Spec.Process) {
+		r.Warn(w)
+	}
+	if r.Pod != nil {
+		return e.checkMember(r.Pod)
+	}
+	if checkUser() != nil {
+		return nil // Check has said so
+	}
+	return e.Available()
+}
+
+// checkMember refuses options for a container that joins others: their sandbox has its own.
+func (e Engine) checkMember(pod *engine.Pod) error {
+	if e.Options == (Options{}) {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Unsupported,
+		Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", pod.ID)}
+}
+
 // create makes a container, or restores one that was saved, whose files it takes over.
 func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *savedImage) (*engine.Process, error) {
 	c := &creation{CreateRequest: r, inside: withOwnSys(r.Spec), saved: saved}
@@ -137,9 +160,8 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		c.Warn(w)
 	}
 	if r.Pod != nil {
-		if e.Options != (Options{}) {
-			return nil, &fault.Error{Kind: fault.Unsupported,
-				Err: fmt.Errorf("options of a sandbox's files: those of container %q hold, in whose sandbox it would be", r.Pod.ID)}
+		if err := e.checkMember(r.Pod); err != nil {
+			return nil, err
 		}
 		return c.join(ctx)
 	}
