@@ -201,26 +201,36 @@ func (c *Cmd) Start() error {
 		r.Isolation = c.Isolation
 		c.Runtime = &r
 	}
-	if c.Rootfs != "" && c.Network != "" {
-		return usage("Network is for a command over the host's files; with Rootfs, Spec sets linux.namespaces")
-	}
 	if c.Rootfs == "" {
-		if err := errors.Join(c.Runtime.Isolation.checkHost(), c.Runtime.checkHostOptions()); err != nil {
-			return fault.In("do", "", err)
-		}
-		if err := c.startThrowaway(); err != nil {
-			c.closeChild()
-			c.copy()
-			return joinOne([]error{fault.In("do", "", err), c.finishCopies()})
-		}
-		c.copy()
-		c.watch()
-		if c.Limits.Time > 0 {
-			c.throwaway.deadline.set(&c.Limits, c.Process, c.kill)
-		}
-		return nil
+		return c.startOverHost()
 	}
-	if c.Limits != (Limits{}) {
+	return c.startInRootfs()
+}
+
+// startOverHost starts a program over the host's files.
+func (c *Cmd) startOverHost() error {
+	if err := errors.Join(c.Runtime.Isolation.checkHost(), c.Runtime.checkHostOptions()); err != nil {
+		return fault.In("do", "", err)
+	}
+	if err := c.startThrowaway(); err != nil {
+		c.closeChild()
+		c.copy()
+		return joinOne([]error{fault.In("do", "", err), c.finishCopies()})
+	}
+	c.copy()
+	c.watch()
+	if c.Limits.Time > 0 {
+		c.throwaway.deadline.set(&c.Limits, c.Process, c.kill)
+	}
+	return nil
+}
+
+// startInRootfs starts a program in a container that others can find.
+func (c *Cmd) startInRootfs() error {
+	switch {
+	case c.Network != "":
+		return usage("Network is for a command over the host's files; with Rootfs, Spec sets linux.namespaces")
+	case c.Limits != (Limits{}):
 		return usage("Limits are for a command over the host's files; with Rootfs, Spec sets linux.resources")
 	}
 	s, err := c.spec()
