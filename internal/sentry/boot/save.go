@@ -132,8 +132,8 @@ func (s *Sandbox) savable() error {
 	if s.written != nil {
 		return refuse("what is written to its root is kept in a file (overlay), which is none of the image's")
 	}
-	if rootfs.FUSEMounted() {
-		return refuse("a FUSE file system is mounted: what it asks its server could be lost")
+	if rootfs.ServesFUSE() {
+		return refuse("a program has /dev/fuse open, or a FUSE file system is mounted: what is asked of its server could be lost")
 	}
 	if s.hostSockets.Open(s.kernel.SupervisorContext()) {
 		return refuse("a process has a socket of the host's open that it was given as a stream: it can't be saved")

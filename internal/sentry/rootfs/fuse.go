@@ -2,10 +2,11 @@ package rootfs
 
 import (
 	gocontext "context"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -17,7 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/state"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 const fuseMinor = 229 // of /dev/fuse, whose major number is linux.MISC_MAJOR
@@ -39,7 +39,8 @@ func (c *Config) lendFUSE() {
 	// What fails is what was done for another container, or before a checkpoint.
 	v := c.Kernel.VFS()
 	_ = v.RegisterFilesystemType(fuse.Name, &fuseType{}, &vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true})
-	_ = fuse.Register(v)
+	_ = v.RegisterDevice(vfs.CharDevice, linux.MISC_MAJOR, fuseMinor, &fuseDevice{},
+		&vfs.RegisterDeviceOptions{GroupName: "misc", Pathname: "fuse", FilePerms: 0o666})
 }
 
 // fuseType is the type for the containers that have the device.
@@ -47,7 +48,7 @@ type fuseType struct{ fuse.FilesystemType }
 
 // GetFilesystem implements vfs.FilesystemType. Of itself the type takes any file of the host's for a server, too, such as a standard
 // stream: this kernel would wait in read(2) of it, where nothing interrupts it, and change its mode for all who have it. (A program
-// that puts another file in the place of the descriptor at the same moment harms its own sandbox.)
+// that puts such a file in the place of a descriptor that it doesn't know yet, at the right moment, harms its own sandbox.)
 func (t *fuseType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, creds *auth.Credentials, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
 	task := kernel.TaskFromContext(ctx)
 	if task == nil {
@@ -56,7 +57,12 @@ func (t *fuseType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, 
 	if _, ok := fuseContainers.Load(task.ContainerID()); !ok {
 		return nil, nil, linuxerr.ENODEV
 	}
-	fd, err := strconv.ParseInt(vfs.GenericParseMountOptions(opts.Data)["fd"], 10, 32)
+	options := strings.Split(opts.Data, ",")
+	at := slices.IndexFunc(options, func(o string) bool { return strings.HasPrefix(o, "fd=") })
+	if at < 0 {
+		return nil, nil, linuxerr.EINVAL
+	}
+	fd, err := strconv.ParseInt(options[at][len("fd="):], 10, 32)
 	if err != nil {
 		return nil, nil, linuxerr.EINVAL
 	}
@@ -65,24 +71,30 @@ func (t *fuseType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, 
 		return nil, nil, linuxerr.EINVAL
 	}
 	defer file.DecRef(ctx)
-	device, ok := file.Impl().(*fuse.DeviceFD)
-	if !ok || device.Readiness(waiter.EventErr) == 0 { // or it serves another one already, as in Linux
+	f, ok := file.Impl().(*fuseFile)
+	if !ok || f.served.Swap(true) { // one device serves one file system, as in Linux
 		return nil, nil, linuxerr.EINVAL
 	}
-	fs, root, err := t.FilesystemType.GetFilesystem(ctx, v, creds, source, opts)
+	// The type looks for its own device among the program's descriptors.
+	own, err := task.NewFDFrom(0, f.own, kernel.FDFlags{CloseOnExec: true})
 	if err != nil {
+		f.served.Store(false)
 		return nil, nil, err
 	}
-	fuseMounted.Add(1)
-	fs.Init(v, t, &fuseFilesystem{fs.Impl(), device})
+	options[at] = fmt.Sprint("fd=", own)
+	opts.Data = strings.Join(options, ",")
+	fs, root, err := t.FilesystemType.GetFilesystem(ctx, v, creds, source, opts)
+	if file := task.FDTable().Remove(task, own); file != nil {
+		file.DecRef(ctx)
+	}
+	if err != nil {
+		f.served.Store(false)
+		return nil, nil, err
+	}
+	fuseServers.Add(1)
+	fs.Init(v, t, &fuseFilesystem{fs.Impl(), f.device})
 	return fs, root, nil
 }
-
-// fuseMounted is how many file systems there are whose servers are programs.
-var fuseMounted atomic.Int64
-
-// FUSEMounted tells whether there is a file system whose server is a program.
-func FUSEMounted() bool { return fuseMounted.Load() > 0 }
 
 // fuseFilesystem is a file system whose server is told when it is mounted nowhere any more: of itself it would wait for ever.
 type fuseFilesystem struct {
@@ -90,15 +102,14 @@ type fuseFilesystem struct {
 	device *fuse.DeviceFD
 }
 
-// Release implements vfs.FilesystemImpl. Reading from the device fails from then on, with EPERM for Linux's ENODEV, since a device
-// with nothing to serve is as it was before the mount.
+// Release implements vfs.FilesystemImpl.
 func (f *fuseFilesystem) Release(ctx context.Context) {
 	f.FilesystemImpl.Release(ctx)
 	f.device.Release(ctx)
-	fuseMounted.Add(-1)
+	fuseServers.Add(-1)
 }
 
-// A kernel that has such file systems is not saved, but one that has had them is.
+// A kernel is saved that knows the type, and none in which it is mounted.
 
 // StateTypeName implements state.Type.
 func (*fuseType) StateTypeName() string { return "hull/internal/sentry/rootfs.fuseType" }
