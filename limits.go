@@ -90,6 +90,15 @@ func (l *Limits) resources() *specs.LinuxResources {
 	return r
 }
 
+// shown returns the limits that a sandbox's programs are shown. Its kernel holds that of processes, of which it counts theirs alone.
+func (l *Limits) shown() *specs.LinuxResources {
+	r := l.resources()
+	if r.Pids != nil {
+		*r.Pids.Limit = l.Pids
+	}
+	return r
+}
+
 // processes is Pids with the supervisor, which the program knows nothing of.
 func (l *Limits) processes() int64 { return l.Pids + 1 }
 
@@ -112,6 +121,9 @@ func (l *Limits) impose(s *specs.Spec, r *Runtime, rootless bool) (*cgroup.Group
 	if err == nil {
 		for _, w := range g.Warnings() {
 			r.warn(w)
+		}
+		if r.Isolation == Sandbox { // whose programs are shown what holds: not where the cgroup is missing
+			s.Linux.Resources = l.shown()
 		}
 		return g, nil
 	}

@@ -230,7 +230,11 @@ func TestSandboxPod(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].Command != "testprog" {
 			t.Errorf("%s: processes %v, %v", c.ID(), list, err)
 		}
-		if got := inside(t, c); got.Pids < 1 || got.Memory < 1<<18 { // its time on a processor may be less than a tick
+		got := inside(t, c)
+		for began := time.Now(); got.Memory < 1<<18 && time.Since(began) < hulltest.Patient(5*time.Second); got = inside(t, c) {
+			time.Sleep(10 * time.Millisecond) // it has just been started
+		}
+		if got.Pids < 1 || got.Memory < 1<<18 { // its time on a processor may be less than a tick
 			t.Errorf("%s: %+v", c.ID(), got)
 		}
 		pids, err := c.Processes()

@@ -8,6 +8,7 @@ import (
 
 	"hull/internal/cgroup"
 	"hull/internal/engine"
+	"hull/internal/fault"
 	"hull/internal/rdt"
 	"hull/internal/sandbox"
 )
@@ -42,22 +43,25 @@ func (c *Container) Update(o UpdateOptions) error {
 	})
 }
 
-// updateInside changes what the kernel of a sandbox limits of a container that has joined others there: for its programs, of which
-// the host's kernel knows nothing.
+// updateInside changes what the kernel of a sandbox shows of the limits to a container's programs, and for one that has joined others
+// what it limits of them: the host's kernel knows nothing of their processes.
 func (c *Container) updateInside(r *specs.LinuxResources) error {
 	view := c.engineView()
 	k, ok := c.engine.(engine.Kernel)
-	if !ok || view.Pod == nil {
+	if !ok {
 		return nil
 	}
 	files, rest := cgroup.Inside(r)
-	if warning := sandbox.NotHeld(rest); warning != "" {
+	if warning := sandbox.NotHeld(rest); warning != "" && view.Pod != nil {
 		c.runtime.warn(warning)
 	}
 	if len(files) == 0 {
 		return nil
 	}
-	return k.Limit(&view, files)
+	if err := k.Limit(&view, files); err != nil {
+		return &fault.Error{Step: "limits in the sandbox's kernel", Err: err, Hint: "the host's cgroup has the new limits already: update again, or set the old ones"}
+	}
+	return nil
 }
 
 // updateRDT changes the container's group of resctrl. A container that was made without one gets its own, as with runc.

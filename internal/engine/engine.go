@@ -188,7 +188,7 @@ type Kernel interface {
 	Processes(c *Container) ([]wire.Process, error)
 	// Usage returns what they use.
 	Usage(c *Container) (*wire.Usage, error)
-	// Limit sets limits of a container that has joined others, as files of a cgroup (cgroup.Inside).
+	// Limit sets limits in the cgroup that a container has in that kernel, as files (cgroup.Inside).
 	Limit(c *Container, files map[string]string) error
 	// Memory returns what the memory of the kernel and all its containers is used for.
 	Memory(c *Container) (*wire.MemoryKinds, error)

@@ -281,7 +281,7 @@ func (Engine) Usage(c *engine.Container) (*wire.Usage, error) {
 	return reply.Usage, err
 }
 
-// Limit sets limits of a container that has joined others.
+// Limit sets limits in the cgroup that a container has in its kernel.
 func (Engine) Limit(c *engine.Container, files map[string]string) error {
 	_, err := request(c, wire.Request{Op: wire.Update, Limits: files})
 	return err

@@ -2,13 +2,16 @@ package sandbox
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"hull/internal/cgroup"
 	"hull/internal/engine"
 	"hull/internal/native"
 	"hull/internal/oci"
@@ -73,6 +76,15 @@ func (c *creation) giveLog() error {
 // giveSpec passes the configuration, which boot has no bundle to read from, and which must not change meanwhile.
 func (c *creation) giveSpec() error {
 	return c.giveSealed("spec-fd", "config.json", oci.Encode(c.inside))
+}
+
+// giveLimits passes the limits that the container's own cgroup shows. The host's holds them, with all others.
+func (c *creation) giveLimits() error {
+	files, _ := cgroup.Inside(c.Spec.Linux.Resources)
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		c.flags = append(c.flags, "--limit", file+"="+files[file])
+	}
+	return nil
 }
 
 // giveLinks passes devices.

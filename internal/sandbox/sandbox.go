@@ -181,7 +181,7 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 	c.flags = append(c.flags, "--release", e.Release+" "+wire.Version, "--id", c.ID, "--bundle", c.Bundle)
 	options := func() error { return c.giveOptions(e.Options) }
 	platform := func() error { return c.givePlatform(e) }
-	for _, step := range []func() error{c.giveLog, platform, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
+	for _, step := range []func() error{c.giveLog, platform, c.giveImage, options, c.giveFiles, c.giveSpec, c.giveLimits, c.giveLinks, c.giveControl, c.giveFifo, c.giveReport} {
 		if err := step(); err != nil {
 			return nil, err
 		}

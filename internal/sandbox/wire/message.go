@@ -50,7 +50,7 @@ const (
 	// paused, its standard streams, or the one of its terminal, the root and the sources of bind mounts. What follows is as with
 	// Exec, but that Go is answered by itself: then the program runs.
 	Create Op = "create"
-	// Update sets Limits of a container that Create has made.
+	// Update sets Limits of a container: the first, or one that Create has made.
 	Update Op = "update"
 	// Remove ends a container that Create has made, if there is one, and answers when nothing of it is left.
 	Remove Op = "remove"
@@ -119,7 +119,7 @@ type Member struct {
 	PIDs string `json:",omitempty"`
 	// Below says of each of its files where it is mounted, if it was found below the one before it, or is "".
 	Below []string
-	// Limits are those that its kernel holds: what is written to which file of a cgroup of version 2.
+	// Limits are those that its kernel holds, and of the first container shows: what is written to which file of a cgroup of version 2.
 	Limits map[string]string `json:",omitempty"`
 }
 

@@ -30,7 +30,7 @@ import (
 )
 
 // Version is that of what is said here. Both programs must have the same, beside the same release.
-const Version = "3"
+const Version = "4"
 
 // MaxMessage bounds a message, in bytes.
 const MaxMessage = 1 << 20

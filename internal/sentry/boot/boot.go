@@ -31,12 +31,14 @@ import (
 
 // Options are what a sandbox is made of. It takes over the descriptors.
 type Options struct {
-	Container     // the first
-	Control   int // socket that listens; or -1
-	Start     int // fifo that a byte comes from when the program may run; or -1
-	Links     []wire.Link
-	Sockets   []int // of the links that are no loopback
-	Image     []int // files of the one that the container was saved in; or nil
+	Container // the first
+	// Limits are those of the first in its cgroup, as hull sends them.
+	Limits  map[string]string
+	Control int // socket that listens; or -1
+	Start   int // fifo that a byte comes from when the program may run; or -1
+	Links   []wire.Link
+	Sockets []int // of the links that are no loopback
+	Image   []int // files of the one that the container was saved in; or nil
 	// Throwaway says that nobody but its maker knows of it.
 	Throwaway bool
 	// View says how they see the host's files. An overlay is kept in the file OverlayFD, unless that is -1.
@@ -57,7 +59,7 @@ type Sandbox struct {
 	uname   unix.Utsname
 	root    *container // the first; the sandbox ends with it
 	members members    // those that have joined it
-	cgroups groups     // of these
+	cgroups groups     // of all
 	ends    ends
 	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 

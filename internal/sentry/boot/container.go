@@ -34,7 +34,8 @@ type container struct {
 	pids    *kernel.PIDNamespace
 	ipc     *kernel.IPCNamespace
 	uts     *kernel.UTSNamespace
-	group   *group // or nil: only the host's cgroup bounds the first container
+	group   *group
+	watch   *watch // or nil: the host's cgroup holds the limits of the first
 	init    *process
 	polled  [stream.Count]bool // which of the standard streams of init are waited for
 	pumps   stream.Pumps       // that copy them, if it was restored
@@ -53,7 +54,7 @@ type container struct {
 func (c *container) files() *rootfs.Config {
 	f := &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, ID: c.ID, Name: c.name(),
 		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Descriptors: c.openLimit, Files: &c.Files}
-	if c.group != nil {
+	if c.group != nil { // else it is none that is made, but one that is restored
 		f.Cgroups = c.group.ns
 	}
 	return f

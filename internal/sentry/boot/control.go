@@ -113,9 +113,6 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 	case wire.Pause, wire.Resume:
 		err = c.pause(r.Op == wire.Pause)
 	case wire.Update:
-		if c.group == nil {
-			return fds, errors.New("the first container's limits are those of the sandbox")
-		}
 		err = c.group.set(r.Limits)
 	case wire.Debug:
 		return nil, c.debug(r, fds)

@@ -15,7 +15,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
-	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/sentry/strace"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -168,44 +167,22 @@ func (s *Sandbox) showFiles(w *bufio.Writer) {
 	}
 }
 
-// usage returns what the container's processes use. Files in memory, and what several processes share of it, are the container's
-// that is alone; among several each has what is resident of its processes.
+// usage returns what the container's processes use.
 func (c *container) usage() (*wire.Usage, error) {
-	if c.group != nil {
-		return c.group.usage()
+	if c == c.root && c.members.count() == 0 {
+		return c.group.usage(c.allMemory)
 	}
-	u := new(wire.Usage)
-	if c.members.count() == 0 {
-		if err := c.kernel.MemoryFile().UpdateUsage(nil); err != nil {
-			return nil, err
-		}
-		of, total := usage.MemoryAccounting.Copy()
-		u.Memory = total - of.System
-	} else {
-		u.Memory = c.resident()
-	}
-	for _, tg := range c.groups() {
-		u.Pids += uint64(tg.Count())
-		for _, cpu := range []usage.CPUStats{tg.CPUStats(), tg.JoinedChildCPUStats()} {
-			u.CPU.User += uint64(cpu.UserTime)
-			u.CPU.Kernel += uint64(cpu.SysTime)
-		}
-	}
-	return u, nil
+	return c.group.usage(c.group.memory)
 }
 
-// resident returns how much memory the container's processes have mapped that is there, in bytes.
-func (c *container) resident() (n uint64) {
-	seen := make(map[*mm.MemoryManager]bool)
-	for _, tg := range c.groups() {
-		tg.Leader().WithMuLocked(func(t *kernel.Task) {
-			if m := t.MemoryManager(); m != nil && !seen[m] {
-				seen[m] = true
-				n += m.ResidentSetSize()
-			}
-		})
+// allMemory returns how much memory there is but the kernel's own. All of that is a container's which is alone, also what is charged to
+// cgroups that its programs have made and removed.
+func (c *container) allMemory() (uint64, error) {
+	m, err := c.memory()
+	if err != nil {
+		return 0, err
 	}
-	return n
+	return m.Total - m.System, nil
 }
 
 // memory returns what the memory is used for.

@@ -1,22 +1,90 @@
 package boot
 
 import (
+	"fmt"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
-// groups are the cgroups that containers which have joined the first have in this kernel: the host's, in which there is nothing
-// of theirs, can't bound them.
+// groups are the cgroups that the containers have in this kernel, each below the root, which is none's: no process has the cgroup
+// namespace of the whole tree, and so nobody can take the controllers away by which limits are written and use is counted.
 type groups struct {
 	mu    sync.Mutex
 	mount *vfs.Mount // of the whole tree, once there is one; or nil
 	made  int
+}
+
+// controllers are those of the kernel that the groups' limits need.
+const controllers = "+cpu +memory +pids"
+
+// firstGroup is the name of the first container's cgroup, by which it is found again when the container is restored.
+const firstGroup = "first"
+
+// open makes the tree reachable.
+func (l *groups) open(k *kernel.Kernel) error {
+	if l.mount != nil {
+		return nil
+	}
+	// What is the root of a cgroup namespace is bounded from outside (cgroups(7), nsdelegate).
+	cgroup2fs.SetNSDelegate(k, true)
+	l.mount = cgroup2fs.NewInternalMount(k, k.VFS())
+	return l.write(k, "cgroup.subtree_control", controllers)
+}
+
+// make makes the cgroup of a container.
+func (l *groups) make(c *container) (*group, error) {
+	k := c.kernel
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.open(k); err != nil {
+		return nil, err
+	}
+	g := &group{c: c, name: firstGroup}
+	if c != c.root {
+		l.made++
+		g.name = fmt.Sprintf("container-%d", l.made)
+	}
+	err := k.VFS().MkdirAt(k.SupervisorContext(), auth.NewRootCredentials(k.RootUserNamespace()), l.at(g.name), &vfs.MkdirOptions{Mode: 0o755})
+	if err == nil {
+		err = l.find(g)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.ns = k.NewCgroupNamespace(k.SupervisorContext(), g.node, k.RootUserNamespace())
+	return g, nil
+}
+
+// find fills in where a cgroup is, which is there.
+func (l *groups) find(g *group) (err error) {
+	k := g.c.kernel
+	creds := auth.NewRootCredentials(k.RootUserNamespace())
+	if g.place, err = k.VFS().GetDentryAt(k.SupervisorContext(), creds, l.at(g.name), &vfs.GetDentryOptions{}); err != nil {
+		return err
+	}
+	var ok bool
+	if g.node, ok = cgroup2fs.CgroupFromDentry(g.place.Dentry()); !ok {
+		panic("bug: a directory of cgroup2fs that is no cgroup")
+	}
+	return nil
+}
+
+// restored returns the cgroup of the first container, which was restored with its namespace.
+func (l *groups) restored(c *container, ns *kernel.CgroupNamespace) (*group, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.open(c.kernel); err != nil {
+		return nil, err
+	}
+	g := &group{c: c, name: firstGroup, ns: ns}
+	return g, l.find(g)
 }
 
 func (l *groups) at(path string) *vfs.PathOperation {

@@ -3,6 +3,8 @@ package boot
 import (
 	"os"
 	"runtime"
+	"strconv"
+	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -24,7 +26,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 	"gvisor.dev/gvisor/pkg/tcpip"
 
-	"hull/internal/oci"
 	"hull/internal/sandbox/wire"
 	"hull/internal/sentry/filter"
 	"hull/internal/sentry/network"
@@ -48,7 +49,6 @@ func (s *Sandbox) newKernel() error {
 	if err := unix.Sysinfo(&s.host); err != nil {
 		return os.NewSyscallError("sysinfo", err)
 	}
-	s.tellMemory()
 	if err := platform.Check(s.KVM); err != nil {
 		return err
 	}
@@ -75,8 +75,14 @@ func (s *Sandbox) newKernel() error {
 	}
 	// What needs no platform is done until that is ready.
 	s.root.pids, s.root.ipc, s.root.uts = k.RootPIDNamespace(), k.RootIPCNamespace(), k.RootUTSNamespace()
+	if err := s.root.enterGroup(s.tellMemory); err != nil {
+		return err
+	}
 	var err error
 	if !s.parked {
+		if err := s.root.group.set(s.Limits); err != nil {
+			return err
+		}
 		if s.root.mounts, err = s.root.prepareMounts(); err != nil {
 			return err
 		}
@@ -93,15 +99,19 @@ func (s *Sandbox) newKernel() error {
 	return nil
 }
 
-// tellMemory has programs be told, by /proc/meminfo and sysinfo(2), that there is as much memory as the container may have, or else
-// as the host has: they size heaps and caches by that. Of itself the kernel tells of 2 GiB and
+// tellMemory has programs be told, by /proc/meminfo and sysinfo(2), that there is as much memory as the container may have, which is
+// what its memory.max says, or else as the host has: they size heaps and caches by that. Of itself the kernel tells of 2 GiB and
 // more as its file of memory grows, whatever there is.
-func (s *Sandbox) tellMemory() {
+//
+// Programs may run meanwhile, and the kernel reads either number without a lock. Of each it finds the one before or the new one,
+// and makes of any two of these a total that is none beyond the one before and the new one.
+func (s *Sandbox) tellMemory(l limits) {
 	total := s.host.Totalram * uint64(s.host.Unit)
-	if limit := oci.MemoryLimit(s.Spec); limit > 0 {
-		total = min(total, uint64(limit))
+	if limit, err := strconv.ParseUint(l.memory, 10, 64); err == nil && limit > 0 {
+		total = min(total, limit)
 	}
-	usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = total, total
+	atomic.StoreUint64(&usage.MaximumTotalMemoryBytes, total)
+	atomic.StoreUint64(&usage.MinimumTotalMemoryBytes, total)
 }
 
 // confinement is what the filter over this process is for.

@@ -197,6 +197,17 @@ func (c *commandLine) descriptorFlags(fs *flag.FlagSet, fd func(number string) (
 		}
 		return nil
 	})
+	fs.Func("limit", "", func(v string) error {
+		file, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return errors.New("want FILE=VALUE")
+		}
+		if c.Limits == nil {
+			c.Limits = make(map[string]string)
+		}
+		c.Limits[file] = value
+		return nil
+	})
 	fs.Func("socket", "", func(v string) error {
 		f, err := fd(v)
 		c.Sockets = append(c.Sockets, f)

@@ -156,13 +156,13 @@ func (s *Sandbox) join(conn int, r *wire.Request, fds []int) {
 		defer close(alone)
 		m.forward(conn, m.init)
 		m.kill(m.init.group)
-		m.group.close() // or it would end only when its quota lets it
+		m.watch.close() // or it would end only when its quota lets it
 		m.resume()      // or it would never end
 	}()
 	ws := m.init.wait()
 	m.end()
 	end = endOf(ws)
-	if m.group.killed.Load() && unix.Signal(end.Signal) == unix.SIGKILL {
+	if m.watch.killed.Load() && unix.Signal(end.Signal) == unix.SIGKILL {
 		end.Signal |= wire.ForMemory
 	}
 	_ = wire.SendEnd(conn, end)
@@ -209,8 +209,8 @@ func (m *member) end() {
 	m.adding.Lock()
 	m.over = true
 	m.adding.Unlock()
-	if m.group != nil {
-		m.group.close()
+	if m.watch != nil {
+		m.watch.close()
 	}
 	m.resume()
 	waited := make(map[*kernel.ThreadGroup]bool)
@@ -246,14 +246,18 @@ func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, erro
 		err = m.enterNamespaces(r.Member)
 	}
 	if err == nil {
-		err = m.enterGroup(r.Member.Limits)
+		err = m.enterGroup(func(limits) { m.watch.wake() })
+	}
+	if err == nil {
+		m.watch = newWatch(m.group)
+		err = m.group.set(r.Member.Limits)
 	}
 	if err == nil {
 		err = s.notPaused()
 	}
 	if err == nil {
 		if err = m.create(); err == nil {
-			m.group.first.Store(m.init.group)
+			m.watch.first.Store(m.init.group)
 		}
 	}
 	if err != nil {
@@ -319,6 +323,9 @@ func (m *member) release() {
 	}
 	m.lock = -1
 	m.pausing.Unlock()
+	if m.watch != nil {
+		m.watch.close()
+	}
 	if m.group != nil {
 		m.group.remove()
 	}

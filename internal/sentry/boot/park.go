@@ -131,7 +131,9 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 	}
 	s.Options = c.Options
 	s.root.Container = c.Container
-	s.tellMemory()
+	if err := s.root.group.set(s.Limits); err != nil {
+		return c.report, err
+	}
 	if network.IsHost(s.Spec) {
 		return c.report, &fault.Error{Field: "linux.namespaces", Kind: fault.Unsupported, Err: errors.New("the host's network, for a kernel that was there before")}
 	}

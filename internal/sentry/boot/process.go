@@ -148,10 +148,7 @@ func (c *container) processArgs(p *specs.Process, ns *vfs.MountNamespace) kernel
 		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd, Credentials: task.Credentials(p, c.kernel.RootUserNamespace()),
 		NoNewPrivs: p.NoNewPrivileges, Umask: 0o022, MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
 		UTSNamespace: c.uts, IPCNamespace: c.ipc, PIDNamespace: c.pids,
-		ContainerID: c.ID, MountNamespace: ns,
-	}
-	if c.group != nil {
-		args.InitialCgroupV2, args.CgroupNamespace = c.group.node, c.group.ns
+		ContainerID: c.ID, MountNamespace: ns, InitialCgroupV2: c.group.node, CgroupNamespace: c.group.ns,
 	}
 	if p.User.Umask != nil {
 		args.Umask = uint(*p.User.Umask)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -230,6 +231,9 @@ func (s *Sandbox) proceed() error {
 		return errors.New("the image is none of a container's")
 	}
 	had.Release(k.SupervisorContext())
+	if err := c.restoreGroup(); err != nil {
+		return err
+	}
 	// Processes of exec end with the sandbox that they were made in: whoever waited for them waits no longer.
 	for _, tg := range c.pids.ThreadGroups() {
 		if l := tg.Leader(); l != nil && l.Origin == kernel.OriginExec && l.Parent() == nil {
@@ -254,4 +258,25 @@ func (s *Sandbox) proceed() error {
 		p.terminal.GoOn()
 	}
 	return k.Start()
+}
+
+// restoreGroup finds the container's cgroup, and gives it the limits that the container has now.
+func (c *container) restoreGroup() error {
+	ns, _ := c.kernel.PopCheckpointState(savedGroup).(*kernel.CgroupNamespace)
+	if ns == nil {
+		return errors.New("the image is of a container without a cgroup")
+	}
+	var err error
+	if c.group, err = c.cgroups.restored(c, ns); err != nil {
+		return err
+	}
+	c.group.changed = c.tellMemory
+	return c.group.set(c.allLimits())
+}
+
+// allLimits returns all limits of the first container: that it has none, of what hull doesn't say. What was saved may have had others.
+func (s *Sandbox) allLimits() map[string]string {
+	all := map[string]string{memoryMax: "max", cpuMax: "max 100000", pidsMax: "max"}
+	maps.Copy(all, s.Limits)
+	return all
 }

@@ -22,8 +22,11 @@ import (
 	"hull/internal/sentry/rootfs"
 )
 
-// savedKey is the name in the kernel of what is saved beside it.
-const savedKey = "hull"
+// The names in the kernel of what is saved beside it: the streams and terminals, and the container's cgroup namespace.
+const (
+	savedKey   = "hull"
+	savedGroup = "hull.cgroup"
+)
 
 // checkpoint saves the kernel in the three files, and says so. The container goes on when it is told to, or when nobody is there
 // any more who could: until then its programs do nothing, so that what is saved and what has happened are the same.
@@ -98,6 +101,8 @@ func (s *Sandbox) save(r *wire.Request, fds []int) (_ *image.Contents, resume fu
 	s.kernel.ReceiveTaskStates()
 	s.kernel.AddStateToCheckpoint(savedKey, s.terminals.Saved(s.root.init.terminal))
 	defer s.kernel.PopCheckpointState(savedKey)
+	s.kernel.AddStateToCheckpoint(savedGroup, s.root.group.ns)
+	defer s.kernel.PopCheckpointState(savedGroup)
 	c := &image.Contents{Module: moduleVersion(), CPU: cpuid.HostFeatureSet().Fixed().FlagString(), Polled: s.root.polled}
 	kernel, memory := checksum.NewWriter(files[image.Kernel]), checksum.NewWriter(files[image.Memory])
 	pagesFD, err := unix.FcntlInt(files[image.Pages].Fd(), unix.F_DUPFD_CLOEXEC, 0)
