@@ -450,3 +450,15 @@ func runHere(bundle, root string) error {
 
 // uintptrOf returns the address of a number that the kernel writes during the call this is an argument of.
 func uintptrOf(v *int32) uintptr { return uintptr(unsafe.Pointer(v)) }
+
+func rm(t testing.TB, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
