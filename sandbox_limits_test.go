@@ -86,7 +86,7 @@ func TestSandboxMemberMemory(t *testing.T) {
 		if !ok {
 			t.Error("closed without an event")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(hulltest.Patient(10 * time.Second)):
 		t.Error("no event")
 	}
 	says(t, exec1(t, other, verb("echo", "goes on")), "goes on")

@@ -276,7 +276,7 @@ func newSpeaker(t testing.TB) *speaker {
 func (s *speaker) want(line string) {
 	s.t.Helper()
 	s.W.Close()
-	s.r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.r.SetReadDeadline(time.Now().Add(hulltest.Patient(20 * time.Second)))
 	if !s.lines.Scan() || s.lines.Text() != line {
 		s.t.Fatalf("the container says %q (%v), want %q", s.lines.Text(), s.lines.Err(), line)
 	}
@@ -286,7 +286,7 @@ func (s *speaker) want(line string) {
 func (s *speaker) rest() string {
 	s.t.Helper()
 	s.W.Close()
-	s.r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.r.SetReadDeadline(time.Now().Add(hulltest.Patient(20 * time.Second)))
 	b, err := io.ReadAll(s.r)
 	if err != nil {
 		s.t.Error(err)
