@@ -39,10 +39,11 @@ func mayMount(s *specs.Spec) {
 // A container whose configuration has /dev/fuse can mount what a program of its own serves.
 func TestFUSE(t *testing.T) {
 	hulltest.Require(t, hulltest.FUSE)
-	says(t, run(t, withActor(t, t.TempDir()), playing("fuse server"), withFUSE),
-		"fuse is a file system", "mounted", "entry file", "mode -r--r--r--", "text of the file", "nothing is file does not exist",
-		"unmounted", "the server ends: no such device")
+	says(t, run(t, withActor(t, t.TempDir()), playing("fuse server"), withFUSE), fuseSays...)
 }
+
+var fuseSays = []string{"fuse is a file system", "mounted", "entry file", "mode -r--r--r--", "text of the file", "nothing is file does not exist",
+	"unmounted", "the server ends: no such device"}
 
 // Without it in the configuration a sandbox knows neither the device nor the file system, also not for who makes a node.
 func TestSandboxNoFUSE(t *testing.T) {
@@ -86,6 +87,16 @@ func TestSandboxFUSECheckpoint(t *testing.T) {
 	if err := save(); err != nil {
 		t.Error(errorText(err))
 	}
+}
+
+// A container that was restored has what it had.
+func TestSandboxFUSERestored(t *testing.T) {
+	r := newRuntime(t)
+	bundle, image := savedBundle(t, withFUSE), filepath.Join(t.TempDir(), "image")
+	c, _ := runSaved(t, r, bundle)
+	checkpoint(t, c, image, false)
+	c = restore(t, r, "again", restoreOptions(bundle, image, newDialogue(t)))
+	says(t, exec1(t, c, func(p *specs.Process) { p.Args, p.Env = []string{actorPath}, []string{envRole + "=fuse server"} }), fuseSays...)
 }
 
 // What is no device is no server.

@@ -31,16 +31,24 @@ var fuseContainers sync.Map
 // lendFUSE has the container's programs mount file systems that others of them serve, if its configuration has the device. A
 // kernel in which none has it knows neither the device nor the type.
 func (c *Config) lendFUSE() {
-	if !slices.ContainsFunc(c.Spec.Linux.Devices, isFUSE) {
-		fuseContainers.Delete(c.ID)
+	if !c.mayFUSE() {
 		return
 	}
-	fuseContainers.Store(c.ID, true)
 	// What fails is what was done for another container, or before a checkpoint.
 	v := c.Kernel.VFS()
 	_ = v.RegisterFilesystemType(fuse.Name, &fuseType{}, &vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true})
 	_ = v.RegisterDevice(vfs.CharDevice, linux.MISC_MAJOR, fuseMinor, &fuseDevice{},
 		&vfs.RegisterDeviceOptions{GroupName: "misc", Pathname: "fuse", FilePerms: 0o666})
+}
+
+// mayFUSE tells whether the configuration has the device, and keeps that in mind.
+func (c *Config) mayFUSE() bool {
+	if !slices.ContainsFunc(c.Spec.Linux.Devices, isFUSE) {
+		fuseContainers.Delete(c.ID)
+		return false
+	}
+	fuseContainers.Store(c.ID, true)
+	return true
 }
 
 // fuseType is the type for the containers that have the device.

@@ -143,7 +143,7 @@ func (c *Config) Restore(files map[checkpoint.ResourceID]int) error {
 	if err != nil {
 		return err
 	}
-	c.lendFUSE()
+	c.mayFUSE() // the type and the device are in the image
 	for _, t := range trees {
 		if files[t.id], err = c.Server.Serve(t.FD, t.readonly); err != nil {
 			return err
