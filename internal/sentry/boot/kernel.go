@@ -42,13 +42,6 @@ func (s *Sandbox) newKernel() error {
 	if err := rand.Init(); err != nil {
 		return err
 	}
-	if err := usage.Init(); err != nil {
-		return err
-	}
-	s.openLimit = rootfs.Descriptors() // while the process may still ask
-	if err := unix.Sysinfo(&s.host); err != nil {
-		return os.NewSyscallError("sysinfo", err)
-	}
 	if err := platform.Check(s.KVM); err != nil {
 		return err
 	}
@@ -62,7 +55,14 @@ func (s *Sandbox) newKernel() error {
 	if !s.parked { // where all that takes long is over when the first mount is made
 		threads += spare
 	}
-	go newPlatform(cpus, threads, s.KVM, ready)
+	go newPlatform(cpus, threads, s.KVM, ready) // for which all else waits
+	if err := usage.Init(); err != nil {
+		return err
+	}
+	s.openLimit = rootfs.Descriptors() // while the process may still ask
+	if err := unix.Sysinfo(&s.host); err != nil {
+		return os.NewSyscallError("sysinfo", err)
+	}
 	if s.restoring != nil {
 		return s.newRestored(ready)
 	}
@@ -95,7 +95,7 @@ func (s *Sandbox) newKernel() error {
 		return p.error
 	}
 	k.Platform = p.Platform
-	go platform.Warm(p.Platform)
+	platform.Warm(p.Platform)
 	return nil
 }
 

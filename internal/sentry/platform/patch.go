@@ -1,6 +1,8 @@
 package platform
 
 import (
+	"sync/atomic"
+
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -14,10 +16,35 @@ import (
 // systrap replaces an instruction that calls the kernel by a jump when it meets it for the first time. That makes each later
 // call faster; but it takes the page away from the program and gives it a copy, by two system calls that a helper is asked
 // for, and a fault: as long as some hundred calls, in each process anew. Few of a short program's instructions are met so often.
-type patient struct{ platform.Platform }
+type patient struct {
+	platform.Platform
+	first atomic.Pointer[chan platform.AddressSpace] // what the first program is executed in, once it is made; or nil
+}
+
+// warm begins to make what the next program is executed in.
+func (p *patient) warm() {
+	made := make(chan platform.AddressSpace, 1)
+	p.first.Store(&made)
+	go func() {
+		defer close(made)
+		if as, err := p.Platform.NewAddressSpace(); err == nil { // else it fails again, for who can say so
+			made <- as
+		}
+	}()
+}
+
+// NewAddressSpace implements platform.Platform. What is being made is waited for: to make another would take longer.
+func (p *patient) NewAddressSpace() (platform.AddressSpace, error) {
+	if made := p.first.Swap(nil); made != nil {
+		if as, ok := <-*made; ok {
+			return as, nil
+		}
+	}
+	return p.Platform.NewAddressSpace()
+}
 
 // NewContext implements platform.Platform.
-func (p patient) NewContext(ctx context.Context) platform.Context {
+func (p *patient) NewContext(ctx context.Context) platform.Context {
 	return &patientContext{Context: p.Platform.NewContext(ctx)}
 }
 

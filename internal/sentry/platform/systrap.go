@@ -39,17 +39,14 @@ func newSystrap(cpus int) (Platform, error) {
 	if err != nil {
 		return nil, explainSystrap(err)
 	}
-	return patient{p}, nil
+	return &patient{Platform: p}, nil
 }
 
-// Warm has systrap make the process that the first program will be executed in, which takes a millisecond: a released one is kept
-// for the next who wants one. KVM has nothing of the kind.
+// Warm has systrap make the process that the first program will be executed in, which takes a millisecond, and returns at once. KVM
+// has nothing of the kind.
 func Warm(p Platform) {
-	if _, ok := p.(patient); !ok {
-		return
-	}
-	if as, err := p.NewAddressSpace(); err == nil {
-		as.Release()
+	if p, ok := p.(*patient); ok {
+		p.warm()
 	}
 }
 
