@@ -681,8 +681,11 @@ func TestSandboxPodKilledAtEveryStep(t *testing.T) {
 			if test.before != "" {
 				site.die(t, test.before, 0)
 			}
-			_, lines = site.die(t, test.op, n)
+			killed, lines := site.die(t, test.op, n)
 			what := fmt.Sprintf("%s killed at line %d", test.op, n)
+			if killed && test.op == "create" {
+				eventually(t, what+": what was created is gone", func() bool { return len(site.processes()) == 0 }) // as without a pod
+			}
 			if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
 				t.Errorf("%s: %v", what, errorText(err))
 			}
@@ -711,6 +714,41 @@ func TestSandboxPodKilledAtEveryStep(t *testing.T) {
 		}
 	}
 	says(t, exec1(t, pod, verb("echo", "goes on")), "goes on")
+}
+
+// From when a container of a pod stays there without hull, there is nothing left for hull to do that takes long, as it does to close
+// detached mounts: one that nobody was told of would be left by a hull that is killed meanwhile.
+func TestSandboxPodHandedOverLast(t *testing.T) {
+	r, pod := newPod(t)
+	bundle := hulltest.Bundle(t, inPod(pod), args("sleep", "3600"))
+	root, err := os.Stat(filepath.Join(bundle, "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := false
+	r.Trace = func(line string) {
+		if !strings.HasSuffix(line, "ends with hull up to here") {
+			return
+		}
+		said = true
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Error(err)
+		}
+		for _, fd := range fds { // one of a detached mount has no name
+			if fi, err := os.Stat(fd); err == nil && os.SameFile(fi, root) {
+				t.Errorf("the root is still open, as %s", fd)
+			}
+		}
+	}
+	c, err := r.Create(t.Context(), "a", hull.CreateOptions{Bundle: bundle})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, r, c)
+	if !said {
+		t.Error("the trace doesn't say from when on the container is left alone")
+	}
 }
 
 // reapBut reaps all children but one.

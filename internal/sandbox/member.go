@@ -151,6 +151,7 @@ func (c *creation) join(ctx context.Context) (_ *engine.Process, err error) {
 	}
 	if c.Park {
 		fifo := stub.Fd(stub.FirstExtra + len(extra) - 1)
+		c.lastWord("container")
 		return p, stand(s, &fifo, c.Cgroup.MemoryLimit())
 	}
 	if err := c.startMember(p, conn); err != nil {

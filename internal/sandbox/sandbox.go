@@ -260,22 +260,25 @@ func (c *creation) pass(e *Engine, p *engine.Process) error {
 			return err
 		}
 	}
-	if c.Park {
-		// Now: to close a detached mount can take a grace period of RCU, and a hull that is killed after Taken and before its end
-		// leaves a container that its caller doesn't know of.
-		for _, f := range c.files {
-			f.Close()
-		}
-		c.files = nil
-	}
-	if c.Trace != nil {
-		c.Trace("the sandbox is there, and ends with hull up to here")
-	}
+	c.lastWord("sandbox")
 	if err := c.take(); err != nil || c.Park {
 		return err
 	}
 	c.fifo.Close() // whose end is that of the sandbox's wait, if nobody else has it
 	return e.Start(&c.Container, p.Init, nil)
+}
+
+// lastWord does what there is left to do before something is there without hull: Taken, or the stub of a container of a pod that is
+// left alone, is what says so, and in one step. A hull that is killed after that and before its end leaves a container that its caller
+// doesn't know of, and to close a detached mount can take a grace period of RCU: so it is done now.
+func (c *creation) lastWord(what string) {
+	if c.Park {
+		for _, f := range c.files {
+			f.Close()
+		}
+		c.files = nil
+	}
+	c.trace("the " + what + " is there, and ends with hull up to here")
 }
 
 // waits tells whether the program waits for Start.
