@@ -3,10 +3,8 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -57,7 +55,7 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 	_ = unix.SetNonblock(pair[0], true) // or it would have no deadline; the pool takes that back when it gives it away
 	conn := os.NewFile(uintptr(pair[0]), "parked sandbox")
 	defer theirs.Close()
-	c := &creation{CreateRequest: &engine.CreateRequest{}}
+	c := &creation{CreateRequest: &engine.CreateRequest{Container: engine.Container{Spec: parkedSpec()}, Trace: trace, Warn: warn}}
 	defer c.close()
 	var group *cgroup.Group
 	defer func() {
@@ -80,7 +78,7 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 	args := []string{"hull-sandbox", wire.Park, "--release", e.Release + " " + wire.Version,
 		"--pool-fd", strconv.Itoa(first + 1), "--log-fd", strconv.Itoa(first + 2)}
 	p, err := native.Engine{}.Create(ctx, &engine.CreateRequest{
-		Container: engine.Container{ID: "pool", Bundle: "/", Spec: jail(parkedSpec(), args), Cgroup: group},
+		Container: engine.Container{ID: "pool", Bundle: "/", Spec: jail(c.Spec, args), Cgroup: group},
 		IO:        engine.IO{Extra: []*os.File{program, theirs, log}},
 		Program:   1, NoDev: true, Overlay: emptyRoot(), Trace: trace, Warn: warn,
 	})
@@ -88,7 +86,7 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 		return nil, explain(err)
 	}
 	theirs.Close()
-	if err := c.awaitParked(conn); err != nil {
+	if err := c.hear(ctx, &patientReader{File: conn, pid: p.Pid, timeout: bootTimeout}, readPacket); err != nil {
 		_, _ = kill(p)
 		return nil, err
 	}
@@ -98,26 +96,4 @@ func (e Engine) Park(ctx context.Context, trace, warn func(string)) (_ *pool.Par
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
 	return &pool.Parked{PidFD: p.PidFD, Gift: os.NewFile(uintptr(gift), "pidfd"), Conn: conn, Cgroup: group, Who: who}, nil
-}
-
-// awaitParked waits until a sandbox is ready for a container.
-func (c *creation) awaitParked(conn *os.File) error {
-	if err := conn.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
-		return err
-	}
-	var b []byte
-	err := wire.Await(conn, func(fd int) (err error) {
-		b, _, err = wire.ReceiveBytes(fd, wire.MaxMessage, 0)
-		return err
-	})
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the sandbox does not answer within %v", bootTimeout)
-	case err != nil:
-		if last := lastWords(c.readLog()); last != "" {
-			return fmt.Errorf("%w: %s", errLost, last)
-		}
-		return errLost
-	}
-	return told(b)
 }

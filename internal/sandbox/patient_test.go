@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hull/internal/engine"
+	"hull/internal/sandbox/wire"
 )
 
 // Who works is waited for longer than who doesn't, but not for ever; and nobody is when the caller gives up.
@@ -61,6 +64,57 @@ func TestPatience(t *testing.T) {
 			}
 			if tt.want != "" && tt.given == 0 && !strings.Contains(r.late().Error(), tt.want) {
 				t.Errorf("%v, want %q", r.late(), tt.want)
+			}
+		})
+	}
+}
+
+// A sandbox that waits for a container is waited for as one that has one: for as long as it works.
+func TestPatienceWithParked(t *testing.T) {
+	const timeout = 500 * time.Millisecond
+	for name, tt := range map[string]struct {
+		script, says, want string
+	}{
+		"ready":       {"while :; do :; done", wire.Ready, ""},
+		"refuses":     {"while :; do :; done", `{"Message":"no room"}`, "no room"},
+		"idle":        {"exec sleep 60", "", "does not answer within 500ms"},
+		"has ended":   {"while :; do :; done", "-", errLost.Error()},
+		"was stopped": {"while :; do :; done", "cancel", context.Canceled.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			child := exec.Command("/bin/sh", "-c", tt.script)
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = child.Process.Kill()
+				_ = child.Wait()
+			}()
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, theirs := os.NewFile(uintptr(fds[0]), "pool"), os.NewFile(uintptr(fds[1]), "theirs")
+			defer ours.Close()
+			defer theirs.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			time.AfterFunc(3*timeout, func() {
+				switch tt.says {
+				case "":
+				case "-":
+					theirs.Close()
+				case "cancel":
+					cancel()
+				default:
+					_, _ = theirs.WriteString(tt.says)
+				}
+			})
+			c := &creation{CreateRequest: &engine.CreateRequest{Container: engine.Container{Dir: t.TempDir(), Spec: parkedSpec()}}}
+			err = c.hear(ctx, &patientReader{File: ours, pid: child.Process.Pid, timeout: timeout}, readPacket)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
 	}

@@ -31,8 +31,26 @@ func (c *creation) take() error {
 func (c *creation) wait(ctx context.Context, pid int) error {
 	c.theirs.Close() // the end of boot is the end of the file only if nobody else has it
 	c.theirs = nil
-	report := &patientReader{File: c.report, pid: pid, timeout: bootTimeout}
+	return c.hear(ctx, &patientReader{File: c.report, pid: pid, timeout: bootTimeout}, readReport)
+}
+
+// hear waits for what a sandbox says first, and returns what that means. read is how it is read.
+func (c *creation) hear(ctx context.Context, report *patientReader, read func(io.Reader) ([]byte, error)) error {
 	defer context.AfterFunc(ctx, report.giveUp)()
+	text, err := read(report)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return cmp.Or(context.Cause(ctx), report.late())
+	case err == io.EOF, errors.Is(err, unix.ECONNRESET):
+		return c.lost()
+	case err != nil:
+		return err
+	}
+	return told(text)
+}
+
+// readReport reads a report that ends with the connection, unless all is well.
+func readReport(report io.Reader) ([]byte, error) {
 	text := make([]byte, len(wire.Ready))
 	n, err := io.ReadFull(report, text)
 	if err == nil && string(text) != wire.Ready || err == io.ErrUnexpectedEOF {
@@ -40,15 +58,14 @@ func (c *creation) wait(ctx context.Context, pid int) error {
 		more, err = io.ReadAll(io.LimitReader(report, wire.MaxMessage))
 		text = append(text[:n], more...)
 	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return cmp.Or(context.Cause(ctx), report.late())
-	case err == io.EOF:
-		return c.lost()
-	case err != nil:
-		return err
-	}
-	return told(text)
+	return text, err
+}
+
+// readPacket reads a report that is a message of its own.
+func readPacket(report io.Reader) ([]byte, error) {
+	text := make([]byte, wire.MaxMessage)
+	n, err := report.Read(text)
+	return text[:n], err
 }
 
 // told returns what a sandbox's first report says.
