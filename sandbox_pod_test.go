@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -873,5 +874,58 @@ func TestSandboxPodInNamespacesOfTheHost(t *testing.T) {
 			s.Linux.Namespaces[i].Path = "/proc/self/ns/" + string(ns)
 		})
 		refused(t, err, hull.ErrUnsupported, "linux.namespaces[", "the host's "+string(ns)+" namespace")
+	}
+}
+
+// Nor is it if the path leads there by the time it is joined.
+func TestSandboxPodInNamespacesThatAreSwapped(t *testing.T) {
+	r := newRuntime(t)
+	native := &hull.Runtime{Root: r.Root}
+	holder, err := native.Create(t.Context(), "holder", hull.CreateOptions{Bundle: hulltest.Bundle(t)})
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	remove(t, native, holder)
+	for _, ns := range []specs.LinuxNamespaceType{specs.IPCNamespace, specs.UTSNamespace} {
+		link := filepath.Join(t.TempDir(), "ns")
+		lead := func(dest string) {
+			t.Helper()
+			if err := errors.Join(os.Symlink(dest, link+"-"), os.Rename(link+"-", link)); err != nil {
+				t.Error(err)
+			}
+		}
+		lead(procPath(holder.Init().Pid, "ns/"+string(ns)))
+		over := make(chan struct{})
+		var swapping sync.WaitGroup
+		swapping.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+					lead(procPath([]int{os.Getpid(), holder.Init().Pid}[i%2], "ns/"+string(ns)))
+				}
+			}
+		})
+		for range 16 {
+			box, err := r.Create(t.Context(), "box", hull.CreateOptions{Bundle: bundle(t, r, ofCRIO("sandbox", "box"), func(s *specs.Spec) {
+				s.Hostname = ""
+				i := slices.IndexFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+				s.Linux.Namespaces[i].Path = link
+			})})
+			if err != nil {
+				refused(t, err, hull.ErrUnsupported, "linux.namespaces[", "the host's "+string(ns)+" namespace")
+				continue
+			}
+			if namespacesOf(t, box.Init().Pid)[ns] == namespacesOf(t, os.Getpid())[ns] {
+				t.Errorf("the sandbox's process is in the host's %s namespace", ns)
+			}
+			if err := box.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+				t.Error(errorText(err))
+			}
+			_, _ = box.Init().Wait()
+		}
+		close(over)
+		swapping.Wait()
 	}
 }

@@ -83,21 +83,22 @@ func joined(s *specs.Spec) func(specs.LinuxNamespace) bool {
 }
 
 // checkJoined refuses namespaces by path that are hull's own or the host's: nothing of the host is in the one that stands for
-// them inside, and a kernel that was taken over would be among the host's programs.
-func (c *creation) checkJoined() error {
+// them inside, and a kernel that was taken over would be among the host's programs. What is looked at is what the process pid has
+// joined, in which nothing but a stub of hull's runs yet: a path may lead elsewhere each time that it is followed.
+func (c *creation) checkJoined(pid int) error {
 	joins := joined(c.Spec)
 	for i, ns := range c.Spec.Linux.Namespaces {
 		if ns.Path == "" || ns.Type == specs.NetworkNamespace || !joins(ns) {
 			continue // the network's is looked at when it is taken over
 		}
-		field := fmt.Sprintf("linux.namespaces[%d].path", i)
-		named, err := os.Stat(ns.Path)
+		field, name := fmt.Sprintf("linux.namespaces[%d].path", i), string(ns.Type) // ipc or uts, as the file
+		its, err := os.Stat(proc.File(pid, "ns/"+name))
 		if err != nil {
 			return &fault.Error{Field: field, Err: err}
 		}
-		if isOwn(named, string(ns.Type)) {
+		if isOwn(its, name) {
 			return &fault.Error{Field: field, Kind: fault.Unsupported,
-				Err: fmt.Errorf("not possible in sandbox isolation: the host's %s namespace, with which its kernel shares nothing", ns.Type)}
+				Err: fmt.Errorf("not possible in sandbox isolation: the host's %s namespace, with which its kernel shares nothing", name)}
 		}
 	}
 	return nil

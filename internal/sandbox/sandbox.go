@@ -165,9 +165,6 @@ func (e Engine) create(ctx context.Context, r *engine.CreateRequest, saved *save
 		}
 		return c.join(ctx)
 	}
-	if err := c.checkJoined(); err != nil {
-		return nil, err
-	}
 	taken := e.take(c)
 	if taken == nil {
 		program, err := e.open()
@@ -231,6 +228,9 @@ func (c *creation) jailed(ctx context.Context, e Engine) *engine.CreateRequest {
 	r.Park, r.BeforeStart = false, nil
 	r.Hooks = c.hooks(ctx)
 	r.Prepared = func(p *engine.Process) error {
+		if err := c.checkJoined(p.Pid); err != nil {
+			return err
+		}
 		p.Overlaid = c.overlaid
 		return c.Prepared(p)
 	}
