@@ -118,7 +118,7 @@ func (c *container) request(r *wire.Request, reply *wire.Reply, fds []int) (left
 		return nil, c.debug(r, fds)
 	case wire.Network:
 		if c.restoring != nil {
-			return nil, c.keepNetwork(r, fds)
+			return c.keepNetwork(r, fds)
 		}
 		if c.root.running.Load() {
 			return fds, network.AlreadyConfigured()

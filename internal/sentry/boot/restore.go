@@ -73,13 +73,16 @@ func (s *Sandbox) notRestoring(r *wire.Request) error {
 	return &fault.Error{Kind: fault.BadState, Err: errors.New("the container is being restored")}
 }
 
-// keepNetwork keeps a request for the network until there is one.
-func (s *Sandbox) keepNetwork(r *wire.Request, fds []int) error {
+// keepNetwork keeps a request for the network until there is one. It returns the descriptors that it hasn't kept.
+func (s *Sandbox) keepNetwork(r *wire.Request, fds []int) (left []int, err error) {
 	if s.restoring.network != nil {
-		return network.AlreadyConfigured()
+		return fds, network.AlreadyConfigured()
+	}
+	if err := network.CheckLinks(r.Links); err != nil {
+		return fds, err
 	}
 	s.restoring.network, s.restoring.sockets = r, fds
-	return network.CheckLinks(r.Links)
+	return nil, nil
 }
 
 // restore fills the kernel with what was saved, and has it go on.
