@@ -15,6 +15,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"hull/internal/fault"
 )
@@ -174,18 +176,23 @@ func Parse(s string) (ID, error) {
 	u, g, hasGID := strings.Cut(s, ":")
 	uid, err := parseID(u)
 	if err != nil {
-		return ID{}, badUser(s, "uid", err)
+		return ID{}, badUser(s, "uid", u, "/etc/passwd", err)
 	}
 	if !hasGID {
 		return ID{UID: uid}, nil
 	}
 	gid, err := parseID(g)
 	if err != nil {
-		return ID{}, badUser(s, "gid", err)
+		return ID{}, badUser(s, "gid", g, "/etc/group", err)
 	}
 	return ID{UID: uid, GID: gid, HasGID: true}, nil
 }
 
-func badUser(s, part string, err error) error {
-	return &fault.Error{Step: fmt.Sprintf("user %q", s), Kind: fault.BadUsage, Err: fmt.Errorf("%s %w", part, err)}
+// badUser is the error of a part of s that is no id. names has the numbers of what may be a name.
+func badUser(s, part, value, names string, err error) error {
+	e := &fault.Error{Step: fmt.Sprintf("user %q", s), Kind: fault.BadUsage, Err: fmt.Errorf("%s %w", part, err)}
+	if first, _ := utf8.DecodeRuneInString(value); unicode.IsLetter(first) || first == '_' {
+		e.Hint = "names are not looked up: the number of one is in the container's " + names
+	}
+	return e
 }

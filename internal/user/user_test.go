@@ -145,6 +145,16 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// Who gives a name is told where its number is.
+func TestParseName(t *testing.T) {
+	for in, want := range map[string]string{"root": "/etc/passwd", "_apt": "/etc/passwd", "0:wheel": "/etc/group", "-1": "", "": "", "1:": "", "4294967295": ""} {
+		_, err := Parse(in)
+		if hint := fault.Hint(err); want == "" && hint != "" || !strings.HasSuffix(hint, want) {
+			t.Errorf("%q: hint %q, want %q", in, hint, want)
+		}
+	}
+}
+
 func FuzzHome(f *testing.F) {
 	f.Add(passwd, uint32(0))
 	f.Add("a:x:4294967296:0::/bad\n", uint32(0))
