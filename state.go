@@ -43,6 +43,19 @@ type State struct {
 	Owner       string            `json:"owner"` // user name, or uid where it has none
 }
 
+// IDs returns the ids of all containers, in their order. Unlike List it looks at none of them: one may be being made, or damaged.
+func (r *Runtime) IDs() ([]string, error) {
+	dirs, err := r.store().Dirs()
+	if err != nil {
+		return nil, fault.In("list", "", err)
+	}
+	ids := make([]string, len(dirs))
+	for i := range dirs {
+		ids[i] = dirs[i].ID
+	}
+	return ids, nil
+}
+
 // List returns the states of all containers, ordered by id. A state that can't be read is reported by Warn and left
 // out.
 func (r *Runtime) List() ([]State, error) {

@@ -162,13 +162,9 @@ func (e *Env) whichContainers(err error) error {
 	if !ok || missing.ID == "" || !errors.Is(missing, hull.ErrNotExist) || hull.Hint(missing) != "" {
 		return err
 	}
-	var ids []string
-	states, lerr := e.Runtime().List()
+	ids, lerr := e.Runtime().IDs()
 	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
 		return err
-	}
-	for _, s := range states {
-		ids = append(ids, s.ID)
 	}
 	said, root := *missing, cmp.Or(e.globals.root, hull.DefaultRoot())
 	meant := typo.Nearest(missing.ID, ids)
