@@ -66,7 +66,10 @@ func (t *fuseType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, 
 		return nil, nil, linuxerr.ENODEV
 	}
 	options := strings.Split(opts.Data, ",")
-	at := slices.IndexFunc(options, func(o string) bool { return strings.HasPrefix(o, "fd=") })
+	at := len(options) - 1 // of the last, which counts for the type: all before it are whatever a program likes
+	for at >= 0 && !strings.HasPrefix(options[at], "fd=") {
+		at--
+	}
 	if at < 0 {
 		return nil, nil, linuxerr.EINVAL
 	}
