@@ -20,6 +20,9 @@ import (
 	"hull/hulltest"
 )
 
+// fewDescriptors is how many files a sandbox of "run with few files" may have open.
+const fewDescriptors = 4096
+
 // tick is the time between two moments at which a victim whose operation has no trace is killed.
 const tick = 100 * time.Microsecond
 
@@ -69,6 +72,11 @@ func operation(r *hull.Runtime, name, bundle string) error {
 	case "restore":
 		_, err := r.Restore(ctx, "box", hull.RestoreOptions{CreateOptions: hull.CreateOptions{Bundle: bundle}, ImageOptions: imageBeside(r)})
 		return err
+	case "run with few files":
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: fewDescriptors, Max: fewDescriptors}); err != nil {
+			return err
+		}
+		fallthrough
 	case "run":
 		_, err := r.Run(ctx, "box", hull.CreateOptions{Bundle: bundle, Console: new(console).take})
 		return err
@@ -144,7 +152,7 @@ func (s crashSite) cleanUp(t *testing.T, what string) {
 func (s crashSite) takeAway(t *testing.T, what string) {
 	t.Helper()
 	r := &hull.Runtime{Root: s.root}
-	if err := r.Delete(t.Context(), "box", hull.DeleteOptions{Force: true}); err != nil {
+	if err := r.Delete(context.Background(), "box", hull.DeleteOptions{Force: true}); err != nil { // the test's may be over
 		t.Errorf("%s: %v", what, errorText(err))
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.root, "[^@]*")); len(left) > 0 {

@@ -929,3 +929,38 @@ func TestSandboxPodInNamespacesThatAreSwapped(t *testing.T) {
 		swapping.Wait()
 	}
 }
+
+// All containers of a pod can have walked through their files: what stays open of these leaves descriptors for programs.
+func TestSandboxPodFilesThatStayOpen(t *testing.T) {
+	const members, files = 6, 1100
+	site := newCrashSite(t, ofPod("sandbox", "box"))
+	site.die(t, "run with few files", 0)
+	r := newRuntime(t)
+	r.Root = site.root
+	pod, err := r.Container("box")
+	if err != nil {
+		t.Fatal(errorText(err))
+	}
+	t.Cleanup(func() { site.cleanUp(t, "pod") })
+	for i := range members {
+		c := runningMember(t, r, pod, fmt.Sprintf("m%d", i))
+		state, err := c.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats := []string{"do"}
+		for i := range files {
+			name := fmt.Sprintf("/file%d", i)
+			if err := os.WriteFile(filepath.Join(state.Rootfs, name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			stats = append(stats, "stat", name, ",")
+		}
+		if got := exec1(t, c, verb(stats[0], stats[1:len(stats)-1]...)); got.Status != "0" {
+			t.Fatalf("container %d: got %s, %.200q", i, got.Status, got.Err)
+		}
+	}
+	if open := descriptors(t, pod); open > fewDescriptors/2 {
+		t.Errorf("%d descriptors of %d", open, fewDescriptors)
+	}
+}

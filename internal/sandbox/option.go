@@ -82,6 +82,9 @@ func (c *creation) giveOptions(o Options) error {
 			c.flags = append(c.flags, "--"+f.name, f.value)
 		}
 	}
+	if firstOfPod(c.Spec.Annotations) {
+		c.flags = append(c.flags, "--pod")
+	}
 	dir, ok := strings.CutPrefix(o.Overlay, dirPrefix)
 	c.overlaid = c.overlaid || o.Overlaid()
 	switch {

@@ -29,8 +29,9 @@ import (
 	"hull/internal/fault"
 )
 
-// Version is that of what is said here. Both programs must have the same, beside the same release.
-const Version = "4"
+// Version is that of what is said here, with the flags of boot. Both programs must have the same, beside the same release, which two
+// builds may have that have nothing to say to each other. A test knows when the messages have become others.
+const Version = "5"
 
 // MaxMessage bounds a message, in bytes.
 const MaxMessage = 1 << 20

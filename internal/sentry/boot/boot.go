@@ -44,6 +44,8 @@ type Options struct {
 	// View says how they see the host's files. An overlay is kept in the file OverlayFD, unless that is -1.
 	rootfs.View
 	OverlayFD int
+	// Pod says that other containers are to join the first.
+	Pod bool
 	// HostSockets says what programs do with sockets of the host's in donated mounts.
 	HostSockets filter.UnixSockets
 	// KVM is the host's device of that name, if programs run by it; or -1.
@@ -63,8 +65,8 @@ type Sandbox struct {
 	ends    ends
 	written *pgalloc.MemoryFile // what is written to roots is in it, if that is kept in a file; or nil
 
-	openLimit uint64         // how many files this process may have open
-	host      unix.Sysinfo_t // what the host has
+	budget *rootfs.Budget // of files that are kept open
+	host   unix.Sysinfo_t // what the host has
 
 	saving  sync.RWMutex // held while something is made in the kernel, or the kernel is saved; before pausing
 	pausing sync.Mutex

@@ -42,6 +42,7 @@ type container struct {
 	running atomic.Bool        // its program does, or may
 	lock    int                // a file that is locked while the container is paused, where hull sees it
 	mounts  *rootfs.Mounts     // what is prepared of them, until create; or nil
+	kept    rootfs.Share       // of files that are kept open
 
 	adding sync.RWMutex // held while something is added to the container, or what it has is given to another
 	over   bool         // with adding: nothing can be added any more
@@ -53,7 +54,7 @@ type container struct {
 // files is what its mount namespace is made of.
 func (c *container) files() *rootfs.Config {
 	f := &rootfs.Config{View: c.View, Kernel: c.kernel, Server: c.server, Written: c.written, ID: c.ID, Name: c.name(),
-		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Descriptors: c.openLimit, Files: &c.Files}
+		Spec: c.Spec, Bundle: c.Bundle, PIDs: c.pids, IPC: c.ipc, Kept: &c.kept, Files: &c.Files}
 	if c.group != nil { // else it is none that is made, but one that is restored
 		f.Cgroups = c.group.ns
 	}

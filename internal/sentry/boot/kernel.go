@@ -59,7 +59,8 @@ func (s *Sandbox) newKernel() error {
 	if err := usage.Init(); err != nil {
 		return err
 	}
-	s.openLimit = rootfs.Descriptors() // while the process may still ask
+	s.budget = rootfs.NewBudget(rootfs.Descriptors()) // while the process may still ask
+	s.root.kept = rootfs.Share{Of: s.budget, Pod: s.Pod}
 	if err := unix.Sysinfo(&s.host); err != nil {
 		return os.NewSyscallError("sysinfo", err)
 	}

@@ -151,6 +151,7 @@ func parseFlags(args []string, release string, fd func(number string) (int, erro
 	fs.StringVar(&c.Bundle, "bundle", "", "")
 	fs.StringVar(&files, "io-fds", "", "")
 	fs.BoolVar(&c.Throwaway, "throwaway", false, "")
+	fs.BoolVar(&c.Pod, "pod", false, "")
 	report := c.descriptorFlags(fs, fd)
 	c.viewFlags(fs, fd)
 	if err := fs.Parse(args); err != nil {

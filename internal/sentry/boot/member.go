@@ -232,7 +232,7 @@ func (m *member) end() {
 func (s *Sandbox) newMember(conn int, r *wire.Request, fds []int) (*member, error) {
 	s.saving.RLock()
 	defer s.saving.RUnlock()
-	m := &member{container: &container{Sandbox: s, lock: -1}, conn: conn, gone: make(chan struct{})}
+	m := &member{container: &container{Sandbox: s, lock: -1, kept: rootfs.Share{Of: s.budget, Pod: true}}, conn: conn, gone: make(chan struct{})}
 	if err := m.take(r, fds); err != nil {
 		m.release()
 		return nil, err
@@ -329,6 +329,7 @@ func (m *member) release() {
 	if m.group != nil {
 		m.group.remove()
 	}
+	m.kept.Return()
 	ctx := m.kernel.SupervisorContext()
 	if m.pids != nil {
 		m.pids.DecRef(ctx)

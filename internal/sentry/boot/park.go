@@ -131,6 +131,7 @@ func (s *Sandbox) take(words []string, fds []int, release string) (report *os.Fi
 	}
 	s.Options = c.Options
 	s.root.Container = c.Container
+	s.root.kept.Pod = s.Pod
 	if err := s.root.group.set(s.Limits); err != nil {
 		return c.report, err
 	}

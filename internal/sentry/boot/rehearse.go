@@ -29,7 +29,8 @@ func (s *Sandbox) rehearse() error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: "/", Err: err}
 	}
-	c := &container{Sandbox: s, pids: s.root.pids, ipc: s.root.ipc, uts: s.root.uts, group: s.root.group}
+	c := &container{Sandbox: s, pids: s.root.pids, ipc: s.root.ipc, uts: s.root.uts, group: s.root.group, kept: rootfs.Share{Of: s.budget}}
+	defer c.kept.Return()
 	c.Container = Container{ID: "rehearsal", Bundle: "/", Spec: spec.Example(spec.Options{}), Files: []rootfs.Tree{{FD: root}}}
 	m, err := c.prepareMounts()
 	if err != nil {

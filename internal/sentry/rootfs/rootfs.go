@@ -46,8 +46,8 @@ type Config struct {
 	PIDs    *kernel.PIDNamespace
 	IPC     *kernel.IPCNamespace
 	Cgroups *kernel.CgroupNamespace // or nil: the kernel's first
-	// Descriptors is how many files this process may have open.
-	Descriptors uint64
+	// Kept is what the container has of files that are kept open.
+	Kept *Share
 	// Files are the donated trees: the root, then the sources of bind mounts in the order of the spec's mounts. What is served is
 	// taken away from them; what is left is the caller's.
 	Files *[]Tree
@@ -61,7 +61,8 @@ type Mounts struct {
 	ns    *vfs.MountNamespace
 	root  vfs.VirtualDentry
 	made  []madeMount // by the number of the configuration's mount
-	kept  uint64      // how many unused files of each exclusive tree the kernel has open
+	many  uint64      // how many unused files of each exclusive tree the kernel has open
+	few   uint64      // and of each other
 
 	readonly []*vfs.Mount // once all is in place
 }
@@ -141,7 +142,7 @@ func (m *Mounts) Attach() (_ *vfs.MountNamespace, err error) {
 		return nil, err
 	}
 	*m.Files = trees
-	m.kept = m.keptFiles()
+	m.keep()
 	if err := m.mountRoot(); err != nil {
 		return nil, errno.InField("root.path", err)
 	}

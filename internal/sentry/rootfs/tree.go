@@ -180,9 +180,9 @@ func (m *Mounts) donated(t Tree, exclusive bool) (*vfs.MountOptions, error) {
 		data += ",disable_fifo_open"
 	}
 	if exclusive {
-		data += fmt.Sprintf(",overlayfs_stale_read,dcache=%d", m.kept)
+		data += fmt.Sprintf(",overlayfs_stale_read,dcache=%d", m.many)
 	} else {
-		data += ",cache=remote_revalidating"
+		data += fmt.Sprintf(",cache=remote_revalidating,dcache=%d", m.few)
 	}
 	return &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data,
 		InternalData: gofer.InternalFilesystemOptions{UniqueID: t.id}}}, nil
