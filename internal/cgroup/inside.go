@@ -10,9 +10,10 @@ import (
 // heldInside are the files of a cgroup (version 2) whose limits the kernel of a sandbox holds.
 var heldInside = []string{"cpu.max", "memory.max", "memory.oom.group", "pids.max"}
 
-// Inside divides the limits of a container in a sandbox, whose processes are in a cgroup of that kernel's. Those of one that has joined
-// others are in none of the host's; the first's has the host's for the whole sandbox. files are what to write to which file there; " PERIOD" in cpu.max leaves the quota as it is. rest are the
-// fields that can't be held there. r has passed check.
+// Inside divides the limits of a container in a sandbox, whose processes are in a cgroup of that kernel's. Those of one that has
+// joined others are in none of the host's; the first's limits are those of the host's cgroup, too, for the whole sandbox. files are
+// what to write to which file there; " PERIOD" in cpu.max leaves the quota as it is. rest are the fields that can't be held there. r
+// has passed check.
 func Inside(r *specs.LinuxResources) (files map[string]string, rest []string) {
 	if r == nil {
 		return nil, nil
