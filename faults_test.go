@@ -107,7 +107,7 @@ func TestSandboxFaults(t *testing.T) {
 		}, []string{"the sandbox ended while it was being made", "linux.resources.memory.limit may be too small"}},
 		"few processes": {"", func(s *specs.Spec) {
 			s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(3))}
-		}, []string{"the sandbox ended while it was being made"}},
+		}, []string{"the sandbox ended while it was being made", "linux.resources.pids.limit may be too small"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRuntime(t)

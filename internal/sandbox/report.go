@@ -140,15 +140,29 @@ var errLost = errors.New("the sandbox ended while it was being made")
 func (c *creation) lost() error {
 	log := c.readLog()
 	c.traceLog(log)
-	if last := lastWords(log); last != "" {
+	last := lastWords(log)
+	if last != "" && !strings.HasSuffix(last, noThread) {
 		return fmt.Errorf("%w: %s", errLost, last)
 	}
 	e := &fault.Error{Err: errLost}
-	if limit := oci.MemoryLimit(c.Spec); limit > 0 && limit < smallMemory {
+	if last != "" {
+		e.Err = fmt.Errorf("%w: %s", errLost, last)
+	}
+	limit := oci.MemoryLimit(c.Spec)
+	switch r := c.Spec.Linux.Resources; {
+	case r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 && *r.Pids.Limit < fewProcesses:
+		e.Hint = "linux.resources.pids.limit may be too small: the sandbox's kernel has threads and helpers itself"
+	case limit > 0 && limit < smallMemory:
 		e.Hint = "linux.resources.memory.limit may be too small: the sandbox's kernel needs some itself"
 	}
 	return e
 }
+
+// noThread is what Go's runtime says last if it gets no thread.
+const noThread = "newosproc"
+
+// fewProcesses may be too few for a kernel's threads and its helpers, before there is a program.
+const fewProcesses = 32
 
 // explainLost adds to the error of lost, where there was no word, how the sandbox ended. That it was killed says nothing: it may
 // have been by us.
