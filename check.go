@@ -62,14 +62,20 @@ func (r *Runtime) check(ctx context.Context, o CreateOptions) (Isolation, error)
 // planGroups is locate for a container that is not made. A cgroup in use is no mistake of its configuration: it may be running.
 func (c *Container) planGroups() error {
 	config := c.cgroupConfig()
+	config.Resources = nil
 	group, err := cgroup.Plan(config)
-	if err != nil { // of the limits, or of the place: in that case it has none
-		config.Resources = nil
+	if err != nil { // the rest is looked at as if it were where hull puts those that say nothing of it
+		config.Path, config.Systemd = "", false
 		group, _ = cgroup.Plan(config)
 	}
 	c.group = group
+	var limits error
+	if group != nil {
+		config.Resources = c.spec.Linux.Resources
+		_, limits = cgroup.Plan(config)
+	}
 	_, rerr := rdt.New(c.ID(), c.spec.Linux.IntelRdt)
-	return errors.Join(err, rerr)
+	return errors.Join(err, limits, rerr)
 }
 
 // missingFiles returns an error for each file of the host that the configuration names and that isn't there.
@@ -114,7 +120,11 @@ func missingHooks(h *specs.Hooks) (errs []error) {
 		{"poststart", h.Poststart}, {"poststop", h.Poststop},
 	} {
 		for i, hook := range point.hooks {
-			if err := unix.Access(hook.Path, unix.X_OK); err != nil {
+			err := unix.Access(hook.Path, unix.X_OK)
+			if err == nil && unix.Access(hook.Path+"/", unix.F_OK) == nil {
+				err = unix.EACCES // a directory, as execve(2) says it
+			}
+			if err != nil {
 				errs = append(errs, &fault.Error{Field: fmt.Sprintf("hooks.%s[%d] %q", point.name, i, hook.Path), Err: err})
 			}
 		}

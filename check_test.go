@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,6 +31,7 @@ func TestCheck(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/none", Options: []string{"bind"}})
 		}, unix.ENOENT, `"/x"`},
 		{"no hook", func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/none"}}} }, unix.ENOENT, "hooks.createRuntime[0]"},
+		{"hook that is a directory", func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/"}}} }, unix.EACCES, "hooks.createRuntime[0]"},
 		{"no such sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.none": "1"} }, nil, "linux.sysctl"},
 		{"seccomp", func(s *specs.Spec) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{
@@ -76,4 +78,19 @@ func TestCheckTellsAll(t *testing.T) {
 	s.Linux.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 1}}}
 	_, err = r.Check(t.Context(), o)
 	refused(t, err, unix.ENOENT, "/none/root", "/none/x", "/none/hook", "hugepageLimits")
+}
+
+// Without a place for its cgroup the rest is told, too.
+func TestCheckWithoutAPlace(t *testing.T) {
+	r := newRuntime(t)
+	r.SystemdCgroup = true
+	_, err := r.Check(t.Context(), hull.CreateOptions{Bundle: hulltest.Bundle(t, func(s *specs.Spec) {
+		s.Linux.CgroupsPath = "nowhere"
+		s.Linux.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 1}}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NONE"}
+	})})
+	refused(t, err, hull.ErrBadSpec, "linux.cgroupsPath", "hugepageLimits", "linux.seccomp.defaultAction")
+	if n := strings.Count(errorText(err), "linux.cgroupsPath"); n != 1 {
+		t.Errorf("told %d times: %v", n, err)
+	}
 }

@@ -132,6 +132,7 @@ func sandboxSuite() map[string]func(*testing.T) {
 		"CVE_2024_21626":              TestCVE_2024_21626,
 		"Check":                       TestCheck,
 		"CheckTellsAll":               TestCheckTellsAll,
+		"CheckWithoutAPlace":          TestCheckWithoutAPlace,
 	}
 }
 
