@@ -20,6 +20,7 @@ type eaters struct {
 	grew  bool   // that was more than at the one before
 	above uint64 // the same as seen, if it was too much; or 0
 	looks int    // how often it was, while memory of files was given back
+	haste bool   // it is in a hurry
 }
 
 // evictions is for how many looks memory of files may be given back before a process is killed.
@@ -30,6 +31,7 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	most, err := strconv.ParseUint(l.memory, 10, 64)
 	if err != nil {
 		e.above, e.grew = 0, false
+		e.hasten(false)
 		return never, nil // "max", or none
 	}
 	began := time.Now()
@@ -40,6 +42,7 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 	soonest := max(soonest, time.Since(began)) // to count takes long where much is mapped that is not there
 	last := e.above
 	e.seen, e.grew, e.above = used, used > e.seen, used
+	e.hasten(e.grew || used > most) // each look leaves garbage, up to half a megabyte where much is mapped
 	switch {
 	case used <= most:
 		e.above, e.looks, e.more = 0, 0, 1
@@ -57,6 +60,14 @@ func (e *eaters) hold(l limits) (time.Duration, error) {
 		return soonest, nil
 	}
 	return max(latest, soonest), nil
+}
+
+// hasten puts garbage off while programs may be too fast.
+func (e *eaters) hasten(on bool) {
+	if on != e.haste {
+		e.haste = on
+		hurry(on)
+	}
 }
 
 // kill kills the process that Linux would: the one with the most memory, where each thousandth of oom_score_adj stands for as

@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/gomaxprocs"
@@ -30,11 +31,53 @@ const spare = 2
 // sampled is how many bytes are allocated between two that a heap profile shows, once it is kept: Go's own figure.
 var sampled = runtime.MemProfileRate
 
+// usual and hurried are by how much of what is in use the heap grows between two collections, in percent. A heap of less than
+// 4 and 16 MiB isn't collected then.
+const (
+	usual   = 100
+	hurried = 400
+)
+
+// collection is what says how often garbage is collected.
+var collection struct {
+	mu      sync.Mutex
+	settled bool
+	hurries int // how many are in a hurry
+}
+
 // putOffCollection has no garbage collected for the time being, nor any of it be profiled.
 func putOffCollection() {
 	runtime.MemProfileRate = 0
+	collection.mu.Lock()
+	defer collection.mu.Unlock()
+	collection.settled = false
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(quietLimit)
+}
+
+// hurry has garbage collected more rarely until it is called with false, as often as with true. A collection begins when each
+// goroutine has stopped for a moment, and one that fills memory doesn't until it has filled a gigabyte (memclr, memmove): whoever
+// is to end its program would come after that.
+func hurry(on bool) {
+	collection.mu.Lock()
+	defer collection.mu.Unlock()
+	if on {
+		collection.hurries++
+	} else {
+		collection.hurries--
+	}
+	if collection.settled {
+		collect()
+	}
+}
+
+// collect has garbage collected as often as it is to be. mu is locked.
+func collect() {
+	if collection.hurries > 0 {
+		debug.SetGCPercent(hurried)
+	} else {
+		debug.SetGCPercent(usual)
+	}
 }
 
 // settleSoon calls settle when the container has been there for a while. It may wait for its start for as long as it likes, and
@@ -46,8 +89,11 @@ func settleSoon() { time.AfterFunc(quiet, settle) }
 func settle() {
 	gomaxprocs.SetBase(runtime.NumCPU())
 	runtime.MemProfileRate = sampled
+	collection.mu.Lock()
+	collection.settled = true
 	debug.SetMemoryLimit(math.MaxInt64)
-	debug.SetGCPercent(100)
+	collect()
+	collection.mu.Unlock()
 	debug.FreeOSMemory()
 	heap.GiveBack()
 	platform.FollowWakeups(quiet)

@@ -49,6 +49,7 @@ func (w *watch) look() {
 	held := throttle{watch: w}
 	defer held.release()
 	eaters := eaters{watch: w, free: held.release}
+	defer eaters.hasten(false)
 	said := ""
 	for {
 		ran := w.c.kernel.CPUClockNow()
