@@ -435,8 +435,9 @@ func init() {
 	}
 }
 
-// A process that can't run, since a cgroup above is frozen, is not waited for.
-func TestExecBelowFrozenCgroup(t *testing.T) {
+// runningBelow returns a container in a cgroup below another, and what freezes and thaws that one.
+func runningBelow(t *testing.T) (c *hull.Container, freeze, thaw func()) {
+	t.Helper()
 	hulltest.Require(t, hulltest.Root)
 	parent := "/" + hulltest.Token(t) + "-above"
 	file, frozen, thawed := filepath.Join("/sys/fs/cgroup/freezer", parent, "freezer.state"), "FROZEN", "THAWED"
@@ -449,18 +450,26 @@ func TestExecBelowFrozenCgroup(t *testing.T) {
 			_ = unix.Rmdir(dir)
 		}
 	})
-	c := runningIn(t, newRuntime(t), func(s *specs.Spec) { s.Linux.CgroupsPath = parent + "/box" })
-	write(t, file, frozen)
-	if hulltest.CgroupV2.Check() == nil {
-		// The kernel takes its time for it.
-		events := filepath.Join("/sys/fs/cgroup", parent, "box/cgroup.events")
-		eventually(t, "frozen", func() bool { return strings.Contains(readFile(t, events), "frozen 1") })
-	}
+	c = runningIn(t, newRuntime(t), func(s *specs.Spec) { s.Linux.CgroupsPath = parent + "/box" })
+	return c, func() {
+		write(t, file, frozen)
+		if hulltest.CgroupV2.Check() == nil {
+			// The kernel takes its time for it.
+			events := filepath.Join("/sys/fs/cgroup", parent, "box/cgroup.events")
+			eventually(t, "frozen", func() bool { return strings.Contains(readFile(t, events), "frozen 1") })
+		}
+	}, func() { write(t, file, thawed) }
+}
+
+// A process that can't run, since a cgroup above is frozen, is not waited for.
+func TestExecBelowFrozenCgroup(t *testing.T) {
+	c, freeze, thaw := runningBelow(t)
+	freeze()
 	// As is one that was begun before.
 	refused(t, c.EndedMeanwhile(t.Context(), stub.ErrTimeout), hull.ErrBadState, "frozen")
 	began := time.Now()
 	_, err := c.Exec(t.Context(), hull.ExecOptions{Process: c.ProcessSpec()})
-	write(t, file, thawed)
+	thaw()
 	refused(t, err, hull.ErrBadState, "exec box", "frozen")
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it takes %v", took)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -184,6 +185,19 @@ func TestSandboxCgroupUpdateUnheard(t *testing.T) {
 		t.Fatal(errorText(err))
 	}
 	showsLimits(t, c, 320<<20, 150_000, 500)
+}
+
+// The kernel of a sandbox that the host has frozen is not waited for.
+func TestSandboxCgroupUpdateFrozen(t *testing.T) {
+	c, freeze, thaw := runningBelow(t)
+	freeze()
+	began := time.Now()
+	err := c.Update(hull.UpdateOptions{Resources: limitedTo(320<<20, 150_000, 500)})
+	thaw()
+	refused(t, err, hull.ErrBadState, "update box", "in the sandbox's kernel", "frozen")
+	if took := time.Since(began); took > hulltest.Patient(5*time.Second) {
+		t.Errorf("it takes %v", took)
+	}
 }
 
 // A container that is restored has the limits of where it is restored, and they follow an update.

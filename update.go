@@ -58,7 +58,14 @@ func (c *Container) updateInside(r *specs.LinuxResources) error {
 	if len(files) == 0 {
 		return nil
 	}
-	if err := k.Limit(&view, files); err != nil {
+	stopped, err := c.group.Stopped()
+	if stopped { // it would not be heard of for as long as hull waits
+		err = &fault.Error{Kind: fault.BadState, Err: errors.New("the sandbox's cgroup is frozen, or one above it")}
+	}
+	if err == nil {
+		err = k.Limit(&view, files)
+	}
+	if err != nil {
 		return &fault.Error{Step: "limits in the sandbox's kernel", Err: err, Hint: "the host's cgroup has the new limits already: update again, or set the old ones"}
 	}
 	return nil
