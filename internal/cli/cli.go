@@ -199,9 +199,10 @@ func (e *Env) usage(command string, err error) *hull.Error {
 	return &hull.Error{Op: command, Kind: hull.ErrBadUsage, Err: err, Hint: e.whereToRead(command)}
 }
 
-// elsewhere are the names that commands have in engines.
+// elsewhere are the names that commands have in engines. The version is told by an option here.
 var elsewhere = map[string]string{
 	"inspect": "state", "ls": "list", "rm": "delete", "stats": "events", "stop": "kill", "top": "ps", "unpause": "resume",
+	"version": "--version",
 }
 
 func (e *Env) unknownCommand(name string) error {

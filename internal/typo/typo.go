@@ -7,9 +7,9 @@ import "strings"
 // product of two lengths.
 const longest = 64
 
-// Nearest returns the name that is most like word, and the first of several; "" if none is like it enough for it to be a
-// slip of the pen: one letter in three, or three letters, that are other ones, too many, missing or changed places. Case
-// doesn't count.
+// Nearest returns the name that is most like word: of several one that begins with word, or else the first; "" if none is like
+// it enough for it to be a slip of the pen: one letter in three, or three letters, that are other ones, too many, missing or
+// changed places. Case doesn't count.
 func Nearest(word string, names []string) string {
 	if len(word) > longest {
 		return ""
@@ -17,10 +17,14 @@ func Nearest(word string, names []string) string {
 	word = strings.ToLower(word)
 	best, nearest := "", min(3, (len(word)+1)/3)+1
 	for _, name := range names {
-		if len(name) > longest || len(name) >= len(word)+nearest || len(word) >= len(name)+nearest {
+		if len(name) > longest || len(name) > len(word)+nearest || len(word) > len(name)+nearest {
 			continue
 		}
-		if d := distance(word, strings.ToLower(name)); d < nearest && d < len(name) {
+		lower := strings.ToLower(name)
+		d := distance(word, lower)
+		// Of equals, the one that was not typed to its end.
+		unfinished := best != "" && d == nearest && strings.HasPrefix(lower, word) && !strings.HasPrefix(strings.ToLower(best), word)
+		if (d < nearest || unfinished) && d < len(name) {
 			best, nearest = name, d
 		}
 	}

@@ -29,6 +29,11 @@ func TestNearest(t *testing.T) {
 			t.Errorf("Nearest(%.20q) = %q, want %q", tt.word, got, tt.want)
 		}
 	}
+	for _, names := range [][]string{{"start", "state"}, {"state", "start"}} {
+		if got := Nearest("Stat", names); got != "state" {
+			t.Errorf("Nearest of stat in %q is %q, want the one that begins so", names, got)
+		}
+	}
 	if got := Nearest("xx", []string{strings.Repeat("x", longest+1)}); got != "" {
 		t.Errorf("a long name is like xx: %q", got)
 	}
