@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -112,10 +113,47 @@ func TestSandboxFUSEWithoutARule(t *testing.T) {
 	refused(t, err, hull.ErrUnsupported, `linux.devices[0] "/dev/fuse"`, "linux.resources.devices has no rule that allows c 10:229 rw")
 }
 
+// A container of a pod ends though a program from a file system of its own is waited for, whose server doesn't answer.
+func TestSandboxPodFUSEServerThatIsSilent(t *testing.T) {
+	hulltest.Require(t, hulltest.Root, hulltest.MountSetattr)
+	r, pod := newPod(t)
+	out := newSpeaker(t)
+	c := member(t, r, pod, "fuse", hull.CreateOptions{Stdio: hull.Stdio{Out: out.W}}, withActor(t, t.TempDir()),
+		playing("fuse server", "child"), withFUSE, podPIDs(pod)) // where no server ends because the first process does
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errorText(err))
+	}
+	out.want("fuse is a file system")
+	out.want("mounted")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := tryExec(t, c, func(p *specs.Process) { p.Args = []string{"/mountpoint/program"} })
+		ended <- err
+	}()
+	out.want("asked")
+	began := time.Now()
+	if err := c.Delete(t.Context(), hull.DeleteOptions{Force: true}); err != nil {
+		t.Error(errorText(err))
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the program was found")
+		}
+	case <-time.After(hulltest.Patient(5*time.Second) - time.Since(began)):
+		t.Error("the server was not ended")
+	}
+}
+
 // fuseServer mounts a file system with one file, which it serves itself, and looks at it.
 func fuseServer(args []string) error {
 	const at = "/mountpoint"
 	device := "/dev/fuse"
+	if len(args) > 0 && args[0] == "child" {
+		cmd := exec.Command("/proc/self/exe", "silent")
+		cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), envRole+"=fuse server"), os.Stdout, os.Stderr
+		return cmd.Run()
+	}
 	if len(args) > 0 && args[0] == "node" {
 		device = "/dev/node"
 		if err := unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 229))); err != nil {
@@ -150,7 +188,10 @@ func fuseServer(args []string) error {
 	}
 	fmt.Println("mounted")
 	served := make(chan error)
-	go func() { served <- serveFUSE(fd) }()
+	go func() { served <- serveFUSE(fd, len(args) > 0 && args[0] == "silent") }()
+	if len(args) > 0 && args[0] == "silent" {
+		return <-served
+	}
 	stay := len(args) > 0 && args[0] == "stay"
 	for stay {
 		if _, err := os.Stat(filepath.Join(sharedDir, "go")); err == nil {
@@ -238,8 +279,8 @@ func attrOf(node uint64) fuseAttr {
 	return fuseAttr{Ino: node, Mode: unix.S_IFREG | 0o444, Nlink: 1, Size: uint64(len(fuseText))}
 }
 
-// serveFUSE answers requests until the device says that there are no more.
-func serveFUSE(fd int) error {
+// serveFUSE answers requests until the device says that there are no more; or none any more from the first for a name on.
+func serveFUSE(fd int, silent bool) error {
 	runtime.LockOSThread()
 	buf := make([]byte, 1<<18)
 	for {
@@ -259,6 +300,10 @@ func serveFUSE(fd int) error {
 		switch in.Opcode {
 		case fuseForget, fuseBatchForget, fuseInterrupt:
 			continue
+		}
+		if silent && in.Opcode == fuseLookup {
+			fmt.Println("asked")
+			time.Sleep(time.Hour)
 		}
 		errno, answer := answerFUSE(&in, rest)
 		var out bytes.Buffer

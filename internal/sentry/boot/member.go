@@ -206,12 +206,17 @@ func (m *member) giveUp() {
 
 // end ends all that is left of the container's processes.
 func (m *member) end() {
-	m.adding.Lock()
-	m.over = true
-	m.adding.Unlock()
 	if m.watch != nil {
 		m.watch.close()
 	}
+	m.resume()
+	// What is being added may wait for one of them: for the server of a file system that its program is in.
+	for _, tg := range m.groups() {
+		m.kill(tg)
+	}
+	m.adding.Lock()
+	m.over = true
+	m.adding.Unlock()
 	m.resume()
 	waited := make(map[*kernel.ThreadGroup]bool)
 	for again := true; again; {
