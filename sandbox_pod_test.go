@@ -628,6 +628,21 @@ func TestSandboxPodConsoleThatCannotBe(t *testing.T) {
 	runningMember(t, r, pod, "x")
 }
 
+// A terminal for which there is no devpts is refused, and the others in the sandbox go on.
+func TestSandboxPodTerminalWithoutDevpts(t *testing.T) {
+	withoutDev := func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	}
+	var master console
+	_, err := newRuntime(t).Create(t.Context(), "box", hull.CreateOptions{Bundle: hulltest.Bundle(t, withTerminal, withoutDev), Console: master.take})
+	refused(t, err, unix.ENOENT, "process.terminal", "/dev/pts")
+	r, pod := newPod(t)
+	_, err = r.Create(t.Context(), "x", hull.CreateOptions{Bundle: hulltest.Bundle(t, inPod(pod), withTerminal, withoutDev), Console: master.take})
+	refused(t, err, unix.ENOENT, "process.terminal", "/dev/pts")
+	runningMember(t, r, pod, "x")
+}
+
 // When the process that stands for a container is killed, the container is, whatever state it is in.
 func TestSandboxPodStandInKilled(t *testing.T) {
 	r, pod := newPod(t)

@@ -65,8 +65,8 @@ type Process struct {
 
 // New makes the terminal of a process, which becomes its controlling terminal and its descriptors 0, 1 and 2. It takes over the
 // host's slave.
-func (ts *Set) New(k *kernel.Kernel, p Process, slave int) (t *Terminal, err error) {
-	t = newCopier(k.SupervisorContext(), p.Group)
+func (ts *Set) New(k *kernel.Kernel, p Process, slave int) (_ *Terminal, err error) {
+	t := newCopier(k.SupervisorContext(), p.Group)
 	err = unix.SetNonblock(slave, true) // nobody else has this description
 	t.host = os.NewFile(uintptr(slave), "terminal")
 	defer func() {
