@@ -53,7 +53,8 @@ type PoolStatus = pool.Status
 func (r *Runtime) PoolStatus() (PoolStatus, error) {
 	s, err := pool.Ask(r.store().Root)
 	if errors.Is(err, pool.ErrNone) {
-		err = &fault.Error{Kind: fault.NotExist, Err: fmt.Errorf("%w of %s", err, r.store().Root)}
+		err = &fault.Error{Kind: fault.NotExist, Err: fmt.Errorf("%w of %s", err, r.store().Root),
+			Hint: "hull pool starts one, and stays with it; --root names another directory"}
 	}
 	return s, fault.In("pool", "", err)
 }
