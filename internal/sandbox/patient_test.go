@@ -48,12 +48,12 @@ func TestPatience(t *testing.T) {
 			if tt.answers > 0 {
 				time.AfterFunc(tt.answers, func() { _, _ = theirs.WriteString("x") })
 			}
+			begin := time.Now()
 			if tt.given > 0 {
 				ctx, cancel := context.WithTimeout(t.Context(), tt.given)
 				defer cancel()
 				defer context.AfterFunc(ctx, r.giveUp)()
 			}
-			begin := time.Now()
 			_, err := io.ReadFull(r, make([]byte, 1))
 			took := time.Since(begin)
 			if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, os.ErrDeadlineExceeded) {
