@@ -45,17 +45,17 @@ func (s *Sandbox) newKernel() error {
 	if err := platform.Check(s.KVM); err != nil {
 		return err
 	}
-	if !network.IsHost(s.Spec) {
-		if err := network.SendCorkedAtEnd(); err != nil {
-			return err
-		}
-	}
 	ready := make(chan made, 1)
 	threads := cpus
 	if !s.parked { // where all that takes long is over when the first mount is made
 		threads += spare
 	}
 	go newPlatform(cpus, threads, s.KVM, ready) // for which all else waits
+	if !network.IsHost(s.Spec) {
+		if err := network.SendCorkedAtEnd(); err != nil {
+			return err
+		}
+	}
 	if err := usage.Init(); err != nil {
 		return err
 	}
