@@ -112,20 +112,17 @@ func missingHooks(h *specs.Hooks) (errs []error) {
 	if h == nil {
 		return nil
 	}
-	for _, point := range []struct {
-		name  string
-		hooks []specs.Hook
-	}{
-		{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer},
-		{"poststart", h.Poststart}, {"poststop", h.Poststop},
-	} {
-		for i, hook := range point.hooks {
+	for _, point := range oci.HookPoints(h) {
+		if point.Field == "hooks.startContainer" {
+			continue
+		}
+		for i, hook := range point.Hooks {
 			err := unix.Access(hook.Path, unix.X_OK)
 			if err == nil && unix.Access(hook.Path+"/", unix.F_OK) == nil {
 				err = unix.EACCES // a directory, as execve(2) says it
 			}
 			if err != nil {
-				errs = append(errs, &fault.Error{Field: fmt.Sprintf("hooks.%s[%d] %q", point.name, i, hook.Path), Err: err})
+				errs = append(errs, &fault.Error{Field: fmt.Sprintf("%s[%d] %q", point.Field, i, hook.Path), Err: err})
 			}
 		}
 	}

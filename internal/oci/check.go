@@ -213,20 +213,28 @@ func (k *checker) mount(i int, m *specs.Mount) {
 }
 
 func (k *checker) hooks(h *specs.Hooks) {
-	for _, point := range []struct {
-		name  string
-		hooks []specs.Hook
-	}{
-		{"prestart", h.Prestart}, //lint:ignore SA1019 deprecated, but in use
-		{"createRuntime", h.CreateRuntime},
-		{"createContainer", h.CreateContainer},
-		{"startContainer", h.StartContainer},
-		{"poststart", h.Poststart},
-		{"poststop", h.Poststop},
-	} {
-		for i := range point.hooks {
-			k.hook(elem("hooks."+point.name, i), &point.hooks[i])
+	for _, point := range HookPoints(h) {
+		for i := range point.Hooks {
+			k.hook(elem(point.Field, i), &point.Hooks[i])
 		}
+	}
+}
+
+// HookPoint is the hooks of one point in a container's life, and the field of the configuration that has them.
+type HookPoint struct {
+	Field string
+	Hooks []specs.Hook
+}
+
+// HookPoints returns the points in the order in which their hooks run.
+func HookPoints(h *specs.Hooks) []HookPoint {
+	return []HookPoint{
+		{"hooks.prestart", h.Prestart}, //lint:ignore SA1019 deprecated, but in use
+		{"hooks.createRuntime", h.CreateRuntime},
+		{"hooks.createContainer", h.CreateContainer},
+		{"hooks.startContainer", h.StartContainer},
+		{"hooks.poststart", h.Poststart},
+		{"hooks.poststop", h.Poststop},
 	}
 }
 
